@@ -1,0 +1,201 @@
+"""The nouns every room shares: frozen values and enums. Standard library only.
+
+Conventions: sizes are bytes, durations are seconds (float), points in time are seconds since the epoch, UTC
+(float), etags are without quotes, keys are S3 keys as `str`, local paths are `/`-separated and relative to their
+tree, decoded with `surrogateescape` so that any byte a file system allows survives the round trip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """The states of a job, as people see them."""
+
+    WAITING = "waiting"  # for files, or for its config
+    READY = "ready"  # everything is in S3; the submit file is next
+    SUBMITTED = "submitted"  # the submit file is put; nothing heard yet
+    STARTING = "starting"
+    RUNNING = "running"
+    FETCHING = "fetching"
+    DONE = "done"
+    FAILED = "failed"
+    REFUSED = "refused"  # over budget or over capacity
+    HELD = "held"  # a person must decide
+    LOST = "lost"  # no sign of life; watched until its timeout
+    TIMED_OUT = "timed out"
+
+    @property
+    def ended(self) -> bool:
+        return self in _ENDS
+
+
+_ENDS = frozenset({JobState.DONE, JobState.FAILED, JobState.REFUSED, JobState.TIMED_OUT})
+
+
+class FileState(StrEnum):
+    """What has become of one local file."""
+
+    SETTLING = "settling"  # seen, not quiet long enough
+    WHOLE = "whole"  # quiet; wants to be uploaded
+    STORED = "stored"  # in S3, verified: this very content
+    HELD = "held"  # a person must decide; `reason` says why
+    REFUSED = "refused"  # it must never go up; `reason` says why
+    GONE = "gone"  # no longer there locally; nothing is deleted in S3
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """One observation of a file: what must be equal for it to count as unchanged."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A local file as the user knows it: `tree` is "" for the analysis's own folder, else a source's name.
+
+    `path` begins with `inputs/`, `configs/`, `submissions/` or is `manifest.yaml` in the analysis's own folder; in a
+    source it is relative to the source.
+    """
+
+    analysis: str
+    tree: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.analysis}/{self.path}" if not self.tree else f"{self.tree}:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class ScanDelta:
+    """What a rescan found different from what was known. Known-unchanged files never leave the scan."""
+
+    changed: dict[str, Stat]  # new or different
+    gone: frozenset[str]
+    skipped: dict[str, str]  # path -> why (a FIFO, a symlink out of the tree, a name that cannot be read)
+    files: int  # how many regular files there are in all
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object of a listing. `modified` is the server's."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All objects below a prefix, in key order; `at` is the server's own time of the answer."""
+
+    objects: tuple[ObjectInfo, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a multipart upload, as S3 answered it. `crc` is the part's CRC64NVME."""
+
+    number: int  # from 1
+    size: int
+    etag: str
+    crc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """S3's answer to a completed put. `crc` is the CRC64NVME of the whole object; `md5` is empty for multipart."""
+
+    key: str
+    size: int
+    etag: str
+    crc: int
+    adopted: bool = False  # it was there already, equal
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTask:
+    """One file to bring to one key. `parts` and `upload_id` are what the journal knows of an earlier attempt."""
+
+    file_id: int
+    analysis: str
+    path: str  # absolute
+    expect: Stat  # what was observed when the file was called whole
+    key: str
+    part_size: int
+    upload_id: str | None = None
+    parts: tuple[Part, ...] = ()
+    ours: bool = False  # the journal put this key before: overwriting our own older version is allowed
+    order: float = 0.0  # lower goes first: the recording's mtime; manifests and configs before all (negative)
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadTask:
+    """One object of a job's folder to bring to one place below `results/`."""
+
+    object_id: int
+    analysis: str
+    bucket: str
+    key: str
+    size: int
+    etag: str
+    folder: str  # the job's folder below results/: job__<bucket>_<id>
+    name: str  # the key below the job folder, not yet made safe for the file system
+    done: tuple[tuple[int, int], ...] = ()  # byte ranges [start, end) that are fetched and fsynced already
+    order: float = 0.0
+
+
+class Verdict(StrEnum):
+    """How a transfer ended."""
+
+    STORED = "stored"  # upload: in S3, verified
+    FETCHED = "fetched"  # download: in place, verified, fsynced
+    CHANGED = "changed"  # upload: the file is not what was observed; it settles again
+    VANISHED = "vanished"  # upload: the file is gone
+    FOREIGN = "foreign"  # upload: something else that we did not put is at the key
+    REPLACED = "replaced"  # download: the object is not the one that was listed any more
+    UNSAFE = "unsafe"  # download: the name cannot be kept inside the job's folder
+    FAILED = "failed"  # `error` says why; transient errors were retried for a while already
+    STOPPED = "stopped"  # the pool was asked to stop; everything resumable
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an UploadTask or DownloadTask."""
+
+    task: UploadTask | DownloadTask
+    verdict: Verdict
+    stored: Stored | None = None  # STORED
+    path: str = ""  # FETCHED: the local path below results/
+    error: Exception | None = None  # FAILED, UNSAFE
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Live counters of one transfer."""
+
+    analysis: str
+    name: str  # key
+    upload: bool
+    done: int  # bytes
+    size: int  # bytes
+    rate: float  # bytes per second, over the last seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CostNote:
+    """What the certificate says of money, in dollars. `remaining` is None when over budget."""
+
+    projected: float
+    remaining: float | None
+    over_by: str = ""

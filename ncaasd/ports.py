@@ -1,0 +1,173 @@
+"""What adapters promise, as Protocols. Beside `model`; standard library only.
+
+An adapter never imports another: what it needs of one, it is given as one of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from ncaasd.model import DownloadTask, Listing, ObjectInfo, Outcome, Part, Progress, ScanDelta, Stat, UploadTask
+
+
+class Clock(Protocol):
+    """Time as an argument, so that tests can bend it."""
+
+    def now(self) -> float:
+        """Wall time: seconds since the epoch, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class ObjectStore(Protocol):
+    """One bucket, with one key's permissions. Raises only `errors.StoreError` and its children.
+
+    NeuroCAAS's policy allows a user's key no HEAD and no GET on inputs and submissions, no ListParts and no
+    AbortMultipartUpload, so there are none here: existence is always asked with `find`, by listing.
+    """
+
+    @property
+    def bucket(self) -> str: ...
+
+    def list(self, prefix: str) -> Listing:
+        """Every object whose key begins with `prefix`, all pages. An absent prefix is an empty listing."""
+
+    def find(self, key: str) -> ObjectInfo | None:
+        """The object of exactly this key, by listing."""
+
+    def put(self, key: str, body: bytes | memoryview, *, crc: int, only_if_absent: bool, retry: bool = True) -> ObjectInfo:
+        """Put a whole object with its CRC64NVME, which the server verifies. `only_if_absent` sends If-None-Match: *.
+
+        retry=False sends exactly one request, ever. Raises Exists on 412, Busy on 409.
+        """
+
+    def create_multipart(self, key: str) -> str:
+        """A new UploadId, with a full-object CRC64NVME announced."""
+
+    def put_part(self, key: str, upload_id: str, number: int, body: bytes | memoryview, *, crc: int) -> Part: ...
+
+    def complete_multipart(
+        self, key: str, upload_id: str, parts: Sequence[Part], *, crc: int, size: int, only_if_absent: bool
+    ) -> ObjectInfo:
+        """Complete; a 200 that carries an error is an error. The answered etag is checked against the parts' etags."""
+
+    def get(self, key: str, *, etag: str | None = None, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes of an object, or of a range of it, in blocks; with `etag`, If-Match. Raises Exists when replaced.
+
+        The iterator raises Corrupted when fewer or more bytes come than were announced.
+        """
+
+    def read(self, key: str, *, limit: int) -> tuple[bytes, ObjectInfo]:
+        """A small object whole; raises Corrupted above `limit` bytes."""
+
+    def delete(self, key: str) -> None: ...
+
+
+class PartialFile(Protocol):
+    """A temporary file in the results' file system; it has no final name until `commit`."""
+
+    @property
+    def fd(self) -> int: ...
+
+    def commit(self) -> str:
+        """fsync, rename into place without following symlinks, fsync the folder. Returns the path below results/."""
+
+    def commit_deferred(self) -> str:
+        """Rename into place; the fsyncs are done by the next `ResultsTree.sync` (small files, in batches)."""
+
+    def discard(self) -> None: ...
+
+    def close(self) -> None:
+        """Leave the temporary file where it is, to be gone on with later."""
+
+
+class ResultsTree(Protocol):
+    """The `results/` folder of one analysis. Nothing outside a job's own folder is written, whatever a key says."""
+
+    def check(self) -> None:
+        """Raises RootMissing when the file system is not the one it was (an unmounted share), DiskFull when full."""
+
+    def partial(self, folder: str, name: str, *, size: int, token: str) -> PartialFile:
+        """Open (or go on with) the temporary file for object `name` of job folder `folder`.
+
+        `token` names the attempt: the same token finds the same temporary file again. Raises UnsafePath.
+        """
+
+    def sync(self) -> None:
+        """Make every deferred commit durable."""
+
+    def write(self, folder: str, name: str, body: bytes) -> str:
+        """Write a small file atomically and durably (job.json, logs). Returns the path below results/."""
+
+    def matches(self, path: str, size: int) -> bool:
+        """Whether a fetched file is still there with that size, as a regular file."""
+
+    def local_name(self, name: str) -> str:
+        """The path below the job's folder that `name` is kept under. Raises UnsafePath."""
+
+
+class FileTree(Protocol):
+    """One watched tree: an analysis's folder or a source. Never written to, but for status files."""
+
+    @property
+    def root(self) -> str: ...
+
+    def check(self) -> None:
+        """Raises RootMissing when the tree is not there, or is suddenly another (unmounted)."""
+
+    def scan(self, known: Mapping[str, Stat]) -> ScanDelta:
+        """Compare the tree to what is known. Raises RootMissing."""
+
+    def stat(self, path: str) -> Stat | None:
+        """None when it is not there, or is not a regular file."""
+
+    def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
+        """A small file whole, and the observation it was read at. Raises FileChanged, FileVanished, LocalError."""
+
+    def held_open(self, paths: Iterable[str]) -> set[str]:
+        """Those of `paths` that a process on this machine holds open for writing, where the platform can tell."""
+
+    def free_bytes(self) -> int: ...
+
+
+class TransferLog(Protocol):
+    """Where a transfer records what must survive a crash. Called from pool threads."""
+
+    def upload_created(self, file_id: int, upload_id: str) -> None:
+        """Returns when it is committed: no part is sent before."""
+
+    def part_stored(self, file_id: int, part: Part) -> None:
+        """May return before it is committed."""
+
+    def upload_lost(self, file_id: int) -> None:
+        """The upload is not there any more (NoSuchUpload): its parts are forgotten. Returns when committed."""
+
+    def range_fetched(self, object_id: int, start: int, end: int) -> None:
+        """Bytes [start, end) are in the temporary file and fsynced. May return before it is committed."""
+
+
+class Transfers(Protocol):
+    """The pool that moves bytes. Outcomes go to the callback it was made with, from pool threads."""
+
+    def start(self, task: UploadTask | DownloadTask) -> None: ...
+
+    def cancel(self, task: UploadTask | DownloadTask) -> None: ...
+
+    def active(self) -> int: ...
+
+    def progress(self) -> list[Progress]: ...
+
+    def stop(self, *, timeout: float) -> None:
+        """Ask everything to stop soon, resumable; returns when the threads are gone or after `timeout`."""
+
+
+OutcomeSink = Callable[[Outcome], None]
+CrashPoint = Callable[[str], None]
+
+
+def no_crash(_name: str) -> None:
+    """The crash points of production: none."""
