@@ -41,6 +41,7 @@ class FileState(StrEnum):
     SETTLING = "settling"  # seen, not quiet long enough
     WHOLE = "whole"  # quiet; wants to be uploaded
     STORED = "stored"  # in S3, verified: this very content
+    READ = "read"  # a manifest or submit file that has been read; it is never uploaded itself
     HELD = "held"  # a person must decide; `reason` says why
     REFUSED = "refused"  # it must never go up; `reason` says why
     GONE = "gone"  # no longer there locally; nothing is deleted in S3
@@ -199,3 +200,139 @@ class CostNote:
     projected: float
     remaining: float | None
     over_by: str = ""
+
+
+class Origin(StrEnum):
+    """Who asked for a job."""
+
+    RULE = "rule"  # a standing rule of manifest.yaml
+    MANIFEST = "manifest"  # a one-off job of a manifest in submissions/
+    SUBMIT = "submit"  # a hand-written *submit.json
+    ELSEWHERE = "elsewhere"  # started on the website or by another rig; followed and fetched, never submitted
+
+
+class Phase(StrEnum):
+    """How far the submit of a job has come. Only ever moves down this list."""
+
+    OPEN = "open"  # not yet decided: may still be cancelled
+    INTENT = "intent"  # id, key and exact body are committed
+    ATTEMPTED = "attempted"  # a PUT may have been sent
+    SUBMITTED = "submitted"  # the submit file is in S3, or the job's folder is
+    ENDED = "ended"  # nothing more is expected of NeuroCAAS, and what it left is here
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One local file as the journal knows it. `stored` is the observation whose content is in S3 at `key`."""
+
+    id: int
+    place: Place
+    stat: Stat
+    state: FileState
+    reason: str
+    since: float
+    key: str  # empty for manifests and submit files, which are never uploaded as they are
+    stored: Stat | None
+    etag: str
+    retry_at: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One dataset of a job: `name` as the user wrote it, `key` as NeuroCAAS is told (a key, or an s3:// URL)."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What was declared. A job is known by (analysis, name, unit, version) and its attempt."""
+
+    analysis: str
+    name: str  # the rule's, the one-off's, or the hand-written submit's timestamp
+    unit: str  # the unit's or dataset's name as the user knows it; one-offs: all of them
+    version: str  # "" but where `rerun_on` names data or config: their checksums
+    origin: Origin
+    declared_in: str  # the manifest or submit file's path
+    datasets: tuple[Dataset, ...]
+    config: str  # below configs/, a full key, or an s3:// URL
+    overlay: str = "{}"  # JSON: laid over the config
+    instance_type: str | None = None
+    resultpath: str | None = None
+
+    @property
+    def bypass(self) -> bool:
+        return self.config.startswith("s3://")
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """One attempt of one job as the journal knows it."""
+
+    row: int
+    spec: JobSpec
+    attempt: int
+    job_id: str  # empty until the submit is intended
+    phase: Phase
+    state: JobState
+    reason: str
+    hold: str  # the kind of hold; empty when not held
+    released: frozenset[str]  # kinds of hold a person has released it from
+    created: float
+    intended: float
+    attempted: float
+    submitted: float
+    ended: float
+    next_at: float  # when it is to be looked at again
+    failures: int  # of looking or submitting, in a row
+    submit_key: str
+    body: bytes
+    verdict: JobState | None  # what NeuroCAAS's own end was, while results are being fetched
+    refused_kind: str
+    finished: int
+    total: int
+    cost: CostNote | None
+    seen: float  # the server's time of the last change in the job's folder
+    size: int  # bytes of its datasets
+    rebuilt: bool  # found by a new journal's first scan on a rig that has had one before
+    forgotten: bool
+    results: str  # the local folder's name below results/
+    quiet_looks: int  # listings without a change since the end
+
+
+class ArtefactState(StrEnum):
+    WANTED = "wanted"
+    FETCHED = "fetched"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """One object of a job's folder. `path` is where it is below results/, once fetched."""
+
+    id: int
+    job: int
+    name: str
+    bucket: str
+    key: str
+    size: int
+    etag: str
+    state: ArtefactState
+    path: str
+    reason: str
+    ranges: tuple[tuple[int, int], ...]
+    retry_at: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the append-only log that tells each file's and job's story."""
+
+    at: float
+    analysis: str
+    subject: str  # "file inputs/a.tif", "job two-photon a.tif", "manifest.yaml"
+    kind: str
+    text: str
