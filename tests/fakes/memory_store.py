@@ -6,6 +6,7 @@ It is the *server*: it outlives the clients under test, so open multipart upload
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -59,7 +60,7 @@ class Fault:
     - twice: applied twice (a proxy or an SDK that retried); the client sees the first answer
     - cut: `get` and `read` deliver so many bytes, and then the connection is gone (Unreachable)
     - flip: `get` and `read` deliver the byte at this offset changed; put and put_part arrive changed (Corrupted)
-    - before: called with the operation's key and then the operation goes on (a hook: to change a file, to kill, to wait)
+    - before: called with the key, and then the operation goes on (a hook: to change a file, to kill, to wait)
     """
 
     op: str | set[str]
@@ -281,7 +282,9 @@ class MemoryStore:
         with self._lock:
             self.ops.append(op)
             self._apply_due()
-            fault = self._next_fault(op.name, op.key, peek=lambda f: corrupted is not None or f.flip is None)
+            fault = self._next_fault(
+                op.name, op.key, peek=lambda f: f.cut is None and (f.flip is None or corrupted is not None)
+            )
         try:
             if fault is not None and fault.before is not None:
                 fault.before(op.key)  # without the lock: a hook may use the store
@@ -398,7 +401,5 @@ def _flipped(body: bytes, at: int) -> bytes:
 
 def _quietly(apply: Callable[[], object]) -> None:
     """Apply something whose answer nobody hears."""
-    try:
+    with contextlib.suppress(StoreError):
         apply()
-    except StoreError:
-        pass
