@@ -1,0 +1,709 @@
+"""The journal: what we did, in SQLite. The only SQL of the house, and one thread (the engine) writes it.
+
+WAL with synchronous=FULL, both read back: a committed row survives a power cut (with NORMAL it may not). Every write
+happens inside `with journal.transaction():`; transactions nest by joining the outer one, so that the engine can commit
+many records at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ncaasd.adapters import schema
+from ncaasd.errors import JournalBroken, JournalError, StateError
+from ncaasd.model import (
+    Artefact,
+    ArtefactState,
+    CostNote,
+    Dataset,
+    Event,
+    FileRow,
+    FileState,
+    JobRow,
+    JobSpec,
+    JobState,
+    Origin,
+    Part,
+    Phase,
+    Place,
+    Stat,
+    Stored,
+)
+from ncaasd.ports import CrashPoint, no_crash
+
+_FILE = (
+    "id, analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key,"
+    " stored_size, stored_mtime_ns, stored_ctime_ns, stored_inode, etag, retry_at, failures"
+)
+_JOB = (
+    "id, analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type, resultpath,"
+    " job_id, phase, state, reason, hold, released, created, intended, attempted, submitted, ended, next_at, failures,"
+    " submit_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen, size,"
+    " rebuilt, forgotten, results, quiet_looks"
+)
+_ARTEFACT = "id, job, name, bucket, key, size, etag, state, path, reason, retry_at, failures"
+
+_JOB_FIELDS = frozenset(
+    {"job_id", "phase", "state", "reason", "hold", "released", "intended", "attempted", "submitted", "ended", "next_at", "failures", "submit_key", "body", "verdict", "refused_kind", "finished", "total", "seen", "size", "rebuilt", "forgotten", "results", "quiet_looks", "config", "overlay", "instance_type", "resultpath", "declared_in"}
+)
+)
+
+
+def open_journal(path: str, *, crash: CrashPoint = no_crash) -> Journal:
+    """Open for writing, creating or migrating as needed.
+
+    Raises StateError when the schema is newer than this version, JournalError when the pragmas can't be set or the disk is
+    full, JournalBroken when the file is not a sound database.
+    """
+    with _translated():
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        db.execute("PRAGMA busy_timeout=5000")
+        mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA foreign_keys=ON")
+        full = db.execute("PRAGMA synchronous").fetchone()[0]
+        if mode != "wal" or full != 2:
+            raise JournalError(
+                f"the journal {path} cannot be made safe: journal_mode is {mode}, synchronous is {full}",
+                hint="put `state:` on a local disk (ext4, xfs, btrfs, zfs), not on a network share",
+            )
+        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise JournalBroken(f"the journal {path} is corrupt: {found}", hint=_REBUILD)
+        _migrate(db, path, crash)
+    return Journal(db, path)
+
+
+def open_reader(path: str) -> Journal:
+    """Open for reading beside a running daemon, or when there is none. Raises StateError when there is no journal."""
+    if not os.path.exists(path):
+        raise StateError(
+            f"there is no journal at {path}", hint="has `ncaasd run` or `ncaasd once` ever run with this config?"
+        )
+    uri = f"file:{_quoted(path)}?mode=ro"
+    # Who doesn't own the folder can't make the -shm file that WAL reading needs; with no -wal there is nothing to miss.
+    if not os.access(os.path.dirname(path) or ".", os.W_OK) and not os.path.exists(path + "-wal"):
+        uri += "&immutable=1"
+    with _translated():
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+        _refuse_newer(_version(db), path)
+    return Journal(db, path)
+
+
+_REBUILD = "move it aside; ncaasd then rebuilds it from what is in S3, and holds what it can't match"
+
+
+def _migrate(db: sqlite3.Connection, path: str, crash: CrashPoint) -> None:
+    version = _version(db)
+    _refuse_newer(version, path)
+    for number in range(version + 1, schema.VERSION + 1):
+        # One transaction each, the version within it: a crash leaves the old schema or the new one, never between.
+        db.execute("BEGIN IMMEDIATE")
+        for statement in _statements(schema.MIGRATIONS[number - 1]):
+            db.execute(statement)
+            crash("migration.statement")
+        db.execute(f"PRAGMA user_version={number}")
+        crash("migration.before_commit")
+        db.execute("COMMIT")
+        crash("migration.committed")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _refuse_newer(version: int, path: str) -> None:
+    if version > schema.VERSION:
+        raise StateError(
+            f"the journal {path} was written by a newer ncaasd (schema {version}; this one knows {schema.VERSION})",
+            hint="install that version or a later one again; this one would not understand what it did",
+        )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """SQLite's own splitter, so that a trigger's inner semicolons don't cut it."""
+    pending = ""
+    for line in script.splitlines():
+        if not line.strip() or line.strip().startswith("--"):
+            continue
+        pending += line + "\n"
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+
+
+def _quoted(path: str) -> str:
+    from urllib.parse import quote
+
+    return quote(os.path.abspath(path))
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """SQLite's errors as ours: what may pass (a full disk, a lock) and what must end the process."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        text = f"the journal can't be written: {error}"
+        if name.startswith(("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            hint = "free some space on the disk that holds `state:`" if name.startswith("SQLITE_FULL") else ""
+            raise JournalError(text, hint=hint) from error
+        if name.startswith("SQLITE_IOERR_WRITE") or (name == "SQLITE_IOERR" and "full" in str(error)):
+            raise JournalError(text) from error
+        if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            # A failed fsync may have lost earlier writes; a later success proves nothing (F15).
+            raise JournalBroken(text, hint=_REBUILD if "IOERR" not in name else "check that disk") from error
+        raise
+
+
+def _path_out(path: str) -> bytes:
+    return os.fsencode(path)
+
+
+def _path_in(path: bytes) -> str:
+    return os.fsdecode(path)
+
+
+def _file(r: Sequence[Any]) -> FileRow:
+    return FileRow(
+        id=r[0],
+        place=Place(r[1], r[2], _path_in(r[3])),
+        stat=Stat(r[4], r[5], r[6], r[7]),
+        state=FileState(r[8]),
+        reason=r[9],
+        since=r[10],
+        key=r[11],
+        stored=None if r[12] is None else Stat(r[12], r[13], r[14], r[15]),
+        etag=r[16],
+        retry_at=r[17],
+        failures=r[18],
+    )
+
+
+class Journal:
+    """Rows in, values out. Reads are of the latest commit and of the open transaction."""
+
+    def __init__(self, db: sqlite3.Connection, path: str) -> None:
+        self._db = db
+        self._depth = 0
+        self.path = path
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit on leaving the outermost block, roll back on any exception."""
+        if self._depth:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            return
+        with _translated():
+            self._db.execute("BEGIN IMMEDIATE")
+        self._depth = 1
+        try:
+            yield
+        except BaseException:
+            self._depth = 0
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+        self._depth = 0
+        try:
+            with _translated():
+                self._db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    def backup(self, path: str) -> None:
+        """A consistent copy of the journal as it is now."""
+        with contextlib.closing(sqlite3.connect(path)) as target:
+            self._db.backup(target)
+
+    def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        with _translated():
+            return self._db.execute(sql, values)
+
+    def _many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        with _translated():
+            self._db.executemany(sql, rows)
+
+    # -- meta and events ---------------------------------------------------------------------------------------------
+
+    def get_meta(self, key: str) -> str | None:
+        row = self._run("SELECT value FROM meta WHERE key=?", key).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        self._run("INSERT INTO meta VALUES (?,?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", key, value)
+
+    def event(self, at: float, analysis: str, subject: str, kind: str, text: str) -> None:
+        # Subjects may hold a file's name in any bytes; the log is for reading, so what isn't text is shown escaped.
+        subject, text = (s.encode("utf-8", "backslashreplace").decode() for s in (subject, text))
+        self._run(
+            "INSERT INTO event (at, analysis, subject, kind, text) VALUES (?,?,?,?,?)",
+            at,
+            analysis,
+            subject,
+            kind,
+            text,
+        )
+
+    def events(self, analysis: str = "", subject: str = "", limit: int = 200) -> list[Event]:
+        """The newest `limit` events, oldest first; of one analysis and one subject where given."""
+        rows = self._run(
+            "SELECT at, analysis, subject, kind, text FROM event WHERE (?1='' OR analysis=?1) AND (?2='' OR subject=?2)"
+            " ORDER BY id DESC LIMIT ?3",
+            analysis,
+            subject,
+            limit,
+        ).fetchall()
+        return [Event(*row) for row in reversed(rows)]
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def known(self, analysis: str, tree: str) -> dict[str, Stat]:
+        """What the next scan is compared with: every file that is thought to be there."""
+        rows = self._run(
+            "SELECT path, size, mtime_ns, ctime_ns, inode FROM file WHERE analysis=? AND tree=? AND state<>'gone'",
+            analysis,
+            tree,
+        )
+        return {_path_in(r[0]): Stat(r[1], r[2], r[3], r[4]) for r in rows}
+
+    def see_file(self, place: Place, stat: Stat, key: str, state: FileState, reason: str, now: float) -> int:
+        """Record an observation of a new or changed file; returns its id. What is stored of it stays known."""
+        row = self._run(
+            "INSERT INTO file (analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (analysis, tree, path) DO UPDATE SET size=excluded.size,"
+            " mtime_ns=excluded.mtime_ns, ctime_ns=excluded.ctime_ns, inode=excluded.inode, state=excluded.state,"
+            " reason=excluded.reason, since=excluded.since, retry_at=0, failures=0,"
+            " key=CASE WHEN file.key='' THEN excluded.key ELSE file.key END RETURNING id",
+            place.analysis, place.tree, _path_out(place.path), stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
+            state, reason, now, key,
+        ).fetchone()  # fmt: skip
+        return int(row[0])
+
+    def file(self, file_id: int) -> FileRow | None:
+        row = self._run(f"SELECT {_FILE} FROM file WHERE id=?", file_id).fetchone()
+        return None if row is None else _file(row)
+
+    def file_at(self, place: Place) -> FileRow | None:
+        row = self._run(
+            f"SELECT {_FILE} FROM file WHERE analysis=? AND tree=? AND path=?",
+            place.analysis,
+            place.tree,
+            _path_out(place.path),
+        ).fetchone()
+        return None if row is None else _file(row)
+
+    def files_with_key(self, analysis: str, key: str) -> list[FileRow]:
+        """Every local file that maps to `key`, those that are there first."""
+        rows = self._run(
+            f"SELECT {_FILE} FROM file WHERE analysis=? AND key=? AND key<>'' ORDER BY state='gone', state='refused', id",
+            analysis,
+            key,
+        )
+        return [_file(r) for r in rows]
+
+    def files(self, analysis: str, *, under: str = "", states: Sequence[FileState] = ()) -> Iterator[FileRow]:
+        """The files of an analysis, in path order; below a folder, in given states."""
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT {_FILE} FROM file WHERE analysis=?" + (f" AND state IN ({marks})" if states else "")
+        values: list[Any] = [analysis, *states]
+        if under:
+            sql += " AND path>=? AND path<?"
+            values += [_path_out(under), _path_out(under[:-1] + chr(ord(under[-1]) + 1))]
+        for row in self._run(sql + " ORDER BY tree, path", *values).fetchall():
+            yield _file(row)
+
+    def pending_files(self, state: FileState, now: float, limit: int) -> list[FileRow]:
+        """Files in `state` that are due, configs and then the oldest recording first."""
+        rows = self._run(
+            f"SELECT {_FILE} FROM file WHERE state=? AND retry_at<=? ORDER BY path NOT LIKE 'configs/%', mtime_ns LIMIT ?",
+            state,
+            now,
+            limit,
+        )
+        return [_file(r) for r in rows]
+
+    def next_retry(self, state: FileState) -> float | None:
+        return self._run("SELECT min(retry_at) FROM file WHERE state=?", state).fetchone()[0]  # type: ignore[no-any-return]
+
+    def set_file(
+        self, file_id: int, state: FileState, reason: str, now: float, *, retry_at: float = 0, failures: int = 0
+    ) -> None:
+        self._run(
+            "UPDATE file SET since=CASE WHEN state=?1 THEN since ELSE ?3 END, state=?1, reason=?2, retry_at=?4, failures=?5"
+            " WHERE id=?6",
+            state,
+            reason,
+            now,
+            retry_at,
+            failures,
+            file_id,
+        )
+
+    def file_stored(self, file_id: int, stat: Stat, stored: Stored, now: float) -> None:
+        """The content observed as `stat` is in S3, verified. Its upload's rows are done with."""
+        self._run("DELETE FROM upload WHERE file_id=?", file_id)
+        self._run(
+            "UPDATE file SET stored_size=?, stored_mtime_ns=?, stored_ctime_ns=?, stored_inode=?, etag=?, crc=?, failures=0,"
+            " retry_at=0, key=? WHERE id=?",
+            stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stored.etag, f"{stored.crc:016x}", stored.key, file_id,
+        )  # fmt: skip
+        self._run(
+            "UPDATE file SET state='stored', reason='', since=? WHERE id=? AND size=? AND mtime_ns=? AND ctime_ns=?"
+            " AND inode=?",
+            now, file_id, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
+        )  # fmt: skip
+
+    def count_files(self) -> list[tuple[str, str, int, int]]:
+        """(analysis, state, files, bytes) of everything known below inputs and configs."""
+        rows = self._run("SELECT analysis, state, count(*), sum(size) FROM file WHERE key<>'' GROUP BY analysis, state")
+        return [(r[0], r[1], r[2], r[3]) for r in rows]
+
+    # -- uploads under way -------------------------------------------------------------------------------------------
+
+    def begin_upload(
+        self, file_id: int, key: str, stat: Stat, part_size: int, now: float
+    ) -> tuple[str | None, list[Part]]:
+        """The upload to go on with when it is of this very content, else a new one. Returns (upload id, parts)."""
+        row = self._run(
+            "SELECT upload_id FROM upload WHERE file_id=? AND key=? AND part_size=? AND size=? AND mtime_ns=? AND ctime_ns=?"
+            " AND inode=?",
+            file_id, key, part_size, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
+        ).fetchone()  # fmt: skip
+        if row is not None:
+            parts = self._run("SELECT number, size, etag, crc FROM part WHERE file_id=? ORDER BY number", file_id)
+            return row[0], [Part(p[0], p[1], p[2], int(p[3], 16)) for p in parts]
+        self._run("DELETE FROM upload WHERE file_id=?", file_id)
+        self._run(
+            "INSERT INTO upload VALUES (?,?,?,NULL,?,?,?,?,?)",
+            file_id, key, part_size, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, now,
+        )  # fmt: skip
+        return None, []
+
+    def upload_created(self, file_id: int, upload_id: str) -> None:
+        self._run("DELETE FROM part WHERE file_id=?", file_id)
+        self._run("UPDATE upload SET upload_id=? WHERE file_id=?", upload_id, file_id)
+
+    def part_stored(self, file_id: int, part: Part) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO part SELECT ?,?,?,?,? WHERE EXISTS (SELECT 1 FROM upload WHERE file_id=?)",
+            file_id, part.number, part.size, part.etag, f"{part.crc:016x}", file_id,
+        )  # fmt: skip
+
+    def forget_upload(self, file_id: int) -> None:
+        self._run("DELETE FROM part WHERE file_id=?", file_id)
+        self._run("UPDATE upload SET upload_id=NULL WHERE file_id=?", file_id)
+
+    def upload_progress(self) -> dict[int, int]:
+        """file id -> bytes in S3 already, of the uploads under way."""
+        return dict(self._run("SELECT file_id, sum(size) FROM part GROUP BY file_id").fetchall())
+
+    # -- what was in S3 when the journal was new ---------------------------------------------------------------------
+
+    def add_inventory(self, analysis: str, objects: Iterable[tuple[str, int, str]]) -> None:
+        self._many("INSERT OR REPLACE INTO inventory VALUES (?,?,?,?)", ((analysis, *o) for o in objects))
+
+    def inventory(self, analysis: str, key: str) -> tuple[int, str] | None:
+        row = self._run("SELECT size, etag FROM inventory WHERE analysis=? AND key=?", analysis, key).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    # -- manifests ---------------------------------------------------------------------------------------------------
+
+    def set_manifest(self, analysis: str, path: str, good: bytes | None, problems: str, now: float) -> None:
+        """A right text replaces the old one; a wrong one is noted and leaves the old in force."""
+        self._run(
+            "INSERT INTO manifest VALUES (?,?,?,?,?) ON CONFLICT (analysis, path) DO UPDATE SET"
+            " good=coalesce(excluded.good, good), problems=excluded.problems, read_at=excluded.read_at",
+            analysis,
+            _path_out(path),
+            good,
+            problems,
+            now,
+        )
+
+    def drop_manifest(self, analysis: str, path: str) -> None:
+        self._run("DELETE FROM manifest WHERE analysis=? AND path=?", analysis, _path_out(path))
+
+    def manifests(self, analysis: str) -> list[tuple[str, bytes | None, str, float]]:
+        """(path, the last right text, problems of the newest, when read)"""
+        rows = self._run("SELECT path, good, problems, read_at FROM manifest WHERE analysis=? ORDER BY path", analysis)
+        return [(_path_in(r[0]), r[1], r[2], r[3]) for r in rows]
+
+    # -- jobs --------------------------------------------------------------------------------------------------------
+
+    def add_job(self, spec: JobSpec, attempt: int, now: float, *, rebuilt: bool = False, size: int = 0) -> int:
+        """A new attempt of a job; returns its row. The caller has made sure there is none."""
+        row = self._run(
+            "INSERT INTO job (analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type,"
+            " resultpath, phase, state, created, next_at, rebuilt, total, size)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,'open','waiting',?,0,?,?,?) RETURNING id",
+            spec.analysis, spec.name, _path_out(spec.unit), spec.version, attempt, spec.origin, _path_out(spec.declared_in),
+            spec.config, spec.overlay, spec.instance_type, spec.resultpath, now, int(rebuilt), len(spec.datasets), size,
+        ).fetchone()  # fmt: skip
+        self._set_datasets(row[0], spec.datasets)
+        return int(row[0])
+
+    def _set_datasets(self, job: int, datasets: Iterable[Dataset]) -> None:
+        self._run("DELETE FROM job_dataset WHERE job=?", job)
+        self._many(
+            "INSERT INTO job_dataset VALUES (?,?,?,?)",
+            ((job, i, _path_out(d.name), d.key) for i, d in enumerate(datasets)),
+        )
+
+    def update_job(self, row: int, **fields: Any) -> None:
+        """Set columns by name; `cost` takes a CostNote."""
+        cost = fields.pop("cost", None)
+        if cost is not None:
+            self._run(
+                "UPDATE job SET cost_projected=?, cost_remaining=?, cost_over=? WHERE id=?",
+                cost.projected, cost.remaining, cost.over_by, row,
+            )  # fmt: skip
+        if not fields:
+            return
+        unknown = fields.keys() - _JOB_FIELDS
+        if unknown:
+            raise ValueError(f"no such column of job: {sorted(unknown)}")
+        if "released" in fields:
+            fields["released"] = ",".join(sorted(fields["released"]))
+        names = ", ".join(f"{name}=?" for name in fields)
+        values = [int(v) if isinstance(v, bool) else v for v in fields.values()]
+        self._run(f"UPDATE job SET {names} WHERE id=?", *values, row)
+
+    def respec_job(self, row: int, spec: JobSpec) -> None:
+        """An open job follows its declaration: config, overlay, datasets. Its identity stays."""
+        self.update_job(
+            row,
+            config=spec.config,
+            overlay=spec.overlay,
+            instance_type=spec.instance_type,
+            resultpath=spec.resultpath,
+            declared_in=_path_out(spec.declared_in),
+            total=len(spec.datasets),
+        )
+        self._set_datasets(row, spec.datasets)
+
+    def drop_job(self, row: int) -> None:
+        """Only of a job in phase open: nothing of it exists outside this journal."""
+        self._run("DELETE FROM job WHERE id=? AND phase='open'", row)
+
+    def job(self, row: int) -> JobRow | None:
+        found = self._jobs("WHERE id=?", row)
+        return found[0] if found else None
+
+    def job_by_id(self, analysis: str, job_id: str) -> JobRow | None:
+        found = self._jobs("WHERE analysis=? AND job_id=? AND job_id<>''", analysis, job_id)
+        return found[0] if found else None
+
+    def attempts(self, analysis: str, name: str, unit: str, version: str) -> list[JobRow]:
+        """Every attempt of one job, the newest last."""
+        return self._jobs(
+            "WHERE analysis=? AND name=? AND unit=? AND version=? ORDER BY attempt",
+            analysis,
+            name,
+            _path_out(unit),
+            version,
+        )
+
+    def due_jobs(self, now: float, limit: int) -> list[JobRow]:
+        return self._jobs(
+            "WHERE phase<>'ended' AND next_at<=? ORDER BY phase='open', next_at, created LIMIT ?", now, limit
+        )
+
+    def next_due(self) -> float | None:
+        return self._run("SELECT min(next_at) FROM job WHERE phase<>'ended'").fetchone()[0]  # type: ignore[no-any-return]
+
+    def jobs(self, analysis: str = "", *, unfinished: bool = False, limit: int = -1) -> list[JobRow]:
+        """All jobs, the newest first."""
+        where = "WHERE (?1='' OR analysis=?1)" + (" AND phase<>'ended'" if unfinished else "")
+        return self._jobs(where + " ORDER BY created DESC, id DESC LIMIT ?2", analysis, limit)
+
+    def jobs_of_rule(self, analysis: str, name: str) -> list[JobRow]:
+        return self._jobs("WHERE analysis=? AND name=? AND forgotten=0", analysis, name)
+
+    def jobs_declared_in(self, analysis: str, declared_in: str) -> list[JobRow]:
+        return self._jobs("WHERE analysis=? AND declared_in=? ORDER BY id", analysis, _path_out(declared_in))
+
+    def jobs_using(self, analysis: str, key: str) -> list[JobRow]:
+        return self._jobs("WHERE analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)", analysis, key)
+
+    def wake_jobs_using(self, analysis: str, key: str) -> None:
+        self._run(
+            "UPDATE job SET next_at=0 WHERE phase='open' AND analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)",
+            analysis,
+            key,
+        )
+
+    def wake_open_jobs(self, analysis: str, name: str = "") -> None:
+        self._run("UPDATE job SET next_at=0 WHERE phase='open' AND analysis=?1 AND (?2='' OR name=?2)", analysis, name)
+
+    def _jobs(self, where: str, *values: Any) -> list[JobRow]:
+        rows = self._run(f"SELECT {_JOB} FROM job {where}", *values).fetchall()
+        ids = [r[0] for r in rows]
+        datasets: dict[int, list[Dataset]] = {i: [] for i in ids}
+        for start in range(0, len(ids), 500):
+            chunk = ids[start : start + 500]
+            marks = ",".join("?" * len(chunk))
+            sql = f"SELECT job, name, key FROM job_dataset WHERE job IN ({marks}) ORDER BY job, position"
+            for job, name, key in self._run(sql, *chunk):
+                datasets[job].append(Dataset(_path_in(name), key))
+        return [_job(r, tuple(datasets[r[0]])) for r in rows]
+
+    def usage(self, analysis: str, since: float) -> tuple[int, int]:
+        """(datasets of jobs that run now, datasets of jobs submitted after `since`), for the spend guards.
+
+        A submit that may have been sent counts as sent.
+        """
+        active = self._run(
+            "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND verdict IS NULL"
+            " AND phase IN ('intent', 'attempted', 'submitted')",
+            analysis,
+        ).fetchone()[0]
+        recent = self._run(
+            "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND phase<>'open'"
+            " AND max(submitted, attempted, intended)>?",
+            analysis,
+            since,
+        ).fetchone()[0]
+        return int(active), int(recent)
+
+    # -- what jobs left in S3 ----------------------------------------------------------------------------------------
+
+    def want_artefact(self, job: int, name: str, bucket: str, key: str, size: int, etag: str) -> bool:
+        """Note an object of a job's folder; True when it is new or changed, and so is to be fetched."""
+        row = self._run("SELECT size, etag FROM artefact WHERE job=? AND name=?", job, name).fetchone()
+        if row is not None and row[0] == size and row[1] == etag:
+            return False
+        self._run(
+            "INSERT INTO artefact (job, name, bucket, key, size, etag, state) VALUES (?,?,?,?,?,?,'wanted')"
+            " ON CONFLICT (job, name) DO UPDATE SET bucket=excluded.bucket, key=excluded.key, size=excluded.size,"
+            " etag=excluded.etag, state='wanted', reason='', retry_at=0, failures=0",
+            job, name, bucket, key, size, etag,
+        )  # fmt: skip
+        self._run(
+            "DELETE FROM fetched_range WHERE artefact=(SELECT id FROM artefact WHERE job=? AND name=?)", job, name
+        )
+        return True
+
+    def artefacts(self, job: int, *, wanted: bool = False) -> list[Artefact]:
+        sql = f"SELECT {_ARTEFACT} FROM artefact WHERE job=?" + (" AND state='wanted'" if wanted else "")
+        found = []
+        for r in self._run(sql + " ORDER BY id", job).fetchall():
+            ranges = self._run("SELECT start, stop FROM fetched_range WHERE artefact=? ORDER BY start", r[0]).fetchall()
+            found.append(
+                Artefact(
+                    r[0],
+                    r[1],
+                    r[2],
+                    r[3],
+                    r[4],
+                    r[5],
+                    r[6],
+                    ArtefactState(r[7]),
+                    r[8],
+                    r[9],
+                    tuple((s, e) for s, e in ranges),
+                    r[10],
+                    r[11],
+                )
+            )
+        return found
+
+    def artefact_done(self, artefact: int, path: str) -> None:
+        self._run("UPDATE artefact SET state='fetched', path=?, reason='', failures=0 WHERE id=?", path, artefact)
+        self._run("DELETE FROM fetched_range WHERE artefact=?", artefact)
+
+    def artefact_failed(
+        self, artefact: int, reason: str, *, retry_at: float, failures: int, final: bool = False
+    ) -> None:
+        self._run(
+            "UPDATE artefact SET state=?, reason=?, retry_at=?, failures=? WHERE id=?",
+            ArtefactState.REFUSED if final else ArtefactState.WANTED, reason, retry_at, failures, artefact,
+        )  # fmt: skip
+
+    def drop_ranges(self, artefact: int) -> None:
+        self._run("DELETE FROM fetched_range WHERE artefact=?", artefact)
+
+    def drop_artefact(self, artefact: int) -> None:
+        self._run("DELETE FROM artefact WHERE id=?", artefact)
+
+    def refetch(self, job: int) -> None:
+        """Everything of a job is wanted again (`ncaasd fetch`)."""
+        self._run("UPDATE artefact SET state='wanted', retry_at=0, failures=0 WHERE job=?", job)
+
+    def range_fetched(self, artefact: int, start: int, end: int) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO fetched_range SELECT ?,?,? WHERE EXISTS (SELECT 1 FROM artefact WHERE id=?)",
+            artefact, start, end, artefact,
+        )  # fmt: skip
+
+    def fetch_progress(self, job: int) -> tuple[int, int, int, int]:
+        """(objects here, objects in all, bytes here, bytes in all)"""
+        row = self._run(
+            "SELECT coalesce(sum(state<>'wanted'), 0), count(*), coalesce(sum(CASE WHEN state<>'wanted' THEN size"
+            " ELSE 0 END), 0), coalesce(sum(size), 0) FROM artefact WHERE job=?",
+            job,
+        ).fetchone()
+        return row[0], row[1], row[2], row[3]
+
+
+def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
+    spec = JobSpec(
+        analysis=r[1],
+        name=r[2],
+        unit=_path_in(r[3]),
+        version=r[4],
+        origin=Origin(r[6]),
+        declared_in=_path_in(r[7]),
+        datasets=datasets,
+        config=r[8],
+        overlay=r[9],
+        instance_type=r[10],
+        resultpath=r[11],
+    )
+    return JobRow(
+        row=r[0],
+        spec=spec,
+        attempt=r[5],
+        job_id=r[12],
+        phase=Phase(r[13]),
+        state=JobState(r[14]),
+        reason=r[15],
+        hold=r[16],
+        released=frozenset(k for k in r[17].split(",") if k),
+        created=r[18],
+        intended=r[19],
+        attempted=r[20],
+        submitted=r[21],
+        ended=r[22],
+        next_at=r[23],
+        failures=r[24],
+        submit_key=r[25],
+        body=r[26],
+        verdict=None if r[27] is None else JobState(r[27]),
+        refused_kind=r[28],
+        finished=r[29],
+        total=r[30],
+        cost=None if r[31] is None else CostNote(r[31], r[32], r[33]),
+        seen=r[34],
+        size=r[35],
+        rebuilt=bool(r[36]),
+        forgotten=bool(r[37]),
+        results=r[38],
+        quiet_looks=r[39],
+    )
