@@ -48,8 +48,37 @@ _JOB = (
 _ARTEFACT = "id, job, name, bucket, key, size, etag, state, path, reason, retry_at, failures"
 
 _JOB_FIELDS = frozenset(
-    {"job_id", "phase", "state", "reason", "hold", "released", "intended", "attempted", "submitted", "ended", "next_at", "failures", "submit_key", "body", "verdict", "refused_kind", "finished", "total", "seen", "size", "rebuilt", "forgotten", "results", "quiet_looks", "config", "overlay", "instance_type", "resultpath", "declared_in"}
-)
+    {
+        "job_id",
+        "phase",
+        "state",
+        "reason",
+        "hold",
+        "released",
+        "intended",
+        "attempted",
+        "submitted",
+        "ended",
+        "next_at",
+        "failures",
+        "submit_key",
+        "body",
+        "verdict",
+        "refused_kind",
+        "finished",
+        "total",
+        "seen",
+        "size",
+        "rebuilt",
+        "forgotten",
+        "results",
+        "quiet_looks",
+        "config",
+        "overlay",
+        "instance_type",
+        "resultpath",
+        "declared_in",
+    }
 )
 
 
