@@ -9,7 +9,8 @@ NcaasdError                what happened, to which thing, why; `hint` says what 
 │   ├── FileVanished       a file is gone
 │   ├── UnsafePath         a path that would leave its folder, or is a symlink, is refused
 │   ├── DiskFull           no space, or less than is kept free
-│   └── RootMissing        a watched or written tree is not there (unmounted?)
+│   ├── RootMissing        a watched or written tree is not there (unmounted?)
+│   └── SyncFailed         an fsync of a fetched file failed: what was written is lost, the process ends
 ├── JournalError           the journal cannot be written or trusted; nothing is submitted
 │   └── JournalBroken      an fsync failed or the file is corrupt: the process ends
 └── StoreError             what S3 answered, translated once, in adapters/s3.py
@@ -95,6 +96,10 @@ class DiskFull(LocalError):
 
 
 class RootMissing(LocalError):
+    pass
+
+
+class SyncFailed(LocalError):
     pass
 
 

@@ -136,6 +136,7 @@ class UploadTask:
     upload_id: str | None = None
     parts: tuple[Part, ...] = ()
     ours: bool = False  # the journal put this key before: overwriting our own older version is allowed
+    look_first: bool = False  # a listing showed something at the key: find and compare before any byte is sent
     order: float = 0.0  # lower goes first: the recording's mtime; manifests and configs before all (negative)
 
 

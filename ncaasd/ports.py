@@ -23,6 +23,11 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None: ...
 
 
+# Called with the number of bytes that are sent next, before each block (of at most 128 KiB) of a request's body: it
+# counts them, and waits until the bandwidth budget allows them. What it raises abandons the request, and passes through.
+Pace = Callable[[int], None]
+
+
 class ObjectStore(Protocol):
     """One bucket, with one key's permissions. Raises only `errors.StoreError` and its children.
 
@@ -39,16 +44,27 @@ class ObjectStore(Protocol):
     def find(self, key: str) -> ObjectInfo | None:
         """The object of exactly this key, by listing."""
 
-    def put(self, key: str, body: bytes | memoryview, *, crc: int, only_if_absent: bool, retry: bool = True) -> ObjectInfo:
+    def put(
+        self,
+        key: str,
+        body: bytes | memoryview,
+        *,
+        crc: int,
+        only_if_absent: bool,
+        retry: bool = True,
+        pace: Pace | None = None,
+    ) -> ObjectInfo:
         """Put a whole object with its CRC64NVME, which the server verifies. `only_if_absent` sends If-None-Match: *.
 
-        retry=False sends exactly one request, ever. Raises Exists on 412, Busy on 409.
+        retry=False sends exactly one request, ever. Raises Exists on 412, Busy on 409. `pace`: see `Pace`.
         """
 
     def create_multipart(self, key: str) -> str:
         """A new UploadId, with a full-object CRC64NVME announced."""
 
-    def put_part(self, key: str, upload_id: str, number: int, body: bytes | memoryview, *, crc: int) -> Part: ...
+    def put_part(
+        self, key: str, upload_id: str, number: int, body: bytes | memoryview, *, crc: int, pace: Pace | None = None
+    ) -> Part: ...
 
     def complete_multipart(
         self, key: str, upload_id: str, parts: Sequence[Part], *, crc: int, size: int, only_if_absent: bool
@@ -94,7 +110,14 @@ class ResultsTree(Protocol):
     def partial(self, folder: str, name: str, *, size: int, token: str) -> PartialFile:
         """Open (or go on with) the temporary file for object `name` of job folder `folder`.
 
-        `token` names the attempt: the same token finds the same temporary file again. Raises UnsafePath.
+        `token` names the attempt: the same token finds the same temporary file again, untouched; a new one has no
+        bytes yet (its size is 0, whatever `size` announces). Raises UnsafePath.
+        """
+
+    def open(self, path: str) -> int | None:
+        """A read-only descriptor of what is kept under `path` (below results/), which the caller closes.
+
+        None when it is not there or not a regular file; symlinks are not followed.
         """
 
     def sync(self) -> None:
@@ -148,6 +171,12 @@ class TransferLog(Protocol):
 
     def range_fetched(self, object_id: int, start: int, end: int) -> None:
         """Bytes [start, end) are in the temporary file and fsynced. May return before it is committed."""
+
+    def download_lost(self, object_id: int) -> None:
+        """The temporary file is not there any more, or is not to be trusted: its ranges are forgotten.
+
+        Returns when committed: nothing is written to a new temporary file before.
+        """
 
 
 class Transfers(Protocol):
