@@ -241,10 +241,14 @@ class FileRow:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One dataset of a job: `name` as the user wrote it, `key` as NeuroCAAS is told (a key, or an s3:// URL)."""
+    """One dataset of a job: `name` as the user wrote it, `key` as NeuroCAAS is told (a key, or an s3:// URL).
+
+    `etag` is what was at the key when the job was submitted; empty before.
+    """
 
     name: str
     key: str
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +293,7 @@ class JobRow:
     next_at: float  # when it is to be looked at again
     failures: int  # of looking or submitting, in a row
     submit_key: str
+    config_key: str  # where this job's config is in S3, named by its content
     body: bytes
     verdict: JobState | None  # what NeuroCAAS's own end was, while results are being fetched
     refused_kind: str

@@ -42,8 +42,8 @@ _FILE = (
 _JOB = (
     "id, analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type, resultpath,"
     " job_id, phase, state, reason, hold, released, created, intended, attempted, submitted, ended, next_at, failures,"
-    " submit_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen, size,"
-    " rebuilt, forgotten, results, quiet_looks"
+    " submit_key, config_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen,"
+    " size, rebuilt, forgotten, results, quiet_looks"
 )
 _ARTEFACT = "id, job, name, bucket, key, size, etag, state, path, reason, retry_at, failures"
 
@@ -62,6 +62,7 @@ _JOB_FIELDS = frozenset(
         "next_at",
         "failures",
         "submit_key",
+        "config_key",
         "body",
         "verdict",
         "refused_kind",
@@ -491,8 +492,8 @@ class Journal:
     def _set_datasets(self, job: int, datasets: Iterable[Dataset]) -> None:
         self._run("DELETE FROM job_dataset WHERE job=?", job)
         self._many(
-            "INSERT INTO job_dataset VALUES (?,?,?,?)",
-            ((job, i, _path_out(d.name), d.key) for i, d in enumerate(datasets)),
+            "INSERT INTO job_dataset VALUES (?,?,?,?,?)",
+            ((job, i, _path_out(d.name), d.key, d.etag) for i, d in enumerate(datasets)),
         )
 
     def update_job(self, row: int, **fields: Any) -> None:
@@ -526,6 +527,10 @@ class Journal:
             total=len(spec.datasets),
         )
         self._set_datasets(row, spec.datasets)
+
+    def datasets_submitted(self, row: int, datasets: Iterable[Dataset]) -> None:
+        """Note what was at each dataset's key when the job was intended."""
+        self._set_datasets(row, datasets)
 
     def drop_job(self, row: int) -> None:
         """Only of a job in phase open: nothing of it exists outside this journal."""
@@ -588,9 +593,9 @@ class Journal:
         for start in range(0, len(ids), 500):
             chunk = ids[start : start + 500]
             marks = ",".join("?" * len(chunk))
-            sql = f"SELECT job, name, key FROM job_dataset WHERE job IN ({marks}) ORDER BY job, position"
-            for job, name, key in self._run(sql, *chunk):
-                datasets[job].append(Dataset(_path_in(name), key))
+            sql = f"SELECT job, name, key, etag FROM job_dataset WHERE job IN ({marks}) ORDER BY job, position"
+            for job, name, key, etag in self._run(sql, *chunk):
+                datasets[job].append(Dataset(_path_in(name), key, etag))
         return [_job(r, tuple(datasets[r[0]])) for r in rows]
 
     def usage(self, analysis: str, since: float) -> tuple[int, int]:
@@ -723,16 +728,17 @@ def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
         next_at=r[23],
         failures=r[24],
         submit_key=r[25],
-        body=r[26],
-        verdict=None if r[27] is None else JobState(r[27]),
-        refused_kind=r[28],
-        finished=r[29],
-        total=r[30],
-        cost=None if r[31] is None else CostNote(r[31], r[32], r[33]),
-        seen=r[34],
-        size=r[35],
-        rebuilt=bool(r[36]),
-        forgotten=bool(r[37]),
-        results=r[38],
-        quiet_looks=r[39],
+        config_key=r[26],
+        body=r[27],
+        verdict=None if r[28] is None else JobState(r[28]),
+        refused_kind=r[29],
+        finished=r[30],
+        total=r[31],
+        cost=None if r[32] is None else CostNote(r[32], r[33], r[34]),
+        seen=r[35],
+        size=r[36],
+        rebuilt=bool(r[37]),
+        forgotten=bool(r[38]),
+        results=r[39],
+        quiet_looks=r[40],
     )

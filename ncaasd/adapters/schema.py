@@ -50,7 +50,7 @@ MIGRATIONS: tuple[str, ...] = (
         created REAL NOT NULL, intended REAL NOT NULL DEFAULT 0, attempted REAL NOT NULL DEFAULT 0,
         submitted REAL NOT NULL DEFAULT 0, ended REAL NOT NULL DEFAULT 0,
         next_at REAL NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
-        submit_key TEXT NOT NULL DEFAULT '', body BLOB NOT NULL DEFAULT x'',
+        submit_key TEXT NOT NULL DEFAULT '', config_key TEXT NOT NULL DEFAULT '', body BLOB NOT NULL DEFAULT x'',
         verdict TEXT, refused_kind TEXT NOT NULL DEFAULT '',
         finished INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
         cost_projected REAL, cost_remaining REAL, cost_over TEXT NOT NULL DEFAULT '',
@@ -63,7 +63,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX job_due ON job (next_at) WHERE phase <> 'ended';
     CREATE TABLE job_dataset (
         job INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
-        position INTEGER NOT NULL, name BLOB NOT NULL, key TEXT NOT NULL,
+        position INTEGER NOT NULL, name BLOB NOT NULL, key TEXT NOT NULL, etag TEXT NOT NULL DEFAULT '',
         PRIMARY KEY (job, position)
     ) WITHOUT ROWID;
     CREATE INDEX job_dataset_key ON job_dataset (key);
