@@ -80,6 +80,12 @@ class ObjectStore(Protocol):
     def read(self, key: str, *, limit: int) -> tuple[bytes, ObjectInfo]:
         """A small object whole; raises Corrupted above `limit` bytes."""
 
+    def checksum(self, key: str, *, etag: str) -> int | None:
+        """The CRC64NVME that S3 keeps for the whole object, or None where it keeps none. Raises Exists when replaced.
+
+        It takes a HEAD, so only for results and configs. S3 makes one itself where the uploader sent none.
+        """
+
     def delete(self, key: str) -> None: ...
 
 

@@ -27,8 +27,10 @@ from ncaasd.errors import (
     Unreachable,
 )
 from ncaasd.model import Listing, ObjectInfo, Part
+from ncaasd.ports import Pace
 
 BLOCK = 1 << 20  # bytes per block of `get`
+PACED = 128 << 10  # bytes per call of `pace`
 T = TypeVar("T")
 
 
@@ -189,7 +191,14 @@ class MemoryStore:
         return self._run(Op("find", key), lambda: self._info(key) if key in self._live else None)
 
     def put(
-        self, key: str, body: bytes | memoryview, *, crc: int, only_if_absent: bool, retry: bool = True
+        self,
+        key: str,
+        body: bytes | memoryview,
+        *,
+        crc: int,
+        only_if_absent: bool,
+        retry: bool = True,
+        pace: Pace | None = None,
     ) -> ObjectInfo:
         data = bytes(body)
 
@@ -199,7 +208,8 @@ class MemoryStore:
                 raise Exists(f"{key} is in {self._bucket} already")
             return self._store(key, data, hashlib.md5(data).hexdigest())
 
-        return self._run(Op("put", key, sent=len(data)), apply, corrupted=lambda at: apply(_flipped(data, at)))
+        op = Op("put", key)
+        return self._run(op, apply, corrupted=lambda at: apply(_flipped(data, at)), body=data, pace=pace)
 
     def create_multipart(self, key: str) -> str:
         def apply() -> str:
@@ -210,7 +220,9 @@ class MemoryStore:
 
         return self._run(Op("create_multipart", key), apply)
 
-    def put_part(self, key: str, upload_id: str, number: int, body: bytes | memoryview, *, crc: int) -> Part:
+    def put_part(
+        self, key: str, upload_id: str, number: int, body: bytes | memoryview, *, crc: int, pace: Pace | None = None
+    ) -> Part:
         data = bytes(body)
 
         def apply(data: bytes = data) -> Part:
@@ -220,8 +232,8 @@ class MemoryStore:
             upload.parts[number] = (part, data)
             return part
 
-        op = Op("put_part", key, sent=len(data), part=number)
-        return self._run(op, apply, corrupted=lambda at: apply(_flipped(data, at)))
+        op = Op("put_part", key, part=number)
+        return self._run(op, apply, corrupted=lambda at: apply(_flipped(data, at)), body=data, pace=pace)
 
     def complete_multipart(
         self, key: str, upload_id: str, parts: Sequence[Part], *, crc: int, size: int, only_if_absent: bool
@@ -249,6 +261,13 @@ class MemoryStore:
             raise Corrupted(f"{key} is larger than {limit} bytes")
         return b"".join(_Blocks((body, fault))), info
 
+    def checksum(self, key: str, *, etag: str) -> int | None:
+        def apply() -> int:
+            version = self._current(key, etag)
+            return int(checksums.crc64nvme(version.body))
+
+        return self._run(Op("checksum", key), apply)
+
     def delete(self, key: str) -> None:
         self._run(Op("delete", key), lambda: self._live.pop(key, None))
 
@@ -260,11 +279,7 @@ class MemoryStore:
         op = Op(name, key)
 
         def apply() -> tuple[bytes, ObjectInfo]:
-            version = self._live.get(key)
-            if version is None:
-                raise Absent(f"{key} is not in {self._bucket}")
-            if etag is not None and etag != version.etag:
-                raise Exists(f"{key} is not the one that was listed any more")
+            version = self._current(key, etag)
             body = version.body[start:] if length is None else version.body[start : start + length]
             if length is not None and len(body) != length:
                 raise Corrupted(f"{key} has no {length} bytes from {start} on")
@@ -278,7 +293,15 @@ class MemoryStore:
                 op.received = min(len(body), fault.cut)
             return (body, fault), info
 
-    def _run(self, op: Op, apply: Callable[[], T], *, corrupted: Callable[[int], T] | None = None) -> T:
+    def _run(
+        self,
+        op: Op,
+        apply: Callable[[], T],
+        *,
+        corrupted: Callable[[int], T] | None = None,
+        body: bytes = b"",
+        pace: Pace | None = None,
+    ) -> T:
         with self._lock:
             self.ops.append(op)
             self._apply_due()
@@ -288,9 +311,13 @@ class MemoryStore:
         try:
             if fault is not None and fault.before is not None:
                 fault.before(op.key)  # without the lock: a hook may use the store
+            for at in range(0, len(body), PACED):
+                if pace is not None:
+                    pace(min(PACED, len(body) - at))
+                op.sent = min(len(body), at + PACED)
             with self._lock:
                 return self._meet(fault, apply, corrupted)
-        except StoreError as error:
+        except Exception as error:
             op.error = type(error).__name__
             raise
 
@@ -335,6 +362,14 @@ class MemoryStore:
     def _verify(self, key: str, body: bytes, crc: int) -> None:
         if checksums.crc64nvme(body) != crc:
             raise Corrupted(f"{key}: the checksum of what arrived is not the announced one")
+
+    def _current(self, key: str, etag: str | None) -> _Version:
+        version = self._live.get(key)
+        if version is None:
+            raise Absent(f"{key} is not in {self._bucket}")
+        if etag is not None and etag != version.etag:
+            raise Exists(f"{key} is not the one that was listed any more")
+        return version
 
     def _upload(self, key: str, upload_id: str) -> _Upload:
         upload = self._uploads.get(upload_id)

@@ -1,0 +1,292 @@
+"""Whatever goes wrong between us and S3, as one StoreError with a sentence for people.
+
+Nothing of botocore, urllib3, http.client or ssl leaves the store: `translate` is the one place where it stops.
+Codes: Amazon S3 API reference, "Error responses"; which of them mean what for us: the tree in errors.py.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import botocore.exceptions as sdk
+import botocore.parsers
+import urllib3.exceptions
+
+from ncaasd import errors
+
+# Who is asked what, for the sentences: the IAM action that a policy must allow.
+LIST = "s3:ListBucket"
+PUT = "s3:PutObject"
+GET = "s3:GetObject"
+DELETE = "s3:DeleteObject"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked of S3: the permission it takes, the bucket, the key (or prefix), and with whose credentials."""
+
+    permission: str
+    bucket: str
+    key: str
+    credentials: str = "the default AWS credentials"
+
+    def __str__(self) -> str:
+        return f"{self.permission} on {self.bucket}/{self.key}"
+
+
+_CLASS_OF_CODE: dict[str, type[errors.StoreError]] = {
+    "AccessDenied": errors.Denied,
+    "AllAccessDisabled": errors.Denied,
+    "AccountProblem": errors.Denied,
+    "InvalidObjectState": errors.Denied,  # archived to Glacier: readable only after somebody restores it
+    "ExpiredToken": errors.BadCredentials,
+    "ExpiredTokenException": errors.BadCredentials,
+    "InvalidAccessKeyId": errors.BadCredentials,
+    "InvalidToken": errors.BadCredentials,
+    "SignatureDoesNotMatch": errors.BadCredentials,
+    "TokenRefreshRequired": errors.BadCredentials,
+    "UnrecognizedClientException": errors.BadCredentials,
+    "RequestTimeTooSkewed": errors.ClockSkewed,
+    "RequestExpired": errors.ClockSkewed,
+    "NoSuchBucket": errors.NoSuchBucket,
+    "NoSuchKey": errors.Absent,
+    "NoSuchUpload": errors.NoSuchUpload,
+    # A part that the server does not know as we recorded it: the upload cannot be gone on with either.
+    "InvalidPart": errors.NoSuchUpload,
+    "PreconditionFailed": errors.Exists,
+    "ConditionalRequestConflict": errors.Busy,
+    "OperationAborted": errors.Busy,
+    "BadDigest": errors.Corrupted,
+    "InvalidDigest": errors.Corrupted,
+    "XAmzContentChecksumMismatch": errors.Corrupted,
+    "XAmzContentSHA256Mismatch": errors.Corrupted,
+    "IncompleteBody": errors.Corrupted,
+    "InvalidRange": errors.Corrupted,  # the object is shorter than was listed
+    "SlowDown": errors.Throttled,
+    "RequestLimitExceeded": errors.Throttled,
+    "Throttling": errors.Throttled,
+    "ThrottlingException": errors.Throttled,
+    "TooManyRequests": errors.Throttled,
+    "ServiceUnavailable": errors.Throttled,
+    "InternalError": errors.Throttled,
+    "RequestTimeout": errors.Unreachable,
+}
+
+# What a status alone says, when no S3 code came with it. A bare 403 or 404 is as likely a proxy's: not listed.
+_CLASS_OF_STATUS: dict[int, type[errors.StoreError]] = {
+    409: errors.Busy,
+    412: errors.Exists,
+    429: errors.Throttled,
+    500: errors.Throttled,
+    503: errors.Throttled,
+}
+
+
+def answered(request: Request, status: int, code: str, detail: Mapping[str, str]) -> errors.StoreError:
+    """The error for an answer that is not a success.
+
+    status: of HTTP. code: S3's own, or "" (or digits, as botocore makes up) when the body held none.
+    detail: what else the body said (`Message`, `ServerTime`, `Region`).
+    """
+    kind = _CLASS_OF_CODE.get(code)
+    if kind is None and (not code or code.isdigit() or code == "Unknown"):
+        return _without_code(request, status)
+    if kind is None:
+        kind = _CLASS_OF_STATUS.get(status, errors.StoreError)
+    message, hint = _words(kind, request, code, detail)
+    return kind(message, hint=hint)
+
+
+def _without_code(request: Request, status: int) -> errors.StoreError:
+    kind = _CLASS_OF_STATUS.get(status)
+    if kind is not None:
+        message, hint = _words(kind, request, str(status), {})
+        return kind(message, hint=hint)
+    return not_s3(request, f"HTTP {status} without an S3 error in it")
+
+
+def bare(request: Request, status: int) -> errors.StoreError:
+    """The error for an answer to HEAD, which never has a body."""
+    code = {403: "AccessDenied", 404: "NoSuchKey"}.get(status, "")
+    return answered(request, status, code, {})
+
+
+def not_s3(request: Request, what: str) -> errors.Unreachable:
+    """An answer that S3 cannot have given: a captive portal's page, a proxy's, another server's."""
+    return errors.Unreachable(
+        f"{request}: something that is not S3 answered ({what})",
+        hint="a login page of the network, a proxy or a wrong endpoint_url is in between; tried again later",
+    )
+
+
+def _words(kind: type[errors.StoreError], request: Request, code: str, detail: Mapping[str, str]) -> tuple[str, str]:
+    """The sentence and the hint."""
+    said = detail.get("Message", "").rstrip(".")
+    where = f"{request.bucket}/{request.key}"
+    if kind is errors.Denied:
+        return f"{request} is denied", (
+            f"the policy of {request.credentials} does not allow it: check `group`, the analysis's name and "
+            "`aws.profile`, or ask the people who gave you the key"
+        )
+    if kind is errors.BadCredentials:
+        return _about_credentials(request, code, said)
+    if kind is errors.ClockSkewed:
+        return f"this machine's clock is wrong, so S3 refuses what it signs{_skew(detail)}", "set up NTP"
+    if kind is errors.NoSuchBucket:
+        return f"there is no bucket {request.bucket}", "an analysis's name is its bucket's: check it, and endpoint_url"
+    if kind is errors.Absent:
+        return f"{where} is not there", ""
+    if kind is errors.NoSuchUpload:
+        return f"the multipart upload of {where} cannot be gone on with ({code}: {said})", ""
+    if kind is errors.Exists:
+        return f"{where} is not as was asked for: something else is there already", ""
+    if kind is errors.Busy:
+        return f"{where} is being changed by another request ({code})", "tried again later"
+    if kind is errors.Throttled:
+        return f"S3 is too busy for {request} ({code})", "tried again more slowly"
+    if kind is errors.Corrupted:
+        return f"{where} did not arrive as it was sent ({code}: {said})", "tried again"
+    if kind is errors.Unreachable:
+        return f"{request} got no usable answer in time ({code})", "tried again later"
+    if code in _WRONG_REGION:
+        region = detail.get("Region", "")
+        return f"{request.bucket} is in another region" + (f", {region}" if region else ""), "set `aws.region` to it"
+    return f"{request} failed: {code}: {said}", ""
+
+
+_WRONG_REGION = frozenset({"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"})
+
+
+def _about_credentials(request: Request, code: str, said: str) -> tuple[str, str]:
+    if code.startswith(("Expired", "TokenRefresh")):
+        return f"the session token of {request.credentials} has expired", "log in again; it is used without a restart"
+    if code == "InvalidAccessKeyId":
+        return f"S3 does not know the access key of {request.credentials}", "it was revoked, or is for another endpoint"
+    if code == "SignatureDoesNotMatch":
+        return f"the secret key of {request.credentials} does not fit its access key", "copy both again"
+    return f"S3 refuses {request.credentials} ({code}: {said})", "get new credentials"
+
+
+def _skew(detail: Mapping[str, str]) -> str:
+    ours, theirs = detail.get("RequestTime", ""), detail.get("ServerTime", "")
+    return f" (it says {ours}, S3 says {theirs})" if ours and theirs else ""
+
+
+def translate(request: Request, error: Exception) -> errors.StoreError:
+    """The StoreError for anything that a client raised. One that is a StoreError already is given back as it is."""
+    if isinstance(error, errors.StoreError):
+        return error
+    if isinstance(error, sdk.ClientError):
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        detail = {str(name): str(value) for name, value in error.response.get("Error", {}).items()}
+        if error.operation_name == "HeadObject":
+            return bare(request, status)
+        return answered(request, status, detail.get("Code", ""), detail)
+    for kinds, found in _BY_EXCEPTION:
+        if isinstance(error, kinds):
+            return found(request, error)
+    return errors.StoreError(f"{request} failed: {type(error).__name__}: {error}")
+
+
+def _no_credentials(request: Request, error: Exception) -> errors.StoreError:
+    return errors.BadCredentials(
+        f"there are no usable credentials for {request.bucket} from {request.credentials}: {error}",
+        hint="give `aws.profile`, run `aws configure`, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or, under "
+        "systemd, LoadCredential=aws-credentials:FILE",
+    )
+
+
+def _not_parsed(request: Request, _error: Exception) -> errors.StoreError:
+    return not_s3(request, "a body that is not S3's XML")
+
+
+def _tls(request: Request, error: Exception) -> errors.StoreError:
+    return errors.Unreachable(
+        f"{request}: no trustworthy TLS connection: {_short(error)}",
+        hint="nothing was sent; if your network inspects TLS, name its CA file in AWS_CA_BUNDLE",
+    )
+
+
+def _timed_out(request: Request, error: Exception) -> errors.StoreError:
+    return errors.Unreachable(f"{request} got no answer in time: {_short(error)}", hint="tried again later")
+
+
+def _cut_short(request: Request, error: Exception) -> errors.StoreError:
+    return errors.Corrupted(
+        f"{request.bucket}/{request.key} ended before all of it had come: {_short(error)}", hint="tried again"
+    )
+
+
+def _broken_stream(request: Request, error: Exception) -> errors.StoreError:
+    # botocore wraps both "the end came early" and "reset" of urllib3 in this one.
+    cause = error.__context__
+    early = isinstance(cause, urllib3.exceptions.ProtocolError) and "IncompleteRead" in str(cause)
+    return _cut_short(request, error) if early else _no_connection(request, error)
+
+
+def _no_connection(request: Request, error: Exception) -> errors.StoreError:
+    return errors.Unreachable(
+        f"{request} got no answer: {_short(error)}", hint="is the network up, and endpoint_url right? tried again later"
+    )
+
+
+def _short(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text if len(text) <= 300 else text[:300] + "…"
+
+
+# First match wins.
+_BY_EXCEPTION = (
+    (
+        (
+            sdk.NoCredentialsError,
+            sdk.PartialCredentialsError,
+            sdk.CredentialRetrievalError,
+            sdk.TokenRetrievalError,
+            sdk.ProfileNotFound,
+            sdk.ConfigNotFound,
+            sdk.ConfigParseError,
+            sdk.InvalidConfigError,
+            sdk.MetadataRetrievalError,
+            sdk.SSOError,
+        ),
+        _no_credentials,
+    ),
+    ((sdk.SSLError, urllib3.exceptions.SSLError, ssl.SSLError, ssl.CertificateError), _tls),
+    (
+        (sdk.ReadTimeoutError, sdk.ConnectTimeoutError, urllib3.exceptions.TimeoutError, TimeoutError),
+        _timed_out,
+    ),
+    (
+        (
+            sdk.IncompleteReadError,
+            urllib3.exceptions.IncompleteRead,
+            http.client.IncompleteRead,
+        ),
+        _cut_short,
+    ),
+    ((sdk.ResponseStreamingError,), _broken_stream),
+    ((botocore.parsers.ResponseParserError,), _not_parsed),
+    (
+        (
+            sdk.HTTPClientError,
+            sdk.ConnectionError,
+            urllib3.exceptions.HTTPError,
+            http.client.HTTPException,
+            OSError,
+        ),
+        _no_connection,
+    ),
+)
+
+
+def server_time(headers: Mapping[str, str], request: Request) -> float:
+    """The server's own time of an answer, from its Date header; raises Unreachable where there is none."""
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        raise not_s3(request, "an answer without a Date") from None
