@@ -1,0 +1,411 @@
+"""What NeuroCAAS writes about a job: the certificate and the per-dataset status files. Pure; nothing here raises.
+
+Rules: NeuroCAAS protocol, docs/neurocaas.md ("The certificate", "Status files").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ncaasd.model import CostNote
+
+LINE_LIMIT = 8192  # characters of one line that are looked at: a worker's output can be in it
+SHORT = 300  # characters of a reason for people
+
+_END = r"(?:\t \[\+[\d:. ,a-z]+\])?"  # the job manager's own stopwatch, at the end of most lines
+_STEP_DONE = re.compile(r"\[Job Manager\] STEP ([1-4])/4 \(([^)]*)\): DONE" + _END)
+_STEP_ERROR = re.compile(r"\[Job Manager\] STEP ([1-4])/4 \(([^)]*)\): (AWS|INTERNAL) ERROR\. (.*)")
+_SHUTDOWN = "[Job Manager] Shutting down job."
+_EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception): (.*)")
+_TROUBLE = re.compile(r" {8}\[Internal \((\w+)\)\] (INPUT|RESOURCE) ERROR: (.*?)" + _END)
+_COST = re.compile(
+    r" {8}\[Internal \(get_costmonitoring\)\] Projected total costs: \$([\d.e+-]+)\. "
+    r"(?:Remaining budget: \$([\d.e+-]+)|Over budget \(\$([\d.e+-]+)\), cancelling job\..*?)" + _END
+)
+_REQUEST = re.compile(r" {8}\[Internal \(init\)\] Analysis request with dataset\(s\): (.*), config file (.*?)" + _END)
+_BYPASS = re.compile(
+    r" {8}\[Internal \(init\)\] Full bypass info: \{'input': \{'bucket': (?:None|'([^']*)').*"
+    r"'output': \{'bucket': (?:None|'([^']*)'), 'resultpath': (?:None|'([^']*)')\}\}" + _END
+)
+_MONITOR = re.compile(
+    r"DATANAME: (.*?) \| STATUS: ([^|]*?) \| TIME: ([^|]*?)( \(finished\))?"
+    r"(?: \| LAST COMMAND: (.*?))?(?: \| CPU_USAGE: ([^|]*))?"
+)
+_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+_AWS_CODE = re.compile(r"'Code': '(\w+)'(?:, 'Message': ['\"](.*?)['\"][,}])?")
+_PREFIX = re.compile(r"^\s*(?:\[Internal \(\w+\)\]|\[JOB TERMINATE REASON\]|Unexpected Error:|Error:)\s*")
+_STATUS_NAME = re.compile(r"(?:.*/)?DATASET_NAME:(.*)_STATUS\.txt", re.DOTALL)
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class StepError:
+    """A step that failed. `reason` is for people; `code` is AWS's own word for it, or empty."""
+
+    number: int
+    name: str
+    kind: Literal["AWS", "INTERNAL"]
+    reason: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An INPUT or RESOURCE ERROR line, and the job manager's function that wrote it."""
+
+    where: str
+    kind: Literal["INPUT", "RESOURCE"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorLine:
+    """One dataset's line of the monitor section. Workers race each other for it: believe the status files."""
+
+    dataset: str
+    status: str
+    time: str
+    finished: bool
+    last_command: str
+    cpu: str
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a certificate says. Everything may be absent: it is written line by line."""
+
+    steps_done: frozenset[int] = frozenset()
+    errors: tuple[StepError, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    cost: CostNote | None = None
+    budget: float | None = None  # dollars; known when over budget
+    monitor: tuple[MonitorLine, ...] = ()
+    complete: bool = False
+    datasets: tuple[str, ...] = ()  # as the job manager read them from the submit file
+    config: str = ""
+    input_bucket: str = ""  # storage bypass: where data and config are
+    output: tuple[str, str] | None = None  # storage bypass: bucket and prefix of the results
+
+    @property
+    def error(self) -> StepError | None:
+        """The first error: later ones come from cleaning up after it."""
+        return self.errors[0] if self.errors else None
+
+    @property
+    def over_budget(self) -> bool:
+        return self.cost is not None and self.cost.remaining is None
+
+    @property
+    def out_of_capacity(self) -> bool:
+        return any(trouble.kind == "RESOURCE" for trouble in self.troubles) or (
+            self.error is not None and self.error.code in CAPACITY_CODES
+        )
+
+    @property
+    def rejected_at_start(self) -> bool:
+        """An INPUT ERROR of the initialization: no step error follows it."""
+        return any(trouble.where == "init" and trouble.kind == "INPUT" for trouble in self.troubles)
+
+
+CAPACITY_CODES = frozenset({"InsufficientInstanceCapacity", "VcpuLimitExceeded"})
+
+
+@dataclass
+class _Reading:
+    """What has been read so far."""
+
+    steps: set[int] = field(default_factory=set)
+    errors: list[StepError] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
+    monitor: list[MonitorLine] = field(default_factory=list)
+    cost: CostNote | None = None
+    budget: float | None = None
+    datasets: tuple[str, ...] = ()
+    config: str = ""
+    input_bucket: str = ""
+    output: tuple[str, str] | None = None
+    complete: bool = False
+
+
+def parse_certificate(text: str) -> Certificate:
+    """Read a certificate, whole or cut anywhere. Never raises; what is not understood is passed over."""
+    reading = _Reading()
+    lines = [line[:LINE_LIMIT] for line in text.split("\n")]  # only \n: outputs hold other line ends
+    for index, line in enumerate(lines):
+        if line.startswith("DATANAME: "):
+            _read_monitor(line, reading)
+        elif line.startswith("[Job Manager] STEP "):
+            _read_step(lines, index, reading)
+        elif line.startswith("        [Internal ("):
+            _read_internal(line, reading)
+        elif line.startswith("JOB MONITOR LOG COMPLETE"):
+            reading.complete = True
+    return Certificate(
+        steps_done=frozenset(reading.steps),
+        errors=tuple(reading.errors),
+        troubles=tuple(reading.troubles),
+        cost=reading.cost,
+        budget=reading.budget,
+        monitor=tuple(reading.monitor),
+        complete=reading.complete,
+        datasets=reading.datasets,
+        config=reading.config,
+        input_bucket=reading.input_bucket,
+        output=reading.output,
+    )
+
+
+def _read_monitor(line: str, reading: _Reading) -> None:
+    if match := _MONITOR.fullmatch(line):
+        name, status, time, finished, command, cpu = match.groups(default="")
+        reading.monitor.append(MonitorLine(name, status, time, bool(finished), command, cpu))
+
+
+def _read_step(lines: list[str], index: int, reading: _Reading) -> None:
+    if done := _STEP_DONE.fullmatch(lines[index]):
+        reading.steps.add(int(done[1]))
+    elif error := _STEP_ERROR.fullmatch(lines[index]):
+        kind: Literal["AWS", "INTERNAL"] = "AWS" if error[3] == "AWS" else "INTERNAL"
+        code, reason = _explain(error[4], _traceback(lines, index + 1))
+        reading.errors.append(StepError(int(error[1]), error[2], kind, reason, code))
+
+
+def _traceback(lines: list[str], start: int) -> list[str]:
+    """The lines between an error and the job manager's farewell (or the next step, when that is missing)."""
+    end = start
+    while end < len(lines) and not lines[end].startswith("[Job Manager] "):
+        end += 1
+    return lines[start:end]
+
+
+def _explain(inline: str, traceback: list[str]) -> tuple[str, str]:
+    """AWS's code, and the reason for people: the last exception of the traceback, else what stands in the line."""
+    inline = re.sub(_END + r"\Z", "", inline)
+    if code := _AWS_CODE.search(inline):
+        return code[1], f"{code[1]}: {code[2]}" if code[2] else code[1]
+    for index in range(len(traceback) - 1, -1, -1):
+        if match := _EXCEPTION.fullmatch(traceback[index]):
+            reason = match[1]
+            # botocore ends the first line of a validation error with a colon and says what was wrong in the next
+            if reason.rstrip().endswith(":") and index + 1 < len(traceback):
+                reason = f"{reason.rstrip()} {traceback[index + 1].strip()}"
+            return "", short(_strip(reason))
+    return "", short(_strip(inline)) or "no reason was given"
+
+
+def _strip(reason: str) -> str:
+    for _ in range(4):  # such prefixes are nested
+        reason, count = _PREFIX.subn("", reason)
+        if not count:
+            break
+    return reason.strip()
+
+
+def _read_internal(line: str, reading: _Reading) -> None:
+    if match := _TROUBLE.fullmatch(line):
+        kind: Literal["INPUT", "RESOURCE"] = "INPUT" if match[2] == "INPUT" else "RESOURCE"
+        reading.troubles.append(Trouble(match[1], kind, match[3]))
+    elif match := _COST.fullmatch(line):
+        _read_cost(match, reading)
+    elif match := _REQUEST.fullmatch(line):
+        names = [single or double for single, double in _QUOTED.findall(match[1])]
+        reading.datasets = tuple(names) if match[1].startswith("[") else (match[1],)
+        reading.config = match[2]
+    elif match := _BYPASS.fullmatch(line):
+        reading.input_bucket = match[1] or ""
+        reading.output = (match[2], match[3] or "") if match[2] else None
+
+
+def _read_cost(match: re.Match[str], reading: _Reading) -> None:
+    projected, remaining, budget = (_dollars(group) for group in match.groups())
+    if projected is None:
+        return
+    if budget is not None:
+        reading.cost = CostNote(projected, None, over_by=f"${projected - budget:,.2f}")
+        reading.budget = budget
+    elif remaining is not None:
+        reading.cost = CostNote(projected, remaining)
+
+
+def _dollars(text: str | None) -> float | None:
+    try:
+        value = float(text) if text else None
+    except ValueError:  # "1.2.3" fits the pattern of a number, and is none
+        return None
+    return value if value is None or abs(value) < 1e15 else None
+
+
+def short(text: str, limit: int = SHORT) -> str:
+    """`text` on one line, cut to `limit` characters, safe for a terminal."""
+    line = " ".join(clean(text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def clean(text: str) -> str:
+    """`text` without control characters and colours; of a line that a progress bar redrew, the last version."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    redrawn = (line.rstrip("\r").rpartition("\r")[2] for line in lines)
+    return _CONTROL.sub("", "\n".join(redrawn))
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStatus:
+    """One dataset's status file. `status` is in upper case, as newer workers write it."""
+
+    basename: str
+    status: str
+    reason: str
+    input: str
+    instance: str
+    cpu: str
+    memory: str
+    started: str
+    finished: str
+    output: tuple[str, ...]  # standard output, or both where the worker mixes them; lines with their ends
+    errors: tuple[str, ...]  # standard error, where it is kept apart
+
+    @property
+    def success(self) -> bool:
+        return self.status == "SUCCESS"
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    def text(self) -> str:
+        """What the analysis printed, readable: not JSON, no control characters."""
+        output = clean("".join(self.output))
+        errors = clean("".join(self.errors))
+        if not errors.strip():
+            return output
+        return f"{output.rstrip()}\n--- standard error ---\n{errors}" if output.strip() else errors
+
+    def why(self) -> str:
+        """Why it failed, in one line: the last error it printed, else the last thing it printed, else its reason."""
+        if self.status in KILLED:
+            return KILLED[self.status]
+        lines = [line.strip() for line in clean("".join(self.output + self.errors)).split("\n") if line.strip()]
+        for line in reversed(lines):
+            if re.match(r"[\w.]*(?:Error|Exception)\b", line):
+                return short(line)
+        said = [line for line in lines if not line.startswith("----")]
+        code = f" (exit code {self.reason})" if self.reason.isdigit() and self.reason != "0" else ""
+        if said:
+            return short(said[-1]) + code
+        return f"exit code {self.reason}" if code else short(self.reason) or "no reason was given"
+
+
+KILLED = {
+    "SIGKILL/OOM": "killed, probably because it ran out of memory",
+    "SIGKILL": "killed",
+    "OOM": "it ran out of memory",
+    "DEAD": "its machine died",
+}
+TERMINAL = frozenset({"SUCCESS", "FAILED", *KILLED})
+_PLACEHOLDERS = frozenset({"not given yet", "NONE", "N/A"})
+
+
+def status_basename(key: str) -> str | None:
+    """The dataset's base name in a status file's key or name; None when it is not a status file."""
+    match = _STATUS_NAME.fullmatch(key)
+    return match[1] if match else None
+
+
+def parse_status(data: bytes, name: str) -> DatasetStatus | None:
+    """Read a status file; `name` is its key or name. None when it is half-written or not one: ask again later."""
+    try:
+        value = json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("status"), str):
+        return None
+    source = _word(value.get("input"))
+    basename = status_basename(name) or source.rpartition("/")[2]
+    mixed = "std" in value  # newer workers
+    return DatasetStatus(
+        basename=basename,
+        status=value["status"].strip().upper(),
+        reason=_word(value.get("reason")),
+        input=source,
+        instance=_word(value.get("instance")),
+        cpu=_word(value.get("cpu_usage")),
+        memory=_word(value.get("memory_usage")),
+        started=_word(value.get("job_start")),
+        finished=_word(value.get("job_finish")),
+        output=_lines(value["std"] if mixed else value.get("stdout")),
+        errors=() if mixed else _lines(value.get("stderr")),
+    )
+
+
+def _word(value: object) -> str:
+    """A field as text; workers write strings, numbers, null, and lists of one."""
+    if isinstance(value, list):
+        value = " ".join(_word(item) for item in value if isinstance(item, str | int | float))
+    if isinstance(value, str):
+        return "" if value in _PLACEHOLDERS else value
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def _lines(value: object) -> tuple[str, ...]:
+    """Output as lines: a mapping from line numbers (older and newer workers), a list, or one string."""
+    if isinstance(value, dict):
+        numbered = sorted(value.items(), key=lambda item: (not item[0].isdecimal(), len(item[0]), item[0]))
+        value = [line for _number, line in numbered]
+    if isinstance(value, list):
+        return tuple(line if line.endswith("\n") else line + "\n" for line in value if isinstance(line, str))
+    return (value,) if isinstance(value, str) and value and value not in _PLACEHOLDERS else ()
+
+
+def readable_log(certificate: Certificate | None, statuses: Iterable[DatasetStatus]) -> str:
+    """A job's logs as text: what the certificate says of its datasets, then what each printed."""
+    parts = []
+    known = {status.basename: status for status in statuses}
+    if certificate is not None:
+        parts.append("\n".join(_summary(certificate, known)))
+    for name in sorted(known):
+        status = known[name]
+        title = f"=== {short(name)}: {short(status.status)}"
+        parts.append(f"{title}{_machine(status)} ===\n{status.text().rstrip() or '(nothing printed yet)'}")
+    return "\n\n".join(parts) + "\n" if parts else ""
+
+
+def _summary(certificate: Certificate, known: dict[str, DatasetStatus]) -> list[str]:
+    lines = [f"steps done: {', '.join(map(str, sorted(certificate.steps_done))) or 'none'} of 4"]
+    if certificate.cost is not None:
+        lines.append(cost_sentence(certificate))
+    lines += [f"{trouble.kind.lower()} error: {short(trouble.message)}" for trouble in certificate.troubles]
+    lines += [f"step {error.number} ({error.name}) failed: {error.reason}" for error in certificate.errors[:1]]
+    for line in certificate.monitor:
+        status = known.get(line.dataset.rpartition("/")[2])
+        word = status.status if status else line.status  # workers overwrite each other's lines here
+        lines.append(short(f"{line.dataset}: {word} at {line.time}" + (f", {line.cpu} CPU" if line.cpu else "")))
+    return lines
+
+
+def _machine(status: DatasetStatus) -> str:
+    facts = [
+        f"{word} {value}"
+        for word, value in (("CPU", status.cpu), ("memory", status.memory), ("from", status.started))
+        if value
+    ]
+    facts += [f"to {status.finished}"] if status.finished else []
+    return f" ({short(', '.join(facts))})" if facts else ""
+
+
+def money(value: float) -> str:
+    """Dollars as people write them: $300, $3.07."""
+    return f"${value:,.0f}" if value == int(value) else f"${value:,.2f}"
+
+
+def cost_sentence(certificate: Certificate) -> str:
+    """What the certificate says of money, in words; empty when it says nothing."""
+    cost = certificate.cost
+    if cost is None:
+        return ""
+    if cost.remaining is None:
+        return f"over budget: {money(cost.projected)} of {money(certificate.budget or 0.0)} would be used"
+    return f"projected cost {money(cost.projected)}, {money(cost.remaining)} of the budget left"

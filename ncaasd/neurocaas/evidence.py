@@ -1,0 +1,123 @@
+"""What is seen of one job at one time, and how long to wait for what. Read by `job_table`, judged by `job_state`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ncaasd.neurocaas.certificate import Certificate, DatasetStatus, StepError
+
+END_MARKER = "end of analysis marker"  # the platform's own; a worker's `end file.` ends nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for what, in seconds. Defaults: NeuroCAAS protocol, docs/neurocaas.md."""
+
+    no_certificate: float = 15 * 60  # for the first sign of life
+    silent_start: float = 3 * 60  # quiet in step 1, whose only failures leave no word
+    no_dispatch: float = 20 * 60  # quiet between step 1 and the first status file
+    platform_retry: float = 10 * 60  # the platform itself retries a step 4 AWS error, twice
+    quiet: float = 30 * 60  # workers rewrite their status every 10 s or so
+    whole_job: float = 48 * 3600  # the platform's own cap
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that is seen of one job. Times in seconds, by the server's clock."""
+
+    certificate: Certificate | None
+    expected: tuple[str, ...]  # the datasets' base names, from the submit file; empty: not known (somebody else's job)
+    statuses: Mapping[str, DatasetStatus | None]  # by base name, those that exist; None: half-written
+    end_marker: str | None  # the body of process_results/end.txt; None: not there
+    quiet: float  # since anything in the job's folder changed; since the submit when nothing is there
+    age: float  # since the submit file was put
+    timeout: float | None = None  # jobs.timeout; None: Patience.whole_job
+    blind: bool = False  # its status files never change (`submission.ArtefactPlaces.blind`)
+    results: int = 0  # result files there, beyond the config, update.txt and end.txt; needed when blind
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Evidence and patience, as the table's columns ask for them."""
+
+    seen: Evidence
+    patience: Patience
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        return self.seen.certificate or Certificate()
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The datasets' base names, once each: files of another job in the same folder don't count."""
+        known = self.seen.expected or [
+            *(name.rpartition("/")[2] for name in self.certificate.datasets),
+            *self.seen.statuses,
+        ]
+        return tuple(dict.fromkeys(known))
+
+    @cached_property
+    def present(self) -> list[DatasetStatus]:
+        """The readable status files of this job's own datasets."""
+        found = (self.seen.statuses.get(name) for name in self.names)
+        return [status for status in found if status is not None]
+
+    @cached_property
+    def no_statuses(self) -> bool:
+        return not any(name in self.seen.statuses for name in self.names)
+
+    @cached_property
+    def finished(self) -> list[DatasetStatus]:
+        return [status for status in self.present if status.terminal]
+
+    @cached_property
+    def failures(self) -> list[tuple[str, DatasetStatus]]:
+        return [(status.basename, status) for status in self.finished if not status.success]
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """Datasets without a verdict."""
+        done = {status.basename for status in self.finished}
+        return [name for name in self.names if name not in done]
+
+    @property
+    def all_terminal(self) -> bool:
+        return bool(self.names) and len(self.finished) == len(self.names)
+
+    @property
+    def any_in_progress(self) -> bool:
+        return any(status.status == "IN PROGRESS" for status in self.present)
+
+    @property
+    def any_marker(self) -> bool:
+        return self.seen.end_marker is not None
+
+    @property
+    def marked(self) -> bool:
+        """The platform itself has put the end marker."""
+        return self.seen.end_marker is not None and self.seen.end_marker.strip() == END_MARKER
+
+    @property
+    def aws_error(self) -> StepError | None:
+        """A step 4 AWS error that came first: after it the platform may start again by itself."""
+        error = self.certificate.error
+        return error if error and error.number == 4 and error.kind == "AWS" else None
+
+    @property
+    def other_error(self) -> bool:
+        """Any other step's error, or an input error of the initialization."""
+        return (self.certificate.error is not None and not self.aws_error) or self.certificate.rejected_at_start
+
+    @property
+    def step4_error(self) -> bool:
+        return any(error.number == 4 for error in self.certificate.errors)
+
+    @property
+    def blind(self) -> bool:
+        """No word of the datasets will ever come (and none has)."""
+        return self.seen.blind and not self.finished and not self.any_in_progress
+
+    def quiet_for(self, seconds: float) -> bool:
+        return self.seen.quiet >= seconds

@@ -1,0 +1,199 @@
+"""Names on S3: areas, keys, job ids, part sizes. Pure functions of their arguments.
+
+Rules: NeuroCAAS protocol, docs/neurocaas.md ("Names"); Amazon S3 object and multipart limits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ncaasd.errors import LocalError
+
+KEY_BYTES_LIMIT = 1024  # Amazon S3: a key is at most 1,024 bytes of UTF-8
+ID_LIMIT = 51  # len(bucket) + len(id): `Monitorjob__<bucket>_<id>` must be a legal rule name of 64 characters
+MAX_PARTS = 10_000
+PART_STEP = 8 * 1024**2
+MAX_PART = 5 * 1024**3
+MAX_OBJECT = MAX_PARTS * MAX_PART  # 48.8 TiB
+
+_ID_VERSION = 1  # part of every job id: a change here makes every job a new one
+_UNSAFE = re.compile(r"[^A-Za-z0-9._/-]+")
+_JOB_FOLDER = re.compile(r"job__([^_/]+)_([^/]+)/?")
+_TRIGGERS = {
+    "submit.json": "NeuroCAAS starts (and bills) a job for every key that ends so, wherever it lies in the bucket",
+    "end.txt": "NeuroCAAS and its clients take a key that ends so for the end of a job",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things of one group lie in one analysis's bucket."""
+
+    bucket: str
+    group: str
+
+    @property
+    def inputs(self) -> str:
+        return f"{self.group}/inputs/"
+
+    @property
+    def configs(self) -> str:
+        return f"{self.group}/configs/"
+
+    @property
+    def submissions(self) -> str:
+        return f"{self.group}/submissions/"
+
+    @property
+    def results(self) -> str:
+        return f"{self.group}/results/"
+
+    def input_key(self, prefix: str, path: str) -> str:
+        """The key of a dataset: `prefix` is the config's `upload.prefix`, `path` is below `inputs/`, already safe."""
+        return self.inputs + _joined(prefix, path)
+
+    def config_key(self, prefix: str, name: str) -> str:
+        """The key of a config: `name` is below `configs/`, already safe (see `config_name`)."""
+        return self.configs + _joined(prefix, name)
+
+    def submit_key(self, job_id: str) -> str:
+        return f"{self.submissions}{job_id}-submit.json"
+
+    def job_folder(self, job_id: str) -> str:
+        """With the trailing slash: `…_12` is a prefix of `…_123`."""
+        return f"{self.results}{folder_name(self.bucket, job_id)}/"
+
+    def rig_marker(self, rig: str) -> str:
+        """The object that tells a rig with a new journal that it has been here before."""
+        return f"{self.submissions}.ncaasd/{rig}"
+
+    def probe_key(self) -> str:
+        """The object on which the endpoint must prove that it honours If-None-Match."""
+        return f"{self.submissions}.ncaasd/probe"
+
+
+def _joined(prefix: str, path: str) -> str:
+    prefix = prefix.strip("/")
+    return f"{prefix}/{path}" if prefix else path
+
+
+def folder_name(bucket: str, job_id: str) -> str:
+    """`job__<bucket>_<id>`: the job's folder below `results/`, remote and local, without a slash."""
+    return f"job__{bucket}_{job_id}"
+
+
+def job_id_from_folder(name: str) -> str | None:
+    """The id in a job folder's name (with or without a trailing slash); None when it is not one.
+
+    A bucket's name holds no underscore, so the first one after `job__` ends it; ids of others may hold some.
+    """
+    match = _JOB_FOLDER.fullmatch(name)
+    return match[2] if match else None
+
+
+def safe_key(path: str) -> str:
+    """`path` mapped onto `[A-Za-z0-9._/-]`: each run of other characters becomes one `_`. Deterministic; two paths
+    may map to one key, which the caller must refuse by name.
+
+    The platform puts names in double quotes into a shell line, on one stack in none: docs/neurocaas.md.
+    """
+    return _UNSAFE.sub("_", path)
+
+
+def needs_mapping(path: str) -> bool:
+    return _UNSAFE.search(path) is not None
+
+
+def key_problems(key: str) -> list[str]:
+    """Why `key` (whole: `group/inputs/…`, or a part of it) must not be put into an analysis's bucket; empty when it
+    may. Checked after mapping, for inputs and configs alike. F65, F75.
+    """
+    problems = []
+    for ending, why in _TRIGGERS.items():
+        if key.endswith(ending):
+            problems.append(f"it ends in {ending}: {why}; rename it")
+    segments = key.split("/")
+    if "" in segments:
+        problems.append("it has an empty folder or file name in it (two slashes, or one at an end)")
+    if "." in segments or ".." in segments:
+        problems.append('it has a folder named "." or ".." in it')
+    if len(key.encode("utf-8", "surrogateescape")) > KEY_BYTES_LIMIT:
+        problems.append(f"it is longer than S3's {KEY_BYTES_LIMIT} bytes; shorten its folders' names")
+    bad = "".join(sorted({char for run in _UNSAFE.findall(key) for char in run}))
+    if bad:
+        problems.append(
+            f"it has {bad!a} in it: NeuroCAAS puts names into a shell line, so only letters, digits and . _ - / "
+            "are safe; rename it, or set upload.names: sanitize"
+        )
+    if "inputs" in segments[1:]:
+        below = segments[segments.index("inputs", 1) + 1 :]
+        problems += [
+            f'"{segment}" begins with inputs: NeuroCAAS\'s workers take the last /inputs in a name for the end of the '
+            "group, and would write beside it; rename it"
+            for segment in below[:-1]
+            if segment.startswith("inputs")
+        ]
+    return problems
+
+
+def job_id(
+    *, bucket: str, group: str, name: str, datasets: Sequence[str], attempt: int, checksums: Sequence[str] = ()
+) -> str:
+    """15 decimal digits without a leading zero, the same on every machine and at every time.
+
+    `name` is the rule's or the job's own, `datasets` the keys (with the prefix, so that two rigs never share an id) in
+    any order, `attempt` counts reruns and retries, `checksums` are the data's or config's only where `rerun_on` names
+    them (as `key=checksum`; any order). The form is the website's: it makes an integer of an id. docs/neurocaas.md.
+    """
+    canonical = json.dumps(
+        [_ID_VERSION, bucket, group, name, sorted(datasets), attempt, sorted(checksums)],
+        ensure_ascii=True,
+        separators=(",", ":"),
+    )
+    number = int.from_bytes(hashlib.sha256(canonical.encode("ascii")).digest(), "big")
+    return str(10**14 + number % (9 * 10**14))
+
+
+def id_fits(bucket: str, job_id: str) -> bool:
+    """Whether the platform can watch a job of this id. It finds out after machines were launched. F64."""
+    return len(bucket) + len(job_id) <= ID_LIMIT
+
+
+def config_name(name: str, content: bytes) -> str:
+    """A config's name below `configs/`, named by its content: `caiman.yaml` -> `caiman-1a2b3c4d.yaml`.
+
+    So a config can be mended while jobs run, and each job's is kept. `.yml` becomes `.yaml`: the platform reads only
+    `.yaml` and `.json`.
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, dot, extension = base.rpartition(".")
+    if not dot:
+        stem, extension = base, ""
+    if extension == "yml":
+        extension = "yaml"
+    return safe_key(f"{folder}{slash}{stem}-{hashlib.sha256(content).hexdigest()[:8]}{dot}{extension}")
+
+
+def part_size(size: int) -> int:
+    """Bytes per part for a file of `size` bytes: the smallest multiple of 8 MiB that keeps it within S3's 10,000
+    parts. Deterministic, so a resumed upload cuts the file at the same places. Raises LocalError above 48.8 TiB.
+
+    Source: Amazon S3 multipart upload limits. F37.
+    """
+    if size > MAX_OBJECT:
+        raise LocalError(
+            f"a file of {size} bytes is larger than the {MAX_OBJECT} bytes that S3 stores in one object",
+            hint="split the recording",
+        )
+    steps = -(-size // (MAX_PARTS * PART_STEP))
+    return max(1, steps) * PART_STEP
+
+
+def multipart_etag(part_md5s: Sequence[str]) -> str:
+    """The ETag S3 gives an object completed of parts with these ETags (hex MD5s), in order."""
+    whole = hashlib.md5(b"".join(bytes.fromhex(etag) for etag in part_md5s), usedforsecurity=False)
+    return f"{whole.hexdigest()}-{len(part_md5s)}"
