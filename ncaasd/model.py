@@ -300,7 +300,7 @@ class JobRow:
     finished: int
     total: int
     cost: CostNote | None
-    seen: float  # the server's time of the last change in the job's folder
+    seen: float  # the server's time of the submit
     size: int  # bytes of its datasets
     rebuilt: bool  # found by a new journal's first scan on a rig that has had one before
     forgotten: bool

@@ -163,6 +163,16 @@ class FileTree(Protocol):
     def free_bytes(self) -> int: ...
 
 
+class StatusWriter(Protocol):
+    """Writes the status files beside manifests: the only things ever written into a watched folder."""
+
+    def write(self, path: str, body: bytes) -> None:
+        """Write `path` (relative to the analysis's folder) atomically, creating its folder. Raises LocalError."""
+
+    def remove(self, path: str) -> None:
+        """Remove a status file that this writer once wrote; nothing happens when it is not there."""
+
+
 class TransferLog(Protocol):
     """Where a transfer records what must survive a crash. Called from pool threads."""
 

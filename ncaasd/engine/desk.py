@@ -1,0 +1,205 @@
+"""Where threads meet the engine: everybody else posts notes, the engine alone reads them and writes the journal.
+
+`Desk.do` has work done on a lane (a thread of its own, so that what hangs there hangs alone) and its result brought back
+into the engine thread. `Desk.ask` lets such work have something done by the engine and committed before it goes on.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+from ncaasd.adapters.journal import Journal
+from ncaasd.errors import NcaasdError
+
+T = TypeVar("T")
+
+
+class Stopping(NcaasdError):
+    """The engine ends: what was asked of it will not be done. Everything is resumable."""
+
+
+class Result(Generic[T]):
+    """What work came to: a value, or the error it raised. `get` returns the one or raises the other."""
+
+    def __init__(self, value: T | None = None, error: Exception | None = None) -> None:
+        self._value, self.error = value, error
+
+    def get(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self._value  # type: ignore[return-value]  # None only when T allows it
+
+
+class Desk(Protocol):
+    def do(self, lane: str, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
+        """Do `work` on `lane`; call `then` with its result in the engine thread, inside a transaction."""
+
+    def ask(self, what: Callable[[], T]) -> T:
+        """From a lane: have the engine do `what` inside a transaction; returns after the commit. Raises Stopping."""
+
+    def tell(self, what: Callable[[], None]) -> None:
+        """From any thread: have the engine do `what`, some time soon."""
+
+    def busy(self, lane: str) -> bool: ...
+
+
+class _Asked(Generic[T]):
+    def __init__(self, what: Callable[[], T]) -> None:
+        self.what = what
+        self.result: Result[T] | None = None
+        self.ready = threading.Event()
+
+    def finish(self, result: Result[T]) -> None:
+        self.result = result
+        self.ready.set()
+
+
+class ThreadDesk:
+    """The desk of the daemon: lanes are daemon threads, so that one that hangs in a dead mount can't keep us from ending."""
+
+    def __init__(self, journal: Journal, *, lanes: dict[str, int] | None = None) -> None:
+        self._journal = journal
+        self._notes: queue.SimpleQueue[Callable[[], None] | _Asked[Any]] = queue.SimpleQueue()
+        self._lanes: dict[str, queue.SimpleQueue[Callable[[], None]]] = {}
+        self._threads = lanes or {}  # lane -> how many threads; one where not named
+        self._pending: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def do(self, lane: str, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
+        def run() -> None:
+            try:
+                result = Result(work())
+            except Stopping:
+                return
+            except Exception as error:
+                result = Result(error=error)
+            self._notes.put(lambda: then(result))
+            with self._lock:
+                self._pending[lane] -= 1
+
+        with self._lock:
+            self._pending[lane] = self._pending.get(lane, 0) + 1
+            if lane not in self._lanes:
+                self._lanes[lane] = queue.SimpleQueue()
+                for number in range(self._threads.get(lane, 1)):
+                    name = f"{lane}-{number}"
+                    threading.Thread(target=_serve, args=(self._lanes[lane],), name=name, daemon=True).start()
+        self._lanes[lane].put(run)
+
+    def ask(self, what: Callable[[], T]) -> T:
+        asked = _Asked(what)
+        with self._lock:
+            if self._closed:
+                raise Stopping("ncaasd is stopping")
+            self._notes.put(asked)
+        asked.ready.wait()
+        assert asked.result is not None
+        return asked.result.get()
+
+    def tell(self, what: Callable[[], None]) -> None:
+        self._notes.put(what)
+
+    def busy(self, lane: str) -> bool:
+        with self._lock:
+            return self._pending.get(lane, 0) > 0
+
+    def read(self, wait: float) -> int:
+        """In the engine thread: wait up to `wait` seconds for a note, then do all there are in one transaction."""
+        try:
+            first = self._notes.get(timeout=wait) if wait > 0 else self._notes.get_nowait()
+        except queue.Empty:
+            return 0
+        notes = [first]
+        while len(notes) < 1000:
+            try:
+                notes.append(self._notes.get_nowait())
+            except queue.Empty:
+                break
+        answers: list[tuple[_Asked[Any], Result[Any]]] = []
+        try:
+            with self._journal.transaction():
+                for note in notes:
+                    if isinstance(note, _Asked):
+                        answers.append((note, _attempt(note.what)))
+                    else:
+                        note()
+        except BaseException as error:
+            # Nothing of this batch is committed, so nobody who asked may go on as if it were.
+            for note in notes:
+                if isinstance(note, _Asked):
+                    note.finish(Result(error=Stopping(f"not committed: {error}")))
+            raise
+        for asked, result in answers:
+            asked.finish(result)
+        return len(notes)
+
+    def close(self) -> None:
+        """Refuse all that is asked from now on, and what is waiting."""
+        with self._lock:
+            self._closed = True
+        while True:
+            try:
+                note = self._notes.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(note, _Asked):
+                note.finish(Result(error=Stopping("ncaasd is stopping")))
+
+
+def _attempt(what: Callable[[], T]) -> Result[T]:
+    """Refusals (NcaasdError) are answers; anything else is the engine's own error and ends the batch."""
+    try:
+        return Result(what())
+    except NcaasdError as error:
+        from ncaasd.errors import JournalError
+
+        if isinstance(error, JournalError):
+            raise
+        return Result(error=error)
+
+
+def _serve(lane: queue.SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        lane.get()()
+
+
+class InlineDesk:
+    """The desk of a test: work is done at once, in the caller's thread, and its note waits for `read`.
+
+    Deterministic, so that a state machine can choose where it crashes.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._notes: list[Callable[[], None]] = []
+
+    def do(self, lane: str, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
+        try:
+            result = Result(work())
+        except Exception as error:
+            result = Result(error=error)
+        self._notes.append(lambda: then(result))
+
+    def ask(self, what: Callable[[], T]) -> T:
+        with self._journal.transaction():
+            return what()
+
+    def tell(self, what: Callable[[], None]) -> None:
+        self._notes.append(what)
+
+    def busy(self, lane: str) -> bool:
+        return False
+
+    def read(self, wait: float) -> int:
+        notes, self._notes = self._notes, []
+        with self._journal.transaction():
+            for note in notes:
+                note()
+        return len(notes)
+
+    def close(self) -> None:
+        self._notes.clear()

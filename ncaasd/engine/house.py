@@ -1,0 +1,105 @@
+"""What every part of the engine is given, and what is known of each analysis while it runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ncaasd.adapters.journal import Journal
+from ncaasd.declare.config import Analysis
+from ncaasd.engine.desk import Desk
+from ncaasd.errors import BadCredentials, ClockSkewed, Denied, NoSuchBucket
+from ncaasd.model import FileRow
+from ncaasd.neurocaas.evidence import Patience
+from ncaasd.neurocaas.naming import Layout
+from ncaasd.plan.expand import Matcher
+from ncaasd.plan.retry import backoff
+from ncaasd.ports import Clock, CrashPoint, FileTree, ObjectStore, ResultsTree, StatusWriter, Transfers, no_crash
+
+log = logging.getLogger("ncaasd")
+
+# Errors that concern the whole analysis, not one file or job: everything of it waits until a person has acted (F55, F56).
+ANALYSIS_WIDE = (BadCredentials, ClockSkewed, Denied, NoSuchBucket)
+
+
+@dataclass
+class Context:
+    """One analysis at work."""
+
+    name: str
+    settings: Analysis
+    layout: Layout
+    trees: dict[str, FileTree]  # "" is its own folder, the others are sources by name
+    results: ResultsTree
+    status: StatusWriter
+    store_for: Callable[[str], ObjectStore]
+    settle: float
+    polled: bool = False  # its file system sends no events for remote changes
+    prefix: str = ""
+    rules: dict[str, list[Matcher]] = field(default_factory=dict)  # by manifest, in force
+    opened: bool = False  # probe, marker and inventory are done: uploads and submits may begin
+    submits_blocked: str = ""  # why nothing is submitted here
+    rebuilt_until: float = 0.0  # files found before this were found by a new journal's first scan on a known rig
+    paused: str = ""  # why nothing is asked of S3 for now
+    paused_until: float = 0.0
+    pauses: int = 0
+    tree_trouble: dict[str, str] = field(default_factory=dict)  # tree -> why it can't be read
+    results_trouble: str = ""
+    results_retry: float = 0.0
+
+    @property
+    def store(self) -> ObjectStore:
+        return self.store_for(self.name)
+
+
+@dataclass
+class House:
+    """The engine's one copy of everything."""
+
+    journal: Journal
+    desk: Desk
+    clock: Clock
+    transfers: Transfers
+    contexts: dict[str, Context]
+    rig: str
+    patience: Patience = field(default_factory=Patience)
+    crash: CrashPoint = no_crash
+    spread: Callable[[], float] = lambda: 0.5  # in [0, 1): keeps many from coming back at once
+
+    def event(self, analysis: str, subject: str, kind: str, text: str, *, level: int = logging.INFO) -> None:
+        """Into the journal and the log: each file's and job's story."""
+        self.journal.event(self.clock.now(), analysis, subject, kind, text)
+        shown = f"{analysis}: {subject}: {text}" if subject else f"{analysis}: {text}"
+        log.log(level, "%s", shown.encode("utf-8", "backslashreplace").decode())
+
+    def pause(self, context: Context, error: Exception) -> None:
+        """Ask nothing of S3 for this analysis for a while: the others go on (F55)."""
+        context.pauses += 1
+        wait = backoff(context.pauses, first=15, most=600, spread=self.spread())
+        context.paused_until = self.clock.now() + wait
+        if context.paused != str(error):
+            context.paused = str(error)
+            self.event(context.name, "", "paused", str(error), level=logging.ERROR)
+
+    def unpause(self, context: Context) -> None:
+        """S3 answered well."""
+        context.pauses = 0
+        if context.paused:
+            context.paused, context.paused_until = "", 0.0
+            self.event(context.name, "", "resumed", "S3 answers again")
+
+    def awake(self, context: Context) -> bool:
+        return not context.paused or self.clock.now() >= context.paused_until
+
+    def handle(self, context: Context, error: Exception | None) -> bool:
+        """Pause the analysis when `error` concerns all of it; True when it did."""
+        if isinstance(error, ANALYSIS_WIDE):
+            self.pause(context, error)
+            return True
+        return False
+
+
+def subject(row: FileRow) -> str:
+    """A file's name in the event log."""
+    return f"file {row.place.path}" if not row.place.tree else f"file {row.place.tree}:{row.place.path}"

@@ -1,0 +1,314 @@
+"""Find what is on disk: scans, quick looks at single files, settling. Tells the engine what became whole or is gone.
+
+Every tree has a lane (a thread) of its own, so that a mount that hangs in `stat` stops nothing but itself (F89). The
+engine thread never touches a watched disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ncaasd.engine.desk import Result
+from ncaasd.engine.house import Context, House, subject
+from ncaasd.errors import NcaasdError, RootMissing
+from ncaasd.model import FileRow, FileState, Place, ScanDelta, Stat
+from ncaasd.plan.files import Role, collision, map_file, role_of
+from ncaasd.plan.settling import Observation, Settled, Sign, Wait, long_untouched, observe, settle, unchanged
+from ncaasd.ports import FileTree
+
+LOOK_BATCH = 2000
+HANGS_AFTER = 60.0  # a scan or look that takes longer is said to hang
+RETRY_MISSING = 15.0
+
+
+@dataclass
+class _Unsettled:
+    file_id: int
+    observation: Observation
+    look_at: float
+    why: str = ""
+
+
+@dataclass
+class Watched:
+    """One tree of one analysis."""
+
+    context: Context
+    name: str  # "" or the source's
+    tree: FileTree
+    rescan: float
+    known: dict[str, Stat] = field(default_factory=dict)
+    unsettled: dict[str, _Unsettled] = field(default_factory=dict)
+    hinted: set[str] = field(default_factory=set)
+    scan_at: float = 0.0  # monotonic
+    working_since: float | None = None
+    scans: int = 0
+    files: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    slow_said: bool = False
+
+    @property
+    def lane(self) -> str:
+        return f"tree:{self.context.name}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    stats: dict[str, Stat | None]
+    held_open: set[str]
+    short_of_space: bool
+
+
+class Observer:
+    def __init__(
+        self,
+        house: House,
+        *,
+        whole: Callable[[Context, FileRow], None],
+        gone: Callable[[Context, FileRow], None],
+        rescan: Callable[[Context], float],
+    ) -> None:
+        self._house = house
+        self._whole = whole
+        self._gone = gone
+        self.trees: dict[tuple[str, str], Watched] = {}
+        for context in house.contexts.values():
+            for name, tree in context.trees.items():
+                watched = Watched(context, name, tree, rescan(context))
+                watched.known = house.journal.known(context.name, name)
+                self.trees[context.name, name] = watched
+                self._resume(watched)
+
+    def _resume(self, watched: Watched) -> None:
+        """Files that were settling when we stopped are to be looked at again."""
+        now = self._house.clock.monotonic()
+        for row in self._house.journal.files(watched.context.name, states=[FileState.SETTLING]):
+            if row.place.tree == watched.name:
+                observation = Observation(row.stat, now, now, self._old(watched, row.stat))
+                watched.unsettled[row.place.path] = _Unsettled(row.id, observation, now)
+
+    # -- from outside ------------------------------------------------------------------------------------------------
+
+    def hint(self, analysis: str, tree: str, path: str | None) -> None:
+        """Something happened there: look soon. None: anywhere below."""
+        watched = self.trees.get((analysis, tree))
+        if watched is None:
+            return
+        if path is None:
+            watched.scan_at = 0.0
+        else:
+            watched.hinted.add(path)
+
+    def rescan_all(self) -> None:
+        for watched in self.trees.values():
+            watched.scan_at = 0.0
+
+    def settled(self) -> bool:
+        """Nothing is being looked at, waited for or due: for `ncaasd once`."""
+        return all(w.scans and w.working_since is None and not w.hinted and not w.unsettled for w in self.trees.values())
+
+    def scanned(self) -> bool:
+        return all(w.scans or w.context.tree_trouble.get(w.name) for w in self.trees.values())
+
+    def next_due(self) -> float | None:
+        """Monotonic time of the next thing to do here."""
+        times = [
+            t
+            for w in self.trees.values()
+            if w.working_since is None
+            for t in (w.scan_at, *(u.look_at for u in w.unsettled.values()))
+        ]
+        return min(times, default=None)
+
+    # -- each turn ---------------------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        now = self._house.clock.monotonic()
+        for watched in self.trees.values():
+            if watched.working_since is not None:
+                self._say_when_hanging(watched, now)
+            elif now >= watched.scan_at:
+                self._start_scan(watched, now)
+            else:
+                self._start_looks(watched, now)
+
+    def _say_when_hanging(self, watched: Watched, now: float) -> None:
+        if now - (watched.working_since or now) > HANGS_AFTER and not watched.slow_said:
+            watched.slow_said = True
+            watched.context.tree_trouble[watched.name] = f"{watched.tree.root} does not answer: its mount hangs"
+            text = f"{watched.tree.root} has not answered for {HANGS_AFTER:.0f} s; everything else goes on"
+            with self._house.journal.transaction():
+                self._house.event(watched.context.name, "", "hanging", text, level=logging.ERROR)
+
+    def _start_scan(self, watched: Watched, now: float) -> None:
+        watched.working_since = now
+        tree, known = watched.tree, watched.known
+        self._house.desk.do(watched.lane, lambda: tree.scan(known), lambda r: self._scan_done(watched, r))
+
+    def _start_looks(self, watched: Watched, now: float) -> None:
+        due = [p for p, u in watched.unsettled.items() if now >= u.look_at][:LOOK_BATCH]
+        paths = list(watched.hinted)[:LOOK_BATCH] + due
+        if not paths:
+            return
+        watched.hinted.difference_update(paths)
+        watched.working_since = now
+        tree, min_free = watched.tree, watched.context.settings.watch.min_free
+
+        def look() -> _Looked:
+            tree.check()
+            stats = {p: tree.stat(p) for p in paths}
+            return _Looked(stats, tree.held_open(due), tree.free_bytes() < min_free)
+
+        self._house.desk.do(watched.lane, look, lambda r: self._look_done(watched, r, set(due)))
+
+    # -- results, in the engine thread and a transaction -------------------------------------------------------------
+
+    def _worked(self, watched: Watched, result: Result[ScanDelta] | Result[_Looked]) -> bool:
+        """Note how the tree is; True when its answer can be used."""
+        context = watched.context
+        watched.working_since = None
+        watched.slow_said = False
+        if result.error is None:
+            if context.tree_trouble.pop(watched.name, ""):
+                self._house.event(context.name, "", "root back", f"{watched.tree.root} is there again")
+            return True
+        if not isinstance(result.error, NcaasdError):
+            raise result.error
+        # An unmounted or suddenly empty root is no wish to delete: nothing is concluded from it (F26).
+        if context.tree_trouble.get(watched.name) != str(result.error):
+            context.tree_trouble[watched.name] = str(result.error)
+            kind = "root missing" if isinstance(result.error, RootMissing) else "scan failed"
+            self._house.event(context.name, "", kind, str(result.error), level=logging.ERROR)
+        watched.scan_at = self._house.clock.monotonic() + min(RETRY_MISSING, watched.rescan)
+        return False
+
+    def _scan_done(self, watched: Watched, result: Result[ScanDelta]) -> None:
+        if not self._worked(watched, result):
+            return
+        delta = result.get()
+        now = self._house.clock.monotonic()
+        watched.scan_at = now + watched.rescan
+        first = watched.scans == 0
+        watched.files = delta.files
+        for path, why in delta.skipped.items():
+            if watched.skipped.get(path) != why:
+                self._house.event(watched.context.name, f"file {path}", "skipped", f"skipped: {why}", level=logging.WARNING)
+        watched.skipped = delta.skipped
+        for path, stat in delta.changed.items():
+            self._saw(watched, path, stat, now, at_start=first)
+        for path in delta.gone:
+            self._lost(watched, path)
+        watched.scans += 1
+
+    def _look_done(self, watched: Watched, result: Result[_Looked], due: set[str]) -> None:
+        if not self._worked(watched, result):
+            return
+        looked = result.get()
+        now = self._house.clock.monotonic()
+        for path, stat in looked.stats.items():
+            if stat is None:
+                self._lost(watched, path)
+            elif path not in due or not self._settle(watched, path, stat, now, looked):
+                self._saw(watched, path, stat, now)
+
+    def _settle(self, watched: Watched, path: str, stat: Stat, now: float, looked: _Looked) -> bool:
+        """Ask whether a file is whole; False when it has changed and so is news."""
+        waiting = watched.unsettled.get(path)
+        if waiting is None or not unchanged(waiting.observation.stat, stat):
+            return False
+        waiting.observation = observe(waiting.observation, stat, now)
+        verdict = settle(
+            waiting.observation,
+            now,
+            watched.context.settle,
+            held_open=path in looked.held_open,
+            short_of_space=looked.short_of_space,
+        )
+        if isinstance(verdict, Wait):
+            waiting.look_at = max(verdict.until, now + 0.05)
+            if verdict.why != waiting.why:
+                waiting.why = verdict.why
+                self._house.journal.set_file(waiting.file_id, FileState.SETTLING, verdict.why, self._house.clock.now())
+                if looked.short_of_space:
+                    self._say_disk_short(watched)
+            return True
+        assert isinstance(verdict, Settled)
+        del watched.unsettled[path]
+        watched.known[path] = stat
+        self._became_whole(watched, waiting.file_id)
+        return True
+
+    def _say_disk_short(self, watched: Watched) -> None:
+        context = watched.context
+        text = f"the disk of {watched.tree.root} has less than watch.min_free left: recordings on it may be cut short"
+        self._house.event(context.name, "", "disk short", text, level=logging.ERROR)
+
+    # -- what a file is ----------------------------------------------------------------------------------------------
+
+    def _saw(self, watched: Watched, path: str, stat: Stat, now: float, *, at_start: bool = False) -> None:
+        """A file that is new, or not as it was."""
+        house, context = self._house, watched.context
+        watched.known[path] = stat
+        place = Place(context.name, watched.name, path)
+        role = Role.INPUT if watched.name else role_of(path)
+        if role is Role.NONE:
+            return
+        old = house.journal.file_at(place)
+        if old and old.state not in (FileState.GONE, FileState.SETTLING) and unchanged(old.stat, stat):
+            return  # an inode alone is no change: a remount
+        if old and old.stored and unchanged(old.stored, stat):
+            house.journal.see_file(place, stat, old.key, FileState.STORED, "", house.clock.now())
+            return
+        key, refused = "", ""
+        if role in (Role.INPUT, Role.CONFIG):
+            shown = path if not watched.name else f"inputs/{path}"
+            names = context.settings.upload.names
+            mapped = map_file(shown, context.layout, prefix=context.prefix, names=names)
+            key = old.key if old and old.key else mapped.key
+            refused = mapped.refused or collision(place, house.journal.files_with_key(context.name, key))
+        if refused:
+            house.journal.see_file(place, stat, key, FileState.REFUSED, refused, house.clock.now())
+            watched.unsettled.pop(path, None)
+            house.event(context.name, f"file {path}", "refused", f"not uploaded: {refused}", level=logging.WARNING)
+            return
+        file_id = house.journal.see_file(place, stat, key, FileState.SETTLING, "", house.clock.now())
+        waiting = watched.unsettled.get(path)
+        sign = self._old(watched, stat) if at_start else Sign.NONE
+        observation = observe(waiting.observation if waiting else None, stat, now, sign)
+        verdict = settle(observation, now, context.settle)
+        look_at = verdict.until if isinstance(verdict, Wait) else now
+        watched.unsettled[path] = _Unsettled(file_id, observation, look_at)
+
+    def _old(self, watched: Watched, stat: Stat) -> Sign:
+        if watched.context.polled or not long_untouched(stat, self._house.clock.now(), watched.context.settle):
+            return Sign.NONE
+        return Sign.OLD
+
+    def _became_whole(self, watched: Watched, file_id: int) -> None:
+        house = self._house
+        house.journal.set_file(file_id, FileState.WHOLE, "", house.clock.now())
+        row = house.journal.file(file_id)
+        if row is not None:
+            house.event(watched.context.name, subject(row), "whole", f"whole, {row.stat.size} bytes", level=logging.DEBUG)
+            self._whole(watched.context, row)
+
+    def _lost(self, watched: Watched, path: str) -> None:
+        """A file is not there any more. Nothing is deleted in S3 for it."""
+        house, context = self._house, watched.context
+        watched.known.pop(path, None)
+        watched.unsettled.pop(path, None)
+        row = house.journal.file_at(Place(context.name, watched.name, path))
+        if row is None or row.state is FileState.GONE:
+            return
+        house.journal.set_file(row.id, FileState.GONE, "", house.clock.now())
+        house.event(context.name, subject(row), "gone", "deleted or renamed here; what is in S3 stays")
+        self._gone(context, row)
+
+    def changed_under_way(self, row: FileRow) -> None:
+        """A transfer found the file changed or gone: look again at once."""
+        watched = self.trees.get((row.place.analysis, row.place.tree))
+        if watched is not None:
+            watched.hinted.add(row.place.path)
+            watched.known.pop(row.place.path, None)

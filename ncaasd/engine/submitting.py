@@ -1,0 +1,275 @@
+"""Submit exactly once: the steps, in the order that makes them safe. docs/exactly-once.md argues why.
+
+Runs on a lane, never in the engine thread; what must be committed before the next step is asked of the engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from awscrt.checksums import crc64nvme
+
+from ncaasd.errors import Busy, Exists, NcaasdError, StoreError, Throttled, Unreachable
+from ncaasd.model import Dataset, JobRow
+from ncaasd.neurocaas import naming
+from ncaasd.neurocaas.submission import SubmitBody
+from ncaasd.plan.submitting import Decision, Found, Step, decide
+from ncaasd.ports import Clock, CrashPoint, ObjectStore, no_crash
+
+TRIES = 4  # of list-and-put in one go; after that the engine comes back later
+ATTEMPTS_SEARCHED = 1000
+
+
+class Ending(StrEnum):
+    SUBMITTED = "submitted"
+    ADOPTED = "adopted"
+    HELD = "held"
+    WAITS = "waits"  # something it needs is not in S3 after all
+    UNSURE = "unsure"  # no usable answer: the engine asks again later
+    FAILED = "failed"  # an error that must be shown
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    ending: Ending
+    kind: str = ""
+    reason: str = ""
+    error: Exception | None = None
+    missing: str = ""  # WAITS: the key that is not in S3
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One job to submit. `config` is the content to put for it, None when it lies in S3 already (bypass, or named whole)."""
+
+    job: JobRow
+    layout: naming.Layout
+    config_key: str
+    config: bytes | None
+    etags: dict[str, str]  # key -> what the journal says is stored there; datasets not of this machine are absent
+
+
+class SubmitLog(Protocol):
+    """What is committed, and when. Every call returns after the commit."""
+
+    def intend(self, job_id: str, attempt: int, key: str, body: bytes, config_key: str, datasets: Sequence[Dataset]) -> JobRow:
+        """Commit the intent. Raises NcaasdError when the job's files have changed since, so it must wait again."""
+
+    def attempt(self) -> None:
+        """Commit that a PUT may be sent from now on."""
+
+    def submitted(self, *, at: float, adopted: bool, reason: str) -> None:
+        """Commit that the submit file is in S3. `at` is the server's time of it."""
+
+
+def submit_once(
+    order: Order,
+    store: ObjectStore,
+    log: SubmitLog,
+    clock: Clock,
+    *,
+    crash: CrashPoint = no_crash,
+    foreign: Callable[[str], ObjectStore] | None = None,
+) -> Report:
+    """Bring one job's submit file into S3 once, ever; or say why not. Never raises StoreError.
+
+    `foreign(bucket)` gives the store of another bucket, for storage bypass.
+    """
+    try:
+        job = order.job
+        datasets = job.spec.datasets
+        if not job.job_id:
+            # 2: everything the job needs is in S3, as recorded.
+            missing = _put_config(order, store) or _unverified(order, store, foreign)
+            if missing:
+                return missing
+            # 1 and 3: the id, then the intent.
+            job_id, attempt = _choose(order, store)
+            problem = _fits(order.layout.bucket, job_id)
+            if problem:
+                return Report(Ending.FAILED, reason=problem)
+            body = _body(order, job_id)
+            crash("submit.before_intent")
+            key = order.layout.submit_key(job_id)
+            job = log.intend(job_id, attempt, key, body, order.config_key, _with_etags(datasets, order.etags))
+            crash("submit.intended")
+        return _list_and_put(order, job, store, log, clock, crash, foreign)
+    except StoreError as error:
+        unsure = isinstance(error, Unreachable | Throttled | Busy)
+        return Report(Ending.UNSURE if unsure else Ending.FAILED, error=error, reason=str(error))
+    except NcaasdError as error:
+        return Report(Ending.WAITS, reason=str(error))
+
+
+def _list_and_put(
+    order: Order,
+    job: JobRow,
+    store: ObjectStore,
+    log: SubmitLog,
+    clock: Clock,
+    crash: CrashPoint,
+    foreign: Callable[[str], ObjectStore] | None,
+) -> Report:
+    attempted = job.attempted
+    for _ in range(TRIES):
+        # 4: what is there decides, not what we remember.
+        decision, at = _decide(order, job, store, attempted, clock.now())
+        if decision.step is Step.ADOPT:
+            log.submitted(at=at, adopted=True, reason=decision.reason)
+            return Report(Ending.ADOPTED, reason=decision.reason)
+        if decision.step is Step.HOLD:
+            return Report(Ending.HELD, kind=decision.kind, reason=decision.reason)
+        # F52: a dataset replaced or deleted in S3 since: no submit.
+        missing = _unverified(order, store, foreign, config=True)
+        if missing:
+            return missing
+        # 5: from here on a PUT may be on its way, whatever happens to us.
+        log.attempt()
+        attempted = attempted or clock.now()
+        crash("submit.attempted")
+        try:
+            put = store.put(job.submit_key, job.body, crc=crc64nvme(job.body), only_if_absent=True, retry=False)
+        except (Exists, Busy, Unreachable, Throttled):
+            continue  # 6: back to 4
+        crash("submit.put")
+        log.submitted(at=put.modified, adopted=False, reason="")
+        return Report(Ending.SUBMITTED)
+    return Report(Ending.UNSURE, reason="S3 gave no clear answer to the submit; it is looked at again")
+
+
+def _decide(
+    order: Order, job: JobRow, store: ObjectStore, attempted: float, now: float
+) -> tuple[Decision, float]:
+    """The decision, and the server's time of the submit where there was one."""
+    found = store.find(job.submit_key)
+    listing = store.list(order.layout.job_folder(job.job_id))
+    folder = listing.objects
+    at = found.modified if found else min((o.modified for o in folder), default=listing.at)
+    # KMS-encrypted buckets answer ETags that are no MD5s: then the body's size is all there is to compare, and a
+    # submit file of our name and size, named by a 15-digit hash, is ours.
+    ours = hashlib.md5(job.body, usedforsecurity=False).hexdigest()
+    seen = None if found is None else found.etag
+    if found is not None and seen != ours and not _is_md5(found.etag) and found.size == len(job.body):
+        seen = ours
+    decision = decide(
+        Found(seen, bool(folder)),
+        our_etag=ours,
+        attempted=attempted,
+        rebuilt=job.rebuilt,
+        released=job.released,
+        now=now,
+    )
+    return decision, at
+
+
+def _is_md5(etag: str) -> bool:
+    return len(etag) == 32 and all(c in "0123456789abcdef" for c in etag)
+
+
+def _choose(order: Order, store: ObjectStore) -> tuple[str, int]:
+    """The job's id and attempt.
+
+    A first attempt takes the latest one that S3 shows, to adopt it (the journal was lost); a rerun takes the smallest
+    above the journal's of which S3 shows nothing (F82).
+    """
+    job, layout = order.job, order.layout
+    taken = ""
+    for attempt in range(job.attempt, job.attempt + ATTEMPTS_SEARCHED):
+        job_id = identity(job, layout, attempt)
+        there = store.find(layout.submit_key(job_id)) is not None or bool(store.list(layout.job_folder(job_id)).objects)
+        if job.attempt > 0 and not there:
+            return job_id, attempt
+        if job.attempt == 0 and not there:
+            return (taken, attempt - 1) if taken else (job_id, attempt)
+        taken = job_id
+    raise NcaasdError(f"{job.spec.name} {job.spec.unit} has more than {ATTEMPTS_SEARCHED} attempts in S3")
+
+
+def identity(job: JobRow, layout: naming.Layout, attempt: int) -> str:
+    """The job's id: no clock and no random in it, so that a lost journal computes the same."""
+    return naming.job_id(
+        bucket=layout.bucket,
+        group=layout.group,
+        name=job.spec.name,
+        datasets=[d.key for d in job.spec.datasets],
+        attempt=attempt,
+        checksums=[job.spec.version] if job.spec.version else [],
+    )
+
+
+def _fits(bucket: str, job_id: str) -> str:
+    if naming.id_fits(bucket, job_id):
+        return ""
+    return (
+        f"the bucket name {bucket} and the job id {job_id} are together longer than {naming.ID_LIMIT} characters: NeuroCAAS"
+        " would fail after machines were started"
+    )
+
+
+def _body(order: Order, job_id: str) -> bytes:
+    spec = order.job.spec
+    return SubmitBody(
+        datanames=tuple(d.key for d in spec.datasets),
+        configname=order.config_key,
+        timestamp=job_id,
+        instance_type=spec.instance_type,
+        resultpath=spec.resultpath,
+    ).render()
+
+
+def _with_etags(datasets: Sequence[Dataset], etags: dict[str, str]) -> list[Dataset]:
+    return [Dataset(d.name, d.key, etags.get(d.key, "")) for d in datasets]
+
+
+def _put_config(order: Order, store: ObjectStore) -> Report | None:
+    """Put the job's config under the name of its content; equal content that is there already is the same config."""
+    if order.config is None:
+        return None
+    found = store.find(order.config_key)
+    if found is None:
+        try:
+            store.put(order.config_key, order.config, crc=crc64nvme(order.config), only_if_absent=True)
+        except Exists:
+            found = store.find(order.config_key)
+    if found is not None and found.size != len(order.config):
+        return Report(Ending.HELD, kind="foreign", reason=f"{order.config_key} in S3 is another config than this job's")
+    return None
+
+
+def _unverified(
+    order: Order, store: ObjectStore, foreign: Callable[[str], ObjectStore] | None, *, config: bool = False
+) -> Report | None:
+    """Why the job can't start: a dataset or the config that S3 doesn't show as recorded. None when all is there."""
+    for dataset in order.job.spec.datasets:
+        bucket, key = _where(dataset.key, store.bucket)
+        here = store if bucket == store.bucket or foreign is None else foreign(bucket)
+        found = here.find(key)
+        if found is None:
+            # Existence is checked by NeuroCAAS by prefix ("data" passes when only "data2" is there), so exactly here.
+            return Report(Ending.WAITS, reason=f"{dataset.name} is not in S3 ({dataset.key})", missing=dataset.key)
+        recorded = order.etags.get(dataset.key)
+        if recorded and found.etag != recorded:
+            return Report(
+                Ending.HELD,
+                kind="replaced",
+                reason=f"{dataset.name} in S3 is not what this machine put there: somebody replaced it",
+            )
+    if config and order.config_key:
+        bucket, key = _where(order.config_key, store.bucket)
+        here = store if bucket == store.bucket or foreign is None else foreign(bucket)
+        if here.find(key) is None:
+            return _put_config(order, store) if order.config is not None else Report(
+                Ending.WAITS, reason=f"its config {order.config_key} is not in S3", missing=order.config_key
+            )
+    return None
+
+
+def _where(key: str, home: str) -> tuple[str, str]:
+    if key.startswith("s3://"):
+        bucket, _, rest = key.removeprefix("s3://").partition("/")
+        return bucket, rest
+    return home, key
