@@ -1,0 +1,158 @@
+"""The types of a declaration's values: what people may write for each, and what the program gets.
+
+Each takes a `yamlio.Scalar` (a file), or the ready value (a program, a test).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+
+from ncaasd.declare import units, yamlio
+
+MAX_TEXT = 1024  # an S3 key has no more bytes; no name, path or pattern here is longer
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9-]|\.(?=[a-z0-9]))*[a-z0-9]")
+_TEXTUAL = {"type": ["string", "number", "boolean"]}  # an editor's YAML takes 20240102_01 or `on` for something else
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, yamlio.Scalar):
+        if value.is_null:
+            raise ValueError("has no value; write one, or remove the line")
+        value = value.text
+    if isinstance(value, (dict, list)):
+        raise ValueError("must be text")
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        raise ValueError(f"is longer than {MAX_TEXT} characters")
+    return value
+
+
+def may_be_empty(value: Any) -> Any:
+    """`_text`, but nothing is the empty text."""
+    return "" if isinstance(value, yamlio.Scalar) and value.is_null else _text(value)
+
+
+def _absent(value: Any) -> Any:
+    return None if isinstance(value, yamlio.Scalar) and value.is_null else value
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, (yamlio.Scalar, str)):
+        return [value]
+    if isinstance(value, dict):
+        raise ValueError("must be text, or a list of texts")
+    return value
+
+
+def _measured(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """A before-validator that parses text by `parse` and lets ready values pass."""
+
+    def measure(value: Any) -> Any:
+        value = _text(value)
+        return parse(value) if isinstance(value, str) else value
+
+    return measure
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError("must be a whole number, not negative")
+    return int(text)
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be more than 0")
+    return value
+
+
+def _at_least_one(value: int) -> int:
+    if value < 1:
+        raise ValueError("must be 1 or more")
+    return value
+
+
+def _rate(value: Any) -> Any:
+    return None if _absent(value) is None else _measured(units.rate)(value)
+
+
+def one_line(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    if not text.isprintable():
+        raise ValueError("must be one line without control characters")
+    return text
+
+
+def name(text: str) -> str:
+    """A name that may be a part of a key, a file's name and a command's argument."""
+    if not _NAME.fullmatch(text) or len(text) > 100:
+        raise ValueError("must be a name of letters, digits, . _ and - (100 at most), beginning with a letter or digit")
+    if text.endswith(("submit.json", "end.txt")):
+        raise ValueError("must not end in submit.json or end.txt: NeuroCAAS takes such names for its own signals")
+    return text
+
+
+def bucket(text: str) -> str:
+    """An S3 bucket's name. Source: Amazon S3 bucket naming rules."""
+    if not (3 <= len(text) <= 63 and _BUCKET.fullmatch(text)) or re.fullmatch(r"[0-9.]+", text):
+        raise ValueError(
+            "must be the name of the analysis's S3 bucket (3 to 63 lower-case letters, digits, - and .), as on its page"
+        )
+    return text
+
+
+def absolute(text: str) -> str:
+    """An absolute local path, without a trailing slash."""
+    if text.startswith("~"):
+        raise ValueError("must be an absolute path; ~ is not expanded here (a daemon's home is not yours)")
+    if not text.startswith("/"):
+        raise ValueError("must be an absolute path, beginning with /")
+    if ".." in text.split("/"):
+        raise ValueError("must be a path without ..")
+    return "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
+
+
+def http_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+(?::[0-9]{1,5})?(?:/\S*)?", text):
+        raise ValueError("must be a URL such as https://s3.example.org or http://127.0.0.1:8333")
+    return text
+
+
+Text = Annotated[str, BeforeValidator(_text), AfterValidator(one_line), WithJsonSchema(_TEXTUAL)]
+Name = Annotated[Text, AfterValidator(name)]
+Bucket = Annotated[Text, AfterValidator(bucket)]
+Absolute = Annotated[Text, AfterValidator(absolute), WithJsonSchema({"type": "string", "pattern": "^/"})]
+HttpUrl = Annotated[Text, AfterValidator(http_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+Word = BeforeValidator(_text)  # beside a Literal
+Absent = BeforeValidator(_absent)  # beside `X | None`: null, ~ and nothing mean None
+Listed = BeforeValidator(_listed)  # beside a tuple: one text stands for a list of one
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(_measured(units.duration)),
+    WithJsonSchema({"type": "string", "examples": ["30s", "5m", "48h"]}),
+]
+Duration = Annotated[Seconds, AfterValidator(_positive)]
+Size = Annotated[
+    int,
+    BeforeValidator(_measured(units.size)),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["5 GB", "8 MiB"]}),
+]
+Rate = Annotated[
+    int | None,
+    BeforeValidator(_rate),
+    WithJsonSchema({"type": ["string", "integer", "null"], "examples": ["10 MB/s", "80 Mbit/s", "none", 0]}),
+]
+Hours = Annotated[
+    tuple[int, int],
+    BeforeValidator(_measured(units.hours)),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,2}:[0-9]{2}\s*[-–]\s*[0-9]{1,2}:[0-9]{2}$"}),
+]
+Whole = Annotated[int, BeforeValidator(_measured(_whole)), WithJsonSchema({"type": "integer", "minimum": 0})]
+Count = Annotated[Whole, AfterValidator(_at_least_one), WithJsonSchema({"type": "integer", "minimum": 1})]

@@ -1,0 +1,430 @@
+"""The manifests: standing rules (`manifest.yaml`) and one-off jobs (`submissions/*.yaml`).
+
+`docs/manifest.md` and the JSON Schema are made from the descriptions here (`python -m ncaasd.declare.generate`).
+A manifest can name no path outside inputs/ but through the config's `sources`, and no command but through its `tools`:
+whoever can write to a share must not read files, or run code, as the daemon.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from ncaasd.declare import reading, template, yamlio
+from ncaasd.declare.kinds import Absent, Duration, Listed, Name, Text, Whole, Word
+from ncaasd.declare.reading import Loc, Misfit, Section
+from ncaasd.errors import Problem
+
+_SHELL = re.compile(r"[\s\"'$\\`;&|<>()*?!#~{}\[\]]")
+_S3 = re.compile(r"s3://([^/]+)/(.+)")
+
+
+def _relative(text: str) -> str:
+    """A path below inputs/ or configs/, or below a source."""
+    if text.startswith("/") or re.match(r"[A-Za-z]:[\\/]", text):
+        raise ValueError("must not be an absolute path: a manifest reaches files outside inputs/ only through `source`")
+    if "\\" in text:
+        raise ValueError("must have / between folders, not \\")
+    parts = text.split("/")
+    if ".." in parts:
+        raise ValueError("must not contain ..: a manifest reaches files outside inputs/ only through `source`")
+    if "" in parts or "." in parts:
+        raise ValueError("must be a path such as mouse7/a.tif, without // or ./ and not ending in /")
+    return text
+
+
+def _below_inputs(text: str) -> str:
+    text = _relative(text)
+    if text.startswith("inputs/"):
+        raise ValueError("is taken below inputs/ already; leave inputs/ out")
+    return text
+
+
+def _pattern(text: str) -> str:
+    if text.startswith("s3://"):
+        raise ValueError("must be a pattern below inputs/; data that is in S3 already goes into a one-off job")
+    return _below_inputs(text)
+
+
+def _no_signal(text: str) -> None:
+    """Keys with these endings start or end jobs, wherever they are. Source: NeuroCAAS protocol, docs/neurocaas.md."""
+    if text.endswith(("submit.json", "end.txt")):
+        raise ValueError(
+            "must not end in submit.json or end.txt: NeuroCAAS would start or end a job at that name; rename"
+        )
+
+
+def _s3(text: str) -> str:
+    if not _S3.fullmatch(text):
+        raise ValueError("must be s3://bucket/key")
+    if _SHELL.search(text):
+        raise ValueError("has characters that NeuroCAAS cannot take (it puts names in a shell line): rename in S3")
+    return text
+
+
+def _one_dataset(text: str) -> str:
+    if text.startswith("s3://"):
+        return _s3(text)
+    if "*" in text or "?" in text:
+        raise ValueError("must be a file; patterns belong in a rule of manifest.yaml")
+    text = _below_inputs(text)
+    _no_signal(text)
+    return text
+
+
+def _config_name(text: str) -> str:
+    """Source: NeuroCAAS protocol, docs/neurocaas.md: any other ending and the job dies without a word."""
+    if text.startswith("s3://"):
+        text = _s3(text)
+    else:
+        text = _relative(text)
+        if text.startswith("configs/"):
+            raise ValueError("is taken below configs/ already; leave configs/ out")
+        _no_signal(text)
+    if not text.endswith((".yaml", ".json")):
+        if text.lower().endswith((".yml", ".yaml")):
+            raise ValueError(
+                "must end in .yaml: NeuroCAAS knows no .yml and no .YAML; rename the file and write that here"
+            )
+        raise ValueError("must end in .yaml or .json: NeuroCAAS reads no other")
+    return text
+
+
+def _unit(text: str) -> str:
+    text = _below_inputs(text)
+    template.check_unit(text)
+    return text
+
+
+def _package_name(text: str) -> str:
+    text = _relative(text)
+    _no_signal(text)
+    return text
+
+
+def _instance(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", text):
+        raise ValueError("must be an AWS instance type such as p3.2xlarge")
+    return text
+
+
+def _resultpath(text: str) -> str:
+    return _s3(text).rstrip("/")
+
+
+def _overlay(value: Any) -> Any:
+    """Values for the config, as YAML means them (`yamlio.natural`)."""
+    if isinstance(value, yamlio.Scalar):
+        if value.is_null:
+            return {}
+        raise ValueError("must have keys and values below it")
+    faults: list[tuple[Loc, str]] = []
+    typed = _natural(value, (), faults)
+    if faults:
+        raise Misfit(faults)
+    return typed
+
+
+def _natural(value: Any, loc: Loc, faults: list[tuple[Loc, str]]) -> Any:
+    if isinstance(value, dict):
+        return {key: _natural(item, (*loc, key), faults) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_natural(item, (*loc, number), faults) for number, item in enumerate(value)]
+    try:
+        return yamlio.natural_scalar(value) if isinstance(value, yamlio.Scalar) else value
+    except ValueError as error:
+        faults.append((loc, f"{error}; found {yamlio.describe(value)}"))
+        return None
+
+
+def _known(kind: str, name: str, info: ValidationInfo) -> str:
+    """`name`, when the config has it among its `kind`. Without a context (a program made the model) all are known."""
+    known = (info.context or {}).get(kind)
+    if known is not None and name not in known:
+        have = ", ".join(sorted(known)) or "there are none"
+        raise ValueError(f"must be one of the config's `{kind}` ({have})")
+    return name
+
+
+def _set_faults(overlay: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    """Source: NeuroCAAS protocol, docs/neurocaas.md: fractions and strings there kill the job, some after it is paid."""
+    for key, unit in (("__duration__", "minutes"), ("__dataset_size__", "GB of extra disk")):
+        value = overlay.get(key)
+        if key in overlay and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            yield ("set", key), f"must be a whole number of {unit}, 1 or more, without quotes"
+
+
+Path = Annotated[Text, AfterValidator(_below_inputs)]
+Pattern = Annotated[Text, AfterValidator(_pattern)]
+ConfigName = Annotated[Text, AfterValidator(_config_name)]
+Instance = Annotated[Text, AfterValidator(_instance)]
+Overlay = Annotated[dict[str, Any], BeforeValidator(_overlay), WithJsonSchema({"type": ["object", "null"]})]
+
+_SET = (
+    "Laid over the config, key by key. Quotes make text; without them true and false are booleans, null is null, numbers are "
+    "numbers, and all else is text (so on, 2024-01-02 and 007 are text). Reserved by NeuroCAAS: __duration__ (whole minutes), "
+    "__dataset_size__ (whole GB of extra disk)."
+)
+_INSTANCE = "Another machine than the analysis's own, such as p3.2xlarge."
+
+
+class PackageTool(Section):
+    """A command of the config's `tools` that turns a unit into one file."""
+
+    tool: Text = Field(description="The name of one of the config's `tools`.")
+    name: Annotated[Text, AfterValidator(_package_name)] = Field(
+        description="The file's name, below inputs/; the unit's parts can be used in it."
+    )
+
+    @field_validator("tool")
+    @classmethod
+    def _tool_is_known(cls, value: str, info: ValidationInfo) -> str:
+        return _known("tools", value, info)
+
+
+def _which_package(value: Any) -> str:
+    return "<tool>" if isinstance(value, (dict, PackageTool)) else "<word>"
+
+
+Package = Annotated[
+    Annotated[Literal["none", "zip"], Word, Tag("<word>")] | Annotated[PackageTool, Tag("<tool>")],
+    Discriminator(_which_package),
+]
+
+
+class Rule(Section):
+    """Every dataset like this gets a job like that."""
+
+    name: Name = Field(description="A job is known by its rule's name and its unit: a renamed rule is a new one.")
+    datasets: Annotated[tuple[Pattern, ...], Listed] = Field(
+        min_length=1,
+        description='Patterns below inputs/ (or the source), or below the unit; "**/" matches any folders, or none. Quotes '
+        "are needed where one begins with *.",
+    )
+    exclude: Annotated[tuple[Pattern, ...], Listed] = Field(
+        default=(), description="Patterns of what is no dataset after all."
+    )
+    config: ConfigName = Field(description="Below configs/; .yaml or .json only. The unit's parts can be used in it.")
+    source: Annotated[Text | None, Absent] = Field(
+        default=None,
+        description="A tree of the config's `sources`: only what a job needs is uploaded from it, nothing is copied.",
+    )
+    unit: Annotated[Annotated[Text, AfterValidator(_unit)] | None, Absent] = Field(
+        default=None,
+        description="A folder that belongs together (a session), such as {animal}/{date}_{run}; its parts can be used in "
+        "config, set and package. Between two parts, the first one ends as early as it can.",
+    )
+    complete_when: Annotated[tuple[Pattern, ...], Listed] = Field(
+        default=(), description="The unit is whole when each of these is in it; nothing of it is uploaded before."
+    )
+    abort_when: Annotated[tuple[Pattern, ...], Listed] = Field(
+        default=(),
+        description="With one of these in it, the unit is never uploaded, never submitted, and shown as aborted.",
+    )
+    overdue: Annotated[Duration | None, Absent] = Field(default=None, description="Not whole for so long: an alarm.")
+    package: Package = Field(
+        default="none",
+        description='none | zip | {tool: frames, name: "{animal}_{date}_{run}.zip"}: the unit is made into one file, by a '
+        "reproducible zip or a command of the config's `tools`.",
+    )
+    job_per: Annotated[Literal["dataset", "unit"], Word] = Field(
+        default="dataset",
+        description="dataset | unit. One job per dataset is the safe way: the results of one job are not kept apart.",
+    )
+    set: Overlay = Field(default={}, description=_SET)
+    instance_type: Annotated[Instance | None, Absent] = Field(default=None, description=_INSTANCE)
+    rerun_on: Annotated[tuple[Annotated[Literal["data", "config"], Word], ...], Listed] = Field(
+        default=(), description="[] (once per unit, ever) | [data] | [config]: what makes another job when it changes."
+    )
+    canary: Whole = Field(default=0, description="So many jobs must be done before the rest is submitted.")
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else _known("sources", value, info)
+
+    @model_validator(mode="after")
+    def _together(self) -> Rule:
+        faults = [*_unit_faults(self), *_part_faults(self), *_set_faults(self.set)]
+        if self.config.startswith("s3://"):
+            faults.append(
+                (("config",), "must be below configs/; a config that is in S3 already goes into a one-off job")
+            )
+        if faults:
+            raise Misfit(faults)
+        return self
+
+
+def _unit_faults(rule: Rule) -> Iterator[tuple[Loc, str]]:
+    """What makes sense of a unit only."""
+    if rule.unit is not None:
+        return
+    for key, used in (
+        ("complete_when", bool(rule.complete_when)),
+        ("abort_when", bool(rule.abort_when)),
+        ("package", rule.package != "none"),
+        ("job_per", rule.job_per == "unit"),
+        ("overdue", rule.overdue is not None),
+    ):
+        if used:
+            yield (key,), 'needs `unit`: which files belong together? (such as unit: "{animal}/{date}_{run}")'
+
+
+def _part_faults(rule: Rule) -> Iterator[tuple[Loc, str]]:
+    """Parts in braces that the unit doesn't have. Without a unit, braces in `set` are text."""
+    known = set(template.fields(rule.unit)) if rule.unit else set()
+    places: list[tuple[Loc, str]] = [(("config",), rule.config)]
+    if isinstance(rule.package, PackageTool):
+        places.append((("package", "name"), rule.package.name))
+    if rule.unit:
+        places += _texts(rule.set, ("set",))
+    for loc, text in places:
+        for name in template.fields(text):
+            if name not in known:
+                have = ", ".join(template.fields(rule.unit or "")) or "there is no `unit`"
+                yield loc, f"{{{name}}} is no part of the unit ({have})"
+
+
+def _texts(value: Any, loc: Loc) -> Iterator[tuple[Loc, str]]:
+    if isinstance(value, str):
+        yield loc, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(item, (*loc, key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(item, (*loc, number))
+
+
+class OneOff(Section):
+    """One job, now."""
+
+    name: Name = Field(description="The job is known by it: the same name dropped again makes no new job.")
+    datasets: Annotated[tuple[Annotated[Text, AfterValidator(_one_dataset)], ...], Listed] = Field(
+        min_length=1,
+        description="Files below inputs/: one, or a list (one job, its datasets processed in parallel). Or s3:// (storage "
+        "bypass: data that is in S3 already), then all of them and the config in one bucket.",
+    )
+    config: ConfigName = Field(description="Below configs/, .yaml or .json only; or s3://, when the datasets are.")
+    resultpath: Annotated[Annotated[Text, AfterValidator(_resultpath)] | None, Absent] = Field(
+        default=None, description="s3://bucket/folder: where results go, instead of the group's own results/."
+    )
+    instance_type: Annotated[Instance | None, Absent] = Field(default=None, description=_INSTANCE)
+    set: Overlay = Field(default={}, description=_SET)
+
+    @property
+    def bypass(self) -> bool:
+        """Whether data and config are in S3 already."""
+        return self.config.startswith("s3://")
+
+    @model_validator(mode="after")
+    def _together(self) -> OneOff:
+        faults = [*_bypass_faults(self), *_same_names(self), *_set_faults(self.set)]
+        if faults:
+            raise Misfit(faults)
+        return self
+
+
+def _bypass_faults(job: OneOff) -> Iterator[tuple[Loc, str]]:
+    """Source: NeuroCAAS protocol, docs/neurocaas.md (storage bypass): the first dataset's bucket is used for all."""
+    s3 = [dataset.startswith("s3://") for dataset in job.datasets]
+    if not any(s3) and not job.bypass:
+        return
+    if not all(s3):
+        yield ("datasets",), "must all be s3:// when the config or one of them is: NeuroCAAS would not find the others"
+    if not job.bypass:
+        yield ("config",), "must be s3:// too when the datasets are, in their bucket"
+    buckets = {_bucket(path) for path in (*job.datasets, job.config) if path.startswith("s3://")}
+    if len(buckets) > 1:
+        yield ("datasets",), f"must be in one bucket with each other and the config; found {', '.join(sorted(buckets))}"
+    if job.set and job.bypass:
+        yield ("set",), "cannot be laid over a config that is in S3 already; write the values into it"
+
+
+def _bucket(path: str) -> str:
+    return path.removeprefix("s3://").partition("/")[0]
+
+
+def _same_names(job: OneOff) -> Iterator[tuple[Loc, str]]:
+    """Source: NeuroCAAS protocol, docs/neurocaas.md: logs are named by base name, results are kept in one folder."""
+    seen: dict[str, str] = {}
+    for number, dataset in enumerate(job.datasets):
+        base = dataset.rpartition("/")[2]
+        if base in seen:
+            yield (
+                ("datasets", number),
+                f"has the file name of {seen[base]}: their results would mix; make it a job of its own",
+            )
+        seen.setdefault(base, dataset)
+
+
+class Manifest(Section):
+    """A manifest: `rules` in manifest.yaml, `jobs` in a file in submissions/."""
+
+    rules: tuple[Rule, ...] = Field(default=(), description="Standing rules; in <analysis>/manifest.yaml.")
+    jobs: tuple[OneOff, ...] = Field(
+        default=(), description="One-off jobs; in any <analysis>/submissions/*.yaml. Dropping the file is the request."
+    )
+
+
+def parse_manifest(
+    data: bytes, file: str, *, standing: bool, sources: Collection[str], tools: Collection[str]
+) -> Manifest:
+    """The manifest in `data`: standing rules, or one-off jobs.
+
+    `file` is the name that problems give; `sources` and `tools` are the names that the config allows. Read at most
+    `yamlio.MAX_BYTES` + 1 bytes of the file. Raises DeclarationError with every problem of it.
+    """
+    document = yamlio.parse(data, file)
+    problems = list(document.problems)
+    root = document.root
+    wanted, other = ("rules", "jobs") if standing else ("jobs", "rules")
+    if isinstance(root, yamlio.Mapping) and other in root.entries:
+        key = root.entries[other][0]
+        problems.append(Problem(file, key.line, key.column, other, _MISPLACED[other]))
+    elif isinstance(root, yamlio.Scalar) and root.is_null:
+        problems.append(Problem(file, 0, 0, "", f"is empty; it should have `{wanted}:`"))
+    elif isinstance(root, yamlio.Mapping) and wanted not in root.entries:
+        problems.append(Problem(file, root.line, root.column, wanted, "is missing"))
+    problems += _repeated_names(root, wanted, file)
+    context = {"sources": frozenset(sources), "tools": frozenset(tools)}
+    manifest = reading.check(Manifest, root, file, problems, context)
+    reading.finish(problems)
+    assert manifest is not None  # there were no problems
+    return manifest
+
+
+_MISPLACED = {
+    "jobs": "one-off jobs do not belong here: put them into a file in submissions/, such as submissions/today.yaml",
+    "rules": "standing rules do not belong here: put them into the analysis's manifest.yaml",
+}
+
+
+def _repeated_names(root: yamlio.Node, wanted: str, file: str) -> Iterator[Problem]:
+    """Names are looked at in the tree, so that they are compared also where something else is wrong."""
+    listed = root.entries[wanted][1] if isinstance(root, yamlio.Mapping) and wanted in root.entries else root
+    seen: dict[str, int] = {}
+    for number, item in enumerate(listed.items if isinstance(listed, yamlio.Sequence) else ()):
+        named = item.entries.get("name") if isinstance(item, yamlio.Mapping) else None
+        if named is None or not isinstance(named[1], yamlio.Scalar):
+            continue
+        name = named[1]
+        if name.text in seen:
+            message = (
+                f"{yamlio.shorten(name.text)} is the name of another one too (line {seen[name.text]}); names are unique"
+            )
+            yield Problem(file, name.line, name.column, f"{wanted}[{number}].name", message)
+        seen.setdefault(name.text, name.line)

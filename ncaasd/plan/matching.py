@@ -1,0 +1,155 @@
+"""Which paths a pattern means, and which unit a path belongs to. Pure, and never slow, whatever the pattern."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from ncaasd.declare import template
+
+
+def compile_glob(pattern: str) -> Callable[[str], bool]:
+    """A function that says whether a `/`-separated relative path matches `pattern` as a whole.
+
+    `*` and `?` stay within one name, `[...]` and `[!...]` is one character of a set, `**/` is any folders or none,
+    a `**` at the end is anything below. Capital letters count.
+    """
+    expression = re.compile(_path(pattern))
+    return lambda path: expression.fullmatch(path) is not None
+
+
+def compile_ignore(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """A function that says whether a path is ignored, or lies in a folder that is.
+
+    A pattern without a `/` is for names, of files and of folders; one with a `/` is for the whole path.
+    """
+    globs = list(patterns)
+    names = [re.compile(_name(glob)) for glob in globs if "/" not in glob]
+    paths = [re.compile(_path(glob)) for glob in globs if "/" in glob]
+
+    def ignored(path: str) -> bool:
+        parts = path.split("/")
+        if any(name.fullmatch(part) for part in parts for name in names):
+            return True
+        return any(glob.fullmatch("/".join(parts[: n + 1])) for n in range(len(parts)) for glob in paths)
+
+    return ignored
+
+
+def _path(pattern: str) -> str:
+    """The regular expression of a glob.
+
+    Between two `**` the names are fixed in number, and between two `*` the characters are: taking the first place
+    where they fit is always right, so atomic groups may forget the others, and nothing is tried exponentially often.
+    """
+    *folders, last = pattern.split("/")
+    blocks = [""]
+    for folder in folders:
+        if folder == "**":
+            blocks.append("")
+        else:
+            blocks[-1] += _name(folder) + "/"
+    blocks[-1] += ".+" if last == "**" else _name(last)
+    first, *middle = blocks
+    if not middle:
+        return f"(?s:{first})"
+    *middle, end = middle
+    return f"(?s:{first}{''.join(f'(?>(?:[^/]+/)*?{block})' for block in middle if block)}(?:[^/]+/)*?{end})"
+
+
+def _name(glob: str) -> str:
+    """The regular expression of one name's glob."""
+    head, *rest = _chunks(glob)
+    if not rest:
+        return head
+    *middle, tail = rest
+    return head + "".join(f"(?>[^/]*?{chunk})" for chunk in middle if chunk) + f"[^/]*{tail}"
+
+
+def _chunks(glob: str) -> list[str]:
+    """What is between the stars, as regular expressions of a fixed number of characters."""
+    chunks = [""]
+    at = 0
+    while at < len(glob):
+        char = glob[at]
+        at += 1
+        if char == "*":
+            chunks.append("")
+        elif char == "?":
+            chunks[-1] += "[^/]"
+        elif char == "[" and (end := glob.find("]", at + 1 + (glob[at : at + 1] == "!"))) > 0:
+            chunks[-1] += _one_of(glob[at:end])
+            at = end + 1
+        else:
+            chunks[-1] += re.escape(char)
+    return chunks
+
+
+def _one_of(inside: str) -> str:
+    """`[abc]`, `[a-z]`, `[!a-z]`, without the brackets, as a regular expression."""
+    negated = inside.startswith("!")
+    chars = inside[1:] if negated else inside
+    members = ""
+    at = 0
+    while at < len(chars):
+        if chars[at + 1 : at + 2] == "-" and at + 2 < len(chars):
+            if chars[at] <= chars[at + 2]:  # [z-a] is no character
+                members += f"{re.escape(chars[at])}-{re.escape(chars[at + 2])}"
+            at += 3
+        else:
+            members += re.escape(chars[at])
+            at += 1
+    if not members:
+        return "[^/]" if negated else "(?!)"
+    return f"[^/{members}]" if negated else f"(?!/)[{members}]"
+
+
+class UnitTemplate:
+    """A unit's folder by its name's parts, such as `{animal}/{date}_{run}`.
+
+    A part is never empty and never goes past a `/`. Between two parts, the first one ends as early as it can
+    (`{date}_{run}` finds date `2024` and run `01_3` in `2024_01_3`). A part that comes again in another folder's name
+    must be the same there.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Raises ValueError when `text` is no template."""
+        template.check_unit(text)
+        self.text = text
+        self.fields = tuple(dict.fromkeys(template.fields(text)))
+        self._folders = text.split("/")
+
+    def match(self, path: str) -> tuple[str, dict[str, str]] | None:
+        """The unit's folder and its parts, for the path of a file in it; None when it is in no unit."""
+        names = path.split("/", len(self._folders))
+        if len(names) <= len(self._folders):
+            return None
+        values: dict[str, str] = {}
+        for folder, name in zip(self._folders, names, strict=False):
+            found = _parts(template.expand(folder, values), name)
+            if found is None:
+                return None
+            values |= found
+        return "/".join(names[:-1]), values
+
+    def expand(self, text: str, fields: Mapping[str, str]) -> str:
+        """`text` with the unit's parts in place of their names in braces; other braces stay."""
+        return template.expand(text, fields)
+
+
+def _parts(folder: str, name: str) -> dict[str, str] | None:
+    """The parts of one folder's name. The first place where a literal fits is right, as for a glob."""
+    (start, _), *rest = template.split(folder)
+    if not name.startswith(start):
+        return None
+    at = len(start)
+    values: dict[str, str] = {}
+    for number in range(0, len(rest), 2):
+        part, literal = rest[number][0], rest[number + 1][0]
+        last = number == len(rest) - 2
+        end = len(name) - len(literal) if last else name.find(literal, at + 1)
+        if end <= at or (last and not name.endswith(literal)):
+            return None
+        values[part] = name[at:end]
+        at = end + len(literal)
+    return values if rest or at == len(name) else None
