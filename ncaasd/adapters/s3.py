@@ -326,7 +326,7 @@ class S3Store:
             try:
                 session, client = self._client()
                 return send(client)
-            except _Abandoned as abandoned:
+            except _AbandonedError as abandoned:
                 raise abandoned.reason from None
             except Exception as raised:
                 error = translate(request, raised)
@@ -344,7 +344,7 @@ class S3Store:
             wait = min(wait * 3, LONGEST_WAIT)
 
 
-class _Abandoned(Exception):
+class _AbandonedError(Exception):
     """The pace raised: what it raised passes through everything, as it is."""
 
     def __init__(self, reason: BaseException) -> None:
@@ -373,7 +373,7 @@ class _Body(io.BytesIO):
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         super().__exit__(None, None, None)
         if self._raised is not None:
-            raise _Abandoned(self._raised)
+            raise _AbandonedError(self._raised)
 
 
 class _Blocks:
