@@ -1,0 +1,17 @@
+"""Moving bytes: uploads and downloads that survive anything and waste nothing.
+
+pool        the workers, and what becomes of each step
+lanes       whose turn it is: fair between analyses, and between small files and large ones
+transfer    what an upload and a download have in common
+uploads     one file to one key        source     the local file, open once and watched
+downloads   one object to one place    checksums  CRC64NVME and ETags
+bandwidth   the budget                 meter      live counters        buffers  reused memory
+"""
+
+from ncaasd.adapters.transfers.downloads import DOWNLOAD_CRASH_POINTS
+from ncaasd.adapters.transfers.pool import TransferPool
+from ncaasd.adapters.transfers.uploads import UPLOAD_CRASH_POINTS
+
+CRASH_POINTS = UPLOAD_CRASH_POINTS + DOWNLOAD_CRASH_POINTS
+
+__all__ = ["CRASH_POINTS", "TransferPool"]

@@ -1,0 +1,200 @@
+"""Whose turn it is. No threads and no clock in here: the pool asks under its lock.
+
+Every analysis has a lane. The lane that was served least (in bytes, and something for each request) is next, so
+analyses share the line evenly whatever they move. Within a lane, small files and large ones share it evenly in the same
+way, so neither waits behind the other; within each of the two, lower `order` is first. What has a negative order
+(manifests, configs) goes before everything. A lane whose store answers with errors is asked less and less often, by one
+request at a time, until it answers well again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator
+
+from ncaasd.adapters.transfers.transfer import Step, Transfer, backoff
+
+REQUEST_COST = 256 << 10  # bytes that a request counts for besides its body
+MEMORY = 80 << 20  # bytes of buffers in flight, if at least one part fits
+
+
+class Queue:
+    """Transfers of one kind in one lane, lowest order first; those that are started before those that wait."""
+
+    def __init__(self) -> None:
+        self.served = 0.0
+        self._waiting: list[tuple[float, int, Transfer]] = []
+        self._started: list[Transfer] = []
+        self._count = itertools.count()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._started)
+
+    def add(self, transfer: Transfer) -> None:
+        heapq.heappush(self._waiting, (transfer.task.order, next(self._count), transfer))
+
+    def remove(self, transfer: Transfer) -> None:
+        if transfer in self._started:
+            self._started.remove(transfer)
+
+    def started(self) -> Iterator[Transfer]:
+        return iter(self._started)
+
+    def take(self, now: float, room: Limits) -> tuple[Transfer, Step] | None:
+        for transfer in self._started:
+            if room.fits(transfer) and (step := transfer.take(now)):
+                return transfer, step
+        while self._waiting:
+            transfer = self._waiting[0][2]
+            if transfer.halted or transfer.outcome is not None:
+                heapq.heappop(self._waiting)  # cancelled while it waited
+                continue
+            if not room.fits(transfer):
+                return None
+            heapq.heappop(self._waiting)
+            self._started.append(transfer)
+            transfer.started = True
+            if step := transfer.take(now):
+                return transfer, step
+        return None
+
+
+class Limits:
+    """What all lanes together may have in flight: buffers, and a worker that large files leave to small ones."""
+
+    def __init__(self, parallel: int) -> None:
+        self.parallel = parallel
+        self._memory = {True: 0, False: 0}
+        self._large = 0
+
+    def fits(self, transfer: Transfer) -> bool:
+        if not transfer.small and self.parallel > 1 and self._large >= self.parallel - 1:
+            return False
+        in_flight = self._memory[True] + self._memory[False]
+        # A part larger than all of the budget goes alone of its kind.
+        return in_flight + transfer.memory <= MEMORY or self._memory[transfer.small] == 0
+
+    def began(self, transfer: Transfer) -> None:
+        self._memory[transfer.small] += transfer.memory
+        self._large += not transfer.small
+
+    def ended(self, transfer: Transfer) -> None:
+        self._memory[transfer.small] -= transfer.memory
+        self._large -= not transfer.small
+
+
+class Lane:
+    """One analysis: its transfers, and how its store answers."""
+
+    def __init__(self) -> None:
+        self.served = 0.0
+        self.urgent, self.small, self.large = Queue(), Queue(), Queue()
+        self._inflight = 0
+        self._failures = 0  # in a row, of all its requests
+        self._not_before = 0.0
+        self._failed_at = 0.0
+
+    @property
+    def queues(self) -> tuple[Queue, Queue, Queue]:
+        return self.urgent, self.small, self.large
+
+    def __bool__(self) -> bool:
+        return any(self.queues)
+
+    def queue_of(self, transfer: Transfer) -> Queue:
+        if transfer.task.order < 0:
+            return self.urgent
+        return self.small if transfer.small else self.large
+
+    def add(self, transfer: Transfer) -> None:
+        queue = self.queue_of(transfer)
+        if not queue:
+            # Who had nothing to do has no claim on what the others got meanwhile.
+            queue.served = max(queue.served, _least(other.served for other in self.queues if other))
+        queue.add(transfer)
+
+    def open(self, now: float) -> bool:
+        """Whether a request may be sent to this store now."""
+        return self._failures < 2 or (now >= self._not_before and not self._inflight)
+
+    def wakes(self, now: float) -> float | None:
+        """Monotonic: when something may run that may not run now; None when only an end of a step can change that."""
+        times = [at for queue in self.queues for transfer in queue.started() if (at := transfer.wakes()) is not None]
+        if self._failures >= 2 and not self._inflight and self:
+            times = [max(self._not_before, min(times, default=now))]
+        return min(times, default=None)
+
+    def began(self, transfer: Transfer, step: Step) -> None:
+        cost = step.size + REQUEST_COST
+        self.served += cost
+        self.queue_of(transfer).served += cost
+        self._inflight += 1
+        transfer.inflight += 1
+
+    def ended(self, transfer: Transfer) -> None:
+        self._inflight -= 1
+        transfer.inflight -= 1
+
+    def well(self) -> None:
+        self._failures = 0
+
+    def failed(self, began: float, now: float, jitter: float) -> None:
+        """A request that began at `began` was answered with an error that is the store's, not the request's."""
+        if began < self._failed_at:
+            return  # one of several that were under way when the store failed: counted already
+        self._failures += 1
+        self._failed_at = now
+        self._not_before = now + backoff(self._failures, jitter)
+
+
+class Lanes:
+    """All analyses."""
+
+    def __init__(self, parallel: int) -> None:
+        self.limits = Limits(parallel)
+        self._lanes: dict[str, Lane] = {}
+
+    def add(self, transfer: Transfer) -> None:
+        lane = self.of(transfer)
+        if not lane:
+            lane.served = max(lane.served, _least(other.served for other in self._lanes.values() if other))
+        lane.add(transfer)
+
+    def of(self, transfer: Transfer) -> Lane:
+        return self._lanes.setdefault(transfer.task.analysis, Lane())
+
+    def remove(self, transfer: Transfer) -> None:
+        lane = self.of(transfer)
+        lane.queue_of(transfer).remove(transfer)
+
+    def take(self, now: float) -> tuple[Transfer, Step] | None:
+        """The next step, counted as running from here on."""
+        lanes = sorted((lane for lane in self._lanes.values() if lane and lane.open(now)), key=lambda lane: lane.served)
+        turns = itertools.chain(
+            ((lane, lane.urgent) for lane in lanes),
+            ((lane, queue) for lane in lanes for queue in sorted((lane.small, lane.large), key=lambda q: q.served)),
+        )
+        for lane, queue in turns:
+            if queue and (found := queue.take(now, self.limits)):
+                transfer, step = found
+                lane.began(transfer, step)
+                self.limits.began(transfer)
+                return transfer, step
+        return None
+
+    def ended(self, transfer: Transfer) -> Lane:
+        """A step of the transfer doesn't run any more."""
+        lane = self.of(transfer)
+        lane.ended(transfer)
+        self.limits.ended(transfer)
+        return lane
+
+    def wakes(self, now: float) -> float | None:
+        """Monotonic: when to ask `take` again if nothing ends before."""
+        times = [at for lane in self._lanes.values() if (at := lane.wakes(now)) is not None]
+        return min(times, default=None)
+
+
+def _least(served: Iterable[float]) -> float:
+    return min(served, default=0.0)

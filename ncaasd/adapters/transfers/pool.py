@@ -1,0 +1,360 @@
+"""The pool: workers that run the steps of all transfers, and what becomes of each step."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ncaasd.adapters.transfers.bandwidth import Bandwidth
+from ncaasd.adapters.transfers.downloads import WHOLE, RangedDownload, WholeDownload
+from ncaasd.adapters.transfers.lanes import Lanes
+from ncaasd.adapters.transfers.transfer import Abandoned, ResultsFor, Room, Step, StoreFor, Transfer, may_pass
+from ncaasd.adapters.transfers.uploads import MultipartUpload, WholeUpload
+from ncaasd.errors import Absent, Corrupted, Exists, LocalError, NoSuchUpload, StoreError
+from ncaasd.model import DownloadTask, Outcome, Progress, UploadTask, Verdict
+from ncaasd.ports import Clock, CrashPoint, OutcomeSink, TransferLog, no_crash
+
+Task = UploadTask | DownloadTask
+
+BATCH_AGE = 0.15  # seconds that a fetched small file waits for the sync it shares
+BATCH_MOST = 200  # files; the results tree keeps a descriptor of each until the sync
+PAUSE_LOOK = 0.25  # seconds between looks at a limit that is 0
+# These say something about the object, not about the store.
+_ANSWERS = (Exists, Absent, NoSuchUpload, Corrupted)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Small files of one results tree that are in place, and not durable yet."""
+
+    since: float
+    transfers: list[Transfer] = field(default_factory=list)
+
+
+class TransferPool:
+    """`ports.Transfers`: every task that is started ends in exactly one outcome, given to `sink`.
+
+    `parallel` workers share files, parts and ranges; with 0 there are no threads: `start` runs everything that can run
+    in the caller's thread, sleeping on `clock` between retries, and what a pause of the budget keeps back is run by the
+    next `start` or `drain`. `limit()` gives the bytes per second that are allowed now (None: any; 0: a pause).
+    `jitter()` gives numbers from 0 to 1, for the backoff.
+
+    A task whose file_id (or object_id) is under way already is started when that one has ended.
+    """
+
+    def __init__(
+        self,
+        store_for: StoreFor,
+        results_for: ResultsFor,
+        log: TransferLog,
+        sink: OutcomeSink,
+        clock: Clock,
+        *,
+        parallel: int,
+        limit: Callable[[], int | None],
+        crash: CrashPoint = no_crash,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._bandwidth = Bandwidth(limit, clock)
+        self._room = Room(store_for, results_for, log, clock, crash, self._bandwidth)
+        self._sink = sink
+        self._clock = clock
+        self._jitter = jitter
+        self._changed = threading.Condition()
+        self._parallel = parallel
+        self._inline = parallel == 0
+        self._lanes = Lanes(max(1, parallel))
+        self._transfers: dict[tuple[str, int], Transfer] = {}
+        self._next_of: dict[tuple[str, int], deque[Task]] = {}  # started while one of its kind was under way
+        self._batches: dict[str, _Batch] = {}
+        self._threads: set[threading.Thread] = set()
+        self._stopping = False
+        self._draining = False
+        self.broken: BaseException | None = None  # what ended a worker that nothing should have ended
+
+    # -- the port
+
+    def start(self, task: Task) -> None:
+        with self._changed:
+            if self._stopping:
+                stopped = True
+            else:
+                stopped = False
+                self._admit(task)
+                self._changed.notify()
+                self._hire()
+        if stopped:
+            self._sink(Outcome(task, Verdict.STOPPED))
+        elif self._inline:
+            self.drain()
+
+    def cancel(self, task: Task) -> None:
+        with self._changed:
+            key = _key(task)
+            waiting = self._next_of.pop(key, deque())
+            transfer = self._transfers.get(key)
+            ended = self._halt(transfer) if transfer is not None else False
+            self._changed.notify_all()
+        for later in waiting:
+            self._sink(Outcome(later, Verdict.STOPPED))
+        if ended and transfer is not None:
+            self._finish(transfer)
+
+    def active(self) -> int:
+        with self._changed:
+            return len(self._transfers) + sum(map(len, self._next_of.values()))
+
+    def progress(self) -> list[Progress]:
+        """Those that were begun; what only waits for its turn is not in it."""
+        with self._changed:
+            begun = [transfer for transfer in self._transfers.values() if transfer.started]
+        return [
+            Progress(t.task.analysis, t.task.key, isinstance(t.task, UploadTask), t.meter.done, t.size, t.meter.rate())
+            for t in begun
+        ]
+
+    def resize(self, parallel: int) -> None:
+        """More or fewer workers from now on; those that are too many leave after their step."""
+        with self._changed:
+            if self._inline or parallel < 1:
+                return
+            self._parallel = self._lanes.limits.parallel = parallel
+            self._hire()
+            self._changed.notify_all()
+
+    def stop(self, *, timeout: float) -> None:
+        """Everything under way is abandoned at its next block; what can't be reached is left behind after `timeout`."""
+        with self._changed:
+            self._stopping = True
+            waiting = [task for tasks in self._next_of.values() for task in tasks]
+            self._next_of.clear()
+            ended = [transfer for transfer in self._transfers.values() if self._halt(transfer)]
+            self._changed.notify_all()
+            threads = list(self._threads)
+        for transfer in ended:
+            self._finish(transfer)
+        for task in waiting:
+            self._sink(Outcome(task, Verdict.STOPPED))
+        self._sync_due(force=True)
+        deadline = self._clock.monotonic() + timeout
+        for thread in threads:
+            thread.join(max(0.0, deadline - self._clock.monotonic()))
+        with self._changed:
+            left = list(self._transfers.values())
+            self._transfers.clear()
+        for transfer in left:  # its thread is stuck in a request; whatever it does yet is of no account
+            self._sink(Outcome(transfer.task, Verdict.STOPPED))
+
+    # -- inline
+
+    def drain(self) -> None:
+        """Only with `parallel=0`: run what can run, in this thread, until nothing can."""
+        if self._draining:
+            return  # a sink started another task: the loop below finds it
+        self._draining = True
+        try:
+            while self._drain_one():
+                pass
+        finally:
+            self._draining = False
+
+    def _drain_one(self) -> bool:
+        if self._bandwidth.paused:
+            return self._sync_due(force=True)
+        now = self._clock.monotonic()
+        with self._changed:
+            taken = self._lanes.take(now)
+            wakes = None if taken else self._lanes.wakes(now)
+        if taken:
+            self._run(*taken)
+            return True
+        if self._sync_due(force=True):
+            return True
+        if wakes is None:
+            return False
+        self._clock.sleep(max(0.0, wakes - now) + 1e-6)
+        return True
+
+    # -- workers
+
+    def _hire(self) -> None:
+        while not self._inline and self._transfers and len(self._threads) < self._parallel:
+            thread = threading.Thread(target=self._work, name=f"transfer-{len(self._threads)}", daemon=True)
+            self._threads.add(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        try:
+            while self._work_once():
+                pass
+        except BaseException as error:  # a simulated kill: nothing of this process goes on
+            with self._changed:
+                self.broken = self.broken or error
+                self._stopping = True
+                for transfer in self._transfers.values():
+                    transfer.halted = True
+                self._changed.notify_all()
+            if isinstance(error, Exception):
+                raise
+        finally:
+            with self._changed:
+                self._threads.discard(threading.current_thread())
+                self._changed.notify_all()
+
+    def _work_once(self) -> bool:
+        """One step, or one sync, or a wait; False when this worker is to leave."""
+        with self._changed:
+            if self.broken is not None or len(self._threads) > self._parallel:
+                self._threads.discard(threading.current_thread())  # here, so that not all think that they are too many
+                return False
+            now = self._clock.monotonic()
+            due = self._due_batch(now, force=self._stopping)
+            paused = self._bandwidth.paused
+            taken = None if due or paused else self._lanes.take(now)
+            if not due and not taken:
+                if self._stopping:
+                    return False
+                self._changed.wait(self._nap(now, paused))
+                return True
+        if due:
+            self._sync(*due)
+        elif taken:
+            self._run(*taken)
+        return True
+
+    def _nap(self, now: float, paused: bool) -> float | None:
+        """Seconds until something may be due; None: until somebody says so."""
+        times = [batch.since + BATCH_AGE for batch in self._batches.values()]
+        if (wakes := self._lanes.wakes(now)) is not None:
+            times.append(wakes)
+        if paused and self._transfers:
+            times.append(now + PAUSE_LOOK)
+        return max(0.001, min(times) - now) if times else None
+
+    # -- a step, and what becomes of it
+
+    def _run(self, transfer: Transfer, step: Step) -> None:
+        began = self._clock.monotonic()
+        outcome: Outcome | None = None
+        failure: Exception | None = None
+        try:
+            transfer.checkpoint()
+            outcome = step.run()
+        except Exception as error:
+            failure = error
+        now = self._clock.monotonic()
+        with self._changed:
+            lane = self._lanes.ended(transfer)
+            if isinstance(failure, StoreError) and not isinstance(failure, _ANSWERS):
+                lane.failed(began, now, self._jitter())
+            elif step.remote and not isinstance(failure, Abandoned):
+                lane.well()
+            if outcome is not None:
+                transfer.end(outcome)
+            elif failure is not None:
+                self._after(transfer, step, failure, now)
+            ended = self._has_ended(transfer)
+            self._changed.notify_all()
+        if ended:
+            self._finish(transfer)
+
+    def _after(self, transfer: Transfer, step: Step, failure: Exception, now: float) -> None:
+        again = isinstance(failure, Abandoned) or (may_pass(failure) and step.put_off(now, self._jitter()))
+        if again:
+            transfer.put_back(step)
+        else:
+            transfer.end(transfer.verdict_of(failure))
+
+    def _has_ended(self, transfer: Transfer) -> bool:
+        """Whether its outcome is known and nothing of it runs. True only once."""
+        if transfer.inflight or transfer.finished:
+            return False
+        if transfer.halted and transfer.outcome is None:
+            transfer.outcome = Outcome(transfer.task, Verdict.STOPPED)
+        if transfer.outcome is None:
+            return False
+        transfer.finished = True
+        self._lanes.remove(transfer)
+        return True
+
+    def _halt(self, transfer: Transfer) -> bool:
+        transfer.halted = True
+        return self._has_ended(transfer)
+
+    def _finish(self, transfer: Transfer) -> None:
+        """Nothing of it runs any more: let go of its files, and tell; or wait for the sync it shares."""
+        with contextlib.suppress(OSError, LocalError):  # the outcome stands; what is left over is tidied up elsewhere
+            transfer.close()
+        outcome = transfer.outcome
+        assert outcome is not None
+        if transfer.deferred and outcome.verdict is Verdict.FETCHED:
+            with self._changed:
+                now = self._clock.monotonic()
+                self._batches.setdefault(transfer.task.analysis, _Batch(now)).transfers.append(transfer)
+                self._changed.notify()
+        else:
+            self._deliver(transfer, outcome)
+
+    def _deliver(self, transfer: Transfer, outcome: Outcome) -> None:
+        key = _key(transfer.task)
+        with self._changed:
+            if self._transfers.get(key) is not transfer or self.broken is not None:
+                return  # left behind by `stop`, which has told already; or killed
+            del self._transfers[key]
+            following = self._next_of.get(key)
+            if following:
+                self._admit(following.popleft())
+            if not following:
+                self._next_of.pop(key, None)
+            self._changed.notify_all()
+        self._sink(outcome)
+
+    def _admit(self, task: Task) -> None:
+        key = _key(task)
+        if key in self._transfers:
+            self._next_of.setdefault(key, deque()).append(task)
+            return
+        self._transfers[key] = transfer = _transfer_for(task, self._room)
+        self._lanes.add(transfer)
+
+    # -- durable in batches
+
+    def _due_batch(self, now: float, *, force: bool) -> tuple[str, _Batch] | None:
+        for analysis, batch in self._batches.items():
+            if force or now - batch.since >= BATCH_AGE or len(batch.transfers) >= BATCH_MOST:
+                del self._batches[analysis]
+                return analysis, batch
+        return None
+
+    def _sync_due(self, *, force: bool) -> bool:
+        with self._changed:
+            due = self._due_batch(self._clock.monotonic(), force=force)
+        if due:
+            self._sync(*due)
+        return due is not None
+
+    def _sync(self, analysis: str, batch: _Batch) -> None:
+        failure: Exception | None = None
+        try:
+            self._room.results_for(analysis).sync()
+        except Exception as error:
+            failure = error
+        for transfer in batch.transfers:
+            fetched = transfer.outcome
+            assert fetched is not None
+            self._deliver(transfer, fetched if failure is None else transfer.verdict_of(failure))
+
+
+def _key(task: Task) -> tuple[str, int]:
+    return ("up", task.file_id) if isinstance(task, UploadTask) else ("down", task.object_id)
+
+
+def _transfer_for(task: Task, room: Room) -> Transfer:
+    if isinstance(task, UploadTask):
+        whole = task.expect.size <= task.part_size
+        return WholeUpload(task, room) if whole else MultipartUpload(task, room)
+    return WholeDownload(task, room) if task.size <= WHOLE else RangedDownload(task, room)

@@ -1,0 +1,116 @@
+"""The local file of an upload: opened once, and watched for as long as it is read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from types import TracebackType
+
+from ncaasd.adapters.transfers.checksums import Digest, digest_as
+from ncaasd.errors import FileChanged, FileVanished, LocalError
+from ncaasd.model import Stat
+
+# O_NONBLOCK: opening a FIFO that took the file's place must not wait for a writer. O_NOFOLLOW: nor may a symlink
+# lead to something else than what was observed.
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
+_NOT_IT = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EISDIR})
+# What this machine may have again in a moment (F20), or another program's lease on the file.
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
+
+
+class Source:
+    """A regular file that must stay what was observed when it was called whole.
+
+    Everything raises FileChanged or FileVanished when it is not, and LocalError when it cannot be read; an OSError
+    whose errno is in PASSING is worth another try.
+    """
+
+    def __init__(self, path: str, expect: Stat) -> None:
+        self._path = path
+        self._expect = expect
+        try:
+            self.fd = os.open(path, _FLAGS)
+        except OSError as error:
+            raise self._translated(error) from error
+        try:
+            if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+                raise FileChanged(f"{path} is not a regular file any more")
+            self.check()
+        except BaseException:
+            self.close()
+            raise
+
+    def check(self) -> None:
+        """The open file is what was observed: size, times, inode."""
+        now = _observed(os.fstat(self.fd))
+        if now != self._expect:
+            self.check_path()
+            raise FileChanged(f"{self._path} changed while it was uploaded ({_difference(self._expect, now)})")
+
+    def check_path(self) -> None:
+        """The path still leads to what was observed."""
+        try:
+            now = _observed(os.stat(self._path, follow_symlinks=False))
+        except OSError as error:
+            raise self._translated(error) from error
+        if now != self._expect:
+            raise FileChanged(f"{self._path} changed while it was uploaded ({_difference(self._expect, now)})")
+
+    def read(self, start: int, into: memoryview) -> None:
+        """Fill `into` with the bytes from `start` on."""
+        at = 0
+        try:
+            while at < len(into):
+                got = os.preadv(self.fd, [into[at:]], start + at)
+                if not got:
+                    raise FileChanged(f"{self._path} became shorter while it was uploaded")
+                at += got
+        except OSError as error:
+            raise self._translated(error) from error
+
+    def digest(self, etag: str, part_size: int, checkpoint: Callable[[], None]) -> Digest | None:
+        """One pass over the file, to compare it to an object with `etag`; see `checksums.digest_as`."""
+        try:
+            return digest_as(self.fd, self._expect.size, etag, part_size, checkpoint)
+        except EOFError as error:
+            raise FileChanged(f"{self._path} became shorter while it was read") from error
+        except OSError as error:
+            raise self._translated(error) from error
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _translated(self, error: OSError) -> Exception:
+        if error.errno in _GONE:
+            return FileVanished(f"{self._path} is not there any more")
+        if error.errno in _NOT_IT:
+            return FileChanged(f"{self._path} is not the file any more that was found ({error.strerror})")
+        if error.errno in PASSING:
+            return error
+        return LocalError(
+            f"{self._path} cannot be read: {error.strerror}",
+            hint="check its permissions and its disk" if error.errno != errno.EIO else "check its disk",
+        )
+
+
+def _observed(info: os.stat_result) -> Stat:
+    return Stat(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
+
+
+def _difference(old: Stat, new: Stat) -> str:
+    if old.inode != new.inode:
+        return "another file took its place"
+    if old.size != new.size:
+        return f"{old.size} bytes became {new.size}"
+    return "it was written to, or touched"

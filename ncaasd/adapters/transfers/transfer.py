@@ -1,0 +1,145 @@
+"""What an upload and a download have in common: steps that workers run, and one outcome at the end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ncaasd.adapters.transfers.bandwidth import Bandwidth, Paused
+from ncaasd.adapters.transfers.buffers import Buffers
+from ncaasd.adapters.transfers.meter import Meter
+from ncaasd.adapters.transfers.source import PASSING
+from ncaasd.errors import StoreError
+from ncaasd.model import DownloadTask, Outcome, UploadTask, Verdict
+from ncaasd.ports import Clock, CrashPoint, ObjectStore, ResultsTree, TransferLog
+
+PATIENCE = 120.0  # seconds for which a step is tried again; then the engine decides when to come back
+BACKOFF_FIRST = 0.5  # seconds
+BACKOFF_MOST = 30.0  # seconds
+
+StoreFor = Callable[[str, str | None], ObjectStore]
+ResultsFor = Callable[[str], ResultsTree]
+
+
+class Abandoned(Exception):
+    """The pool wants a request to end (cancelled, stopping, paused). Nothing is wrong; what is done stays done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What every transfer works with."""
+
+    store_for: StoreFor
+    results_for: ResultsFor
+    log: TransferLog
+    clock: Clock
+    crash: CrashPoint
+    bandwidth: Bandwidth
+    buffers: Buffers = field(default_factory=Buffers)
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """One piece of work for one worker: it ends the transfer (an outcome), or doesn't (None), or raises."""
+
+    run: Callable[[], Outcome | None]
+    size: int  # bytes it moves; what fairness counts
+    remote: bool = True  # it asks the store: its success says that the store is well
+    attempts: int = 0
+    since: float = 0.0  # monotonic: when it failed first
+    not_before: float = 0.0  # monotonic
+
+    def put_off(self, now: float, jitter: float) -> bool:
+        """After a failure that may pass: when to try again. False when it was tried for long enough."""
+        if not self.attempts:
+            self.since = now
+        self.attempts += 1
+        self.not_before = now + backoff(self.attempts, jitter)
+        return self.not_before - self.since < PATIENCE
+
+
+def backoff(failures: int, jitter: float) -> float:
+    """Seconds to wait after so many failures in a row: doubled each time, capped, and jittered (0 <= jitter < 1)."""
+    return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(failures - 1, 16)) * (0.5 + jitter / 2)
+
+
+class Transfer(ABC):
+    """One task under way. `take`, `put_back` and `end` are called under the pool's lock; steps and `close` without."""
+
+    small: bool  # one request; never waits behind the parts of large ones
+    memory: int  # bytes of buffer that a step holds
+    deferred = False  # FETCHED only counts after the next sync of its results tree
+
+    def __init__(self, task: UploadTask | DownloadTask, room: Room) -> None:
+        self.task = task
+        self.room = room
+        self.meter = Meter(room.clock)
+        self.inflight = 0
+        self.started = False
+        self.halted = False
+        self.finished = False  # its outcome is final and told, or about to be
+        self.outcome: Outcome | None = None
+        self._again: list[Step] = []  # failed or abandoned; to be tried again
+
+    @property
+    @abstractmethod
+    def size(self) -> int: ...
+
+    @abstractmethod
+    def fresh(self) -> Step | None:
+        """The next step that was never tried, if there is one that can run now."""
+
+    @abstractmethod
+    def verdict_of(self, error: Exception) -> Outcome:
+        """What an error that is not tried again means for the task."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of descriptors and temporary files, by the outcome; nothing is running any more."""
+
+    def take(self, now: float) -> Step | None:
+        """A step to run now."""
+        if self.halted or self.outcome is not None:
+            return None
+        for step in self._again:
+            if step.not_before <= now:
+                self._again.remove(step)
+                return step
+        return self.fresh()
+
+    def put_back(self, step: Step) -> None:
+        self._again.append(step)
+
+    def end(self, outcome: Outcome) -> None:
+        """The first outcome counts; it is delivered when nothing of the transfer runs any more."""
+        if self.outcome is None:
+            self.outcome = outcome
+
+    def wakes(self) -> float | None:
+        """Monotonic: when the next step that was put off may be tried."""
+        if self.halted or self.outcome is not None:
+            return None
+        return min((step.not_before for step in self._again), default=None)
+
+    def checkpoint(self) -> None:
+        """Raises Abandoned when whatever runs should end soon."""
+        if self.halted or self.outcome is not None:
+            raise Abandoned
+
+    def pace(self, count: int) -> None:
+        """Before `count` bytes are moved: waits for the budget; raises Abandoned."""
+        try:
+            self.room.bandwidth.take(count, self.checkpoint)
+        except Paused as error:
+            raise Abandoned from error
+
+    def failed(self, error: Exception) -> Outcome:
+        return Outcome(self.task, Verdict.FAILED, error=error, detail=str(error))
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same step may succeed in a moment without anybody doing anything."""
+    if isinstance(error, StoreError):
+        return error.transient
+    return isinstance(error, OSError) and error.errno in PASSING
