@@ -1,0 +1,236 @@
+"""One watched tree on the disk: what is in it, what has changed, and one small file at a time.
+
+What counts as a file:
+- A regular file, under each of its names. Two hard links are two names, so two files: which of them a person means
+  cannot be told. Symbolic links are never followed, to files or folders, within the tree or out of it: what they
+  point to inside the tree is found there, and what lies outside was not dropped into it. So nothing is met twice,
+  and there are no loops.
+- FIFOs, devices, sockets and links are reported as skipped, and never opened.
+- What cannot be read is reported as skipped, and what is known of it stays known: not being able to look is not gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat as modes
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ncaasd.adapters.files.names import IgnoredNames
+from ncaasd.adapters.files.walk import FOLDER, NOT_THERE, Found, kind_of, observed, walk
+from ncaasd.adapters.files.writers import held_for_writing
+from ncaasd.errors import FileChanged, FileVanished, LocalError, RootMissing, UnsafePath
+from ncaasd.model import ScanDelta, Stat
+
+WITHIN = ("inputs", "configs", "submissions")
+MANIFEST = "manifest.yaml"
+# Base names below `submissions` that the daemon itself writes: status files, and the folder of the rules' ones.
+_OURS = IgnoredNames(["*.status.json", "status"])
+
+# So many files of one folder may have been deleted by hand while the daemon was down. More than that, with nothing
+# left in it, look like a disk that is not mounted.
+FEW = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Top:
+    """What a scan saw of one top folder, or of the root itself (named "")."""
+
+    identity: tuple[int, int] | None  # device and inode; None when it is not there
+    files: int
+    met: int  # how many known files are there
+
+
+class LocalTree:
+    """`ports.FileTree` on a disk or a mounted share.
+
+    Keeps no lock and no descriptor between calls: one that hangs with its mount is abandoned with its thread.
+    """
+
+    def __init__(self, root: str, *, ignore: Sequence[str] = (), within: Sequence[str] = WITHIN) -> None:
+        """ignore: globs on base names. within: the top folders to scan, with `manifest.yaml` beside them; none means
+        everything (a source)."""
+        self._root = os.path.abspath(root)
+        self._within = tuple(within)
+        self._ignored = IgnoredNames(ignore)
+        self._last: dict[str, tuple[int, int]] = {}  # each top's identity when files were last seen in it
+
+    @property
+    def root(self) -> str:
+        return self._root
+
+    def check(self) -> None:
+        with self._root_opened() as root:
+            identity = _identity(root)
+            names = set(os.listdir(root))
+        empty = not names & {*self._within, MANIFEST} if self._within else not names
+        if empty and self._last.get("", identity) != identity:
+            raise self._missing("it is suddenly empty")
+
+    def scan(self, known: Mapping[str, Stat]) -> ScanDelta:
+        began = time.monotonic()
+        found = Found(known)
+        tops: dict[str, _Top] = {}
+        with self._root_opened() as root:
+            for name in self._within:
+                tops[name] = self._scan_top(root, name, found)
+            if self._within:
+                self._scan_manifest(root, found)
+            else:
+                walk(os.dup(root), "", found, self._ignored)
+            tops[""] = _Top(_identity(root), found.files, len(found.met))
+        if "" in found.skipped:
+            raise self._missing(found.skipped[""])
+        gone = found.gone()
+        for name in {self._top_of(path) for path in gone}:
+            self._refuse_if_missing(name, gone, tops)
+        self._last |= {name: top.identity for name, top in tops.items() if top.identity and top.files}
+        return ScanDelta(found.changed, gone, found.skipped, found.files, time.monotonic() - began)
+
+    def stat(self, path: str) -> Stat | None:
+        try:
+            with self._parent(path) as (folder, name):
+                seen = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileVanished:
+            return None
+        return observed(seen) if modes.S_ISREG(seen.st_mode) else None
+
+    def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
+        with self._parent(path) as (folder, name):
+            # O_NONBLOCK: a FIFO that took the file's place must not make us wait for its writer.
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                return _read_whole(fd, path, limit)
+            finally:
+                os.close(fd)
+
+    def held_open(self, paths: Iterable[str]) -> set[str]:
+        wanted: dict[tuple[int, int], str] = {}
+        for path in paths:
+            with contextlib.suppress(LocalError), self._parent(path) as (folder, name):
+                seen = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                wanted[seen.st_dev, seen.st_ino] = path
+        return {wanted[identity] for identity in held_for_writing(wanted)}
+
+    def free_bytes(self) -> int:
+        with self._root_opened() as root:
+            disk = os.fstatvfs(root)
+        return disk.f_bavail * disk.f_frsize
+
+    # Scanning
+
+    def _scan_top(self, root: int, name: str, found: Found) -> _Top:
+        try:
+            fd = os.open(name, FOLDER, dir_fd=root)
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                found.could_not_look(f"{name}/", f"cannot be opened: {error.strerror}")
+            else:
+                with contextlib.suppress(OSError):  # something is there, but no folder: a link, most likely
+                    found.skipped[name] = kind_of(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode)
+            return _Top(None, 0, 0)
+        identity, files, met = _identity(fd), found.files, len(found.met)
+        ignored = self._ignored if name != "submissions" else lambda base: _OURS(base) or self._ignored(base)
+        walk(fd, f"{name}/", found, ignored)
+        return _Top(identity, found.files - files, len(found.met) - met)
+
+    def _scan_manifest(self, root: int, found: Found) -> None:
+        try:
+            found.look_at(MANIFEST, os.stat(MANIFEST, dir_fd=root, follow_symlinks=False))
+        except OSError as error:
+            found.could_not_stat(MANIFEST, error)
+
+    def _top_of(self, path: str) -> str:
+        top, slash, _ = path.partition("/")
+        return top if slash and top in self._within else ""
+
+    def _refuse_if_missing(self, name: str, gone: Collection[str], tops: Mapping[str, _Top]) -> None:
+        """Raise RootMissing when what is gone from one top folder was not deleted, but is not mounted.
+
+        A person may delete every recording; an unmounted disk leaves an empty folder of another file system behind,
+        or none. So, when nothing known is left in a top folder:
+        1. it is not there: missing. People delete recordings, not `inputs`.
+        2. it is the very folder (device and inode) in which files were last seen: a person emptied it.
+        3. it was seen with files before, and is now an empty or another file system's folder: missing. (After a
+           remount devices and inodes may differ, but then the known files are there, and we don't get here.)
+        4. it was not seen before, because the daemon has just started: missing when it is empty, and so is the rest
+           of the tree, or more than a FEW files were known there.
+        """
+        top, before = tops[name], self._last.get(name)
+        if top.met or top.identity == before:
+            return
+        if top.identity is None:
+            raise self._missing(f"its folder {name}/ is not there", "mount it, or make the folder again")
+        if not name and self._within and any(tops[other].identity for other in self._within):
+            return  # manifest.yaml alone, of a tree that has its folders
+        if before is not None:
+            if not top.files or before[0] != top.identity[0]:
+                raise self._missing(f"{name or 'it'} is suddenly empty, or on another file system than before")
+        elif not top.files:
+            lost = sum(1 for path in gone if self._top_of(path) == name)
+            if lost > FEW or not any(other.met for other in tops.values()):
+                raise self._missing(f"{name or 'it'} is empty, but {lost} files were known there")
+
+    # Opening
+
+    def _missing(
+        self, why: str, hint: str = "mount it again; if it was emptied on purpose, put a file into it"
+    ) -> RootMissing:
+        return RootMissing(f"{self._root}: {why}", hint=hint)
+
+    @contextlib.contextmanager
+    def _root_opened(self) -> Iterator[int]:
+        """The root's descriptor. Whatever the system refuses on it says that the root is missing."""
+        try:
+            fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._missing(
+                f"cannot be opened ({error.strerror})", "mount it, or mend its path or rights"
+            ) from error
+        try:
+            yield fd
+        except OSError as error:
+            raise self._missing(f"cannot be read ({error.strerror})") from error
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """The folder of `path`, reached without following a link, and the base name. What the system refuses on the
+        way or on it comes out as FileVanished or LocalError."""
+        *folders, name = path.split("/")
+        if path.startswith("/") or name in ("", ".", "..") or ".." in folders or "\0" in path:
+            raise UnsafePath(f"{path!r} is not the path of a file below {self._root}")
+        with self._root_opened() as root, contextlib.ExitStack() as opened:
+            try:
+                folder = root
+                for part in folders:
+                    folder = os.open(part, FOLDER, dir_fd=folder)
+                    opened.callback(os.close, folder)
+                yield folder, name
+            except OSError as error:
+                if error.errno in NOT_THERE:
+                    raise FileVanished(f"{self._root}/{path} is not there any more") from error
+                raise LocalError(f"{self._root}/{path} cannot be read: {error.strerror}") from error
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    seen = os.fstat(fd)
+    return seen.st_dev, seen.st_ino
+
+
+def _read_whole(fd: int, path: str, limit: int) -> tuple[bytes, Stat]:
+    before = os.fstat(fd)
+    if not modes.S_ISREG(before.st_mode):
+        raise FileVanished(f"{path} is {kind_of(before.st_mode)}")
+    if before.st_size > limit:
+        raise LocalError(f"{path} has {before.st_size} bytes; at most {limit} are read", hint="is it the right file?")
+    body = bytearray()
+    while block := os.read(fd, limit + 1 - len(body)):
+        body += block
+    after = observed(os.fstat(fd))
+    if after != observed(before) or len(body) != before.st_size:
+        raise FileChanged(f"{path} was changed while it was read")
+    return bytes(body), after
