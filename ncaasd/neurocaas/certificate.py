@@ -1,32 +1,48 @@
-"""What NeuroCAAS writes about a job: the certificate and the per-dataset status files. Pure; nothing here raises.
+"""The certificate that NeuroCAAS's job manager writes for each job, line by line. Pure; nothing here raises.
 
-Rules: NeuroCAAS protocol, docs/neurocaas.md ("The certificate", "Status files").
+Rules: NeuroCAAS protocol, docs/neurocaas.md ("The certificate").
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ncaasd.model import CostNote
+from ncaasd.neurocaas.status import DatasetStatus, parse_status, status_basename
+from ncaasd.neurocaas.text import money, short
 
+__all__ = [
+    "CAPACITY_CODES",
+    "Certificate",
+    "DatasetStatus",
+    "MonitorLine",
+    "StepError",
+    "Trouble",
+    "cost_sentence",
+    "parse_certificate",
+    "parse_status",
+    "readable_log",
+    "status_basename",
+]
+
+CAPACITY_CODES = frozenset({"InsufficientInstanceCapacity", "VcpuLimitExceeded"})
 LINE_LIMIT = 8192  # characters of one line that are looked at: a worker's output can be in it
-SHORT = 300  # characters of a reason for people
 
 _END = r"(?:\t \[\+[\d:. ,a-z]+\])?"  # the job manager's own stopwatch, at the end of most lines
+_STOPWATCH = re.compile(r"\t \[\+[\d:. ,a-z]+\]\Z")
 _STEP_DONE = re.compile(r"\[Job Manager\] STEP ([1-4])/4 \(([^)]*)\): DONE" + _END)
 _STEP_ERROR = re.compile(r"\[Job Manager\] STEP ([1-4])/4 \(([^)]*)\): (AWS|INTERNAL) ERROR\. (.*)")
-_SHUTDOWN = "[Job Manager] Shutting down job."
 _EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception): (.*)")
 _TROUBLE = re.compile(r" {8}\[Internal \((\w+)\)\] (INPUT|RESOURCE) ERROR: (.*?)" + _END)
 _COST = re.compile(
     r" {8}\[Internal \(get_costmonitoring\)\] Projected total costs: \$([\d.e+-]+)\. "
     r"(?:Remaining budget: \$([\d.e+-]+)|Over budget \(\$([\d.e+-]+)\), cancelling job\..*?)" + _END
 )
-_REQUEST = re.compile(r" {8}\[Internal \(init\)\] Analysis request with dataset\(s\): (.*), config file (.*?)" + _END)
+_REQUEST = "        [Internal (init)] Analysis request with dataset(s): "
+_REQUEST_LIMIT = 1024**2  # characters; it lists all datasets
 _BYPASS = re.compile(
     r" {8}\[Internal \(init\)\] Full bypass info: \{'input': \{'bucket': (?:None|'([^']*)').*"
     r"'output': \{'bucket': (?:None|'([^']*)'), 'resultpath': (?:None|'([^']*)')\}\}" + _END
@@ -38,8 +54,6 @@ _MONITOR = re.compile(
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _AWS_CODE = re.compile(r"'Code': '(\w+)'(?:, 'Message': ['\"](.*?)['\"][,}])?")
 _PREFIX = re.compile(r"^\s*(?:\[Internal \(\w+\)\]|\[JOB TERMINATE REASON\]|Unexpected Error:|Error:)\s*")
-_STATUS_NAME = re.compile(r"(?:.*/)?DATASET_NAME:(.*)_STATUS\.txt", re.DOTALL)
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +125,6 @@ class Certificate:
         return any(trouble.where == "init" and trouble.kind == "INPUT" for trouble in self.troubles)
 
 
-CAPACITY_CODES = frozenset({"InsufficientInstanceCapacity", "VcpuLimitExceeded"})
-
-
 @dataclass
 class _Reading:
     """What has been read so far."""
@@ -134,9 +145,12 @@ class _Reading:
 def parse_certificate(text: str) -> Certificate:
     """Read a certificate, whole or cut anywhere. Never raises; what is not understood is passed over."""
     reading = _Reading()
-    lines = [line[:LINE_LIMIT] for line in text.split("\n")]  # only \n: outputs hold other line ends
+    whole = text.split("\n")  # only \n: outputs hold other line ends
+    lines = [line[:LINE_LIMIT] for line in whole]
     for index, line in enumerate(lines):
-        if line.startswith("DATANAME: "):
+        if line.startswith(_REQUEST):
+            _read_request(whole[index][len(_REQUEST) : _REQUEST_LIMIT], reading)
+        elif line.startswith("DATANAME: "):
             _read_monitor(line, reading)
         elif line.startswith("[Job Manager] STEP "):
             _read_step(lines, index, reading)
@@ -184,7 +198,7 @@ def _traceback(lines: list[str], start: int) -> list[str]:
 
 def _explain(inline: str, traceback: list[str]) -> tuple[str, str]:
     """AWS's code, and the reason for people: the last exception of the traceback, else what stands in the line."""
-    inline = re.sub(_END + r"\Z", "", inline)
+    inline = _STOPWATCH.sub("", inline)
     if code := _AWS_CODE.search(inline):
         return code[1], f"{code[1]}: {code[2]}" if code[2] else code[1]
     for index in range(len(traceback) - 1, -1, -1):
@@ -205,16 +219,22 @@ def _strip(reason: str) -> str:
     return reason.strip()
 
 
+def _read_request(rest: str, reading: _Reading) -> None:
+    """What the job manager took from the submit file: a list as Python prints it, or one name."""
+    datasets, separator, config = _STOPWATCH.sub("", rest).rpartition(", config file ")
+    if not separator:
+        return
+    names = [single or double for single, double in _QUOTED.findall(datasets)]
+    reading.datasets = tuple(names) if datasets.startswith("[") else (datasets,)
+    reading.config = config
+
+
 def _read_internal(line: str, reading: _Reading) -> None:
     if match := _TROUBLE.fullmatch(line):
         kind: Literal["INPUT", "RESOURCE"] = "INPUT" if match[2] == "INPUT" else "RESOURCE"
         reading.troubles.append(Trouble(match[1], kind, match[3]))
     elif match := _COST.fullmatch(line):
         _read_cost(match, reading)
-    elif match := _REQUEST.fullmatch(line):
-        names = [single or double for single, double in _QUOTED.findall(match[1])]
-        reading.datasets = tuple(names) if match[1].startswith("[") else (match[1],)
-        reading.config = match[2]
     elif match := _BYPASS.fullmatch(line):
         reading.input_bucket = match[1] or ""
         reading.output = (match[2], match[3] or "") if match[2] else None
@@ -237,127 +257,6 @@ def _dollars(text: str | None) -> float | None:
     except ValueError:  # "1.2.3" fits the pattern of a number, and is none
         return None
     return value if value is None or abs(value) < 1e15 else None
-
-
-def short(text: str, limit: int = SHORT) -> str:
-    """`text` on one line, cut to `limit` characters, safe for a terminal."""
-    line = " ".join(clean(text).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def clean(text: str) -> str:
-    """`text` without control characters and colours; of a line that a progress bar redrew, the last version."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    redrawn = (line.rstrip("\r").rpartition("\r")[2] for line in lines)
-    return _CONTROL.sub("", "\n".join(redrawn))
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetStatus:
-    """One dataset's status file. `status` is in upper case, as newer workers write it."""
-
-    basename: str
-    status: str
-    reason: str
-    input: str
-    instance: str
-    cpu: str
-    memory: str
-    started: str
-    finished: str
-    output: tuple[str, ...]  # standard output, or both where the worker mixes them; lines with their ends
-    errors: tuple[str, ...]  # standard error, where it is kept apart
-
-    @property
-    def success(self) -> bool:
-        return self.status == "SUCCESS"
-
-    @property
-    def terminal(self) -> bool:
-        return self.status in TERMINAL
-
-    def text(self) -> str:
-        """What the analysis printed, readable: not JSON, no control characters."""
-        output = clean("".join(self.output))
-        errors = clean("".join(self.errors))
-        if not errors.strip():
-            return output
-        return f"{output.rstrip()}\n--- standard error ---\n{errors}" if output.strip() else errors
-
-    def why(self) -> str:
-        """Why it failed, in one line: the last error it printed, else the last thing it printed, else its reason."""
-        if self.status in KILLED:
-            return KILLED[self.status]
-        lines = [line.strip() for line in clean("".join(self.output + self.errors)).split("\n") if line.strip()]
-        for line in reversed(lines):
-            if re.match(r"[\w.]*(?:Error|Exception)\b", line):
-                return short(line)
-        said = [line for line in lines if not line.startswith("----")]
-        code = f" (exit code {self.reason})" if self.reason.isdigit() and self.reason != "0" else ""
-        if said:
-            return short(said[-1]) + code
-        return f"exit code {self.reason}" if code else short(self.reason) or "no reason was given"
-
-
-KILLED = {
-    "SIGKILL/OOM": "killed, probably because it ran out of memory",
-    "SIGKILL": "killed",
-    "OOM": "it ran out of memory",
-    "DEAD": "its machine died",
-}
-TERMINAL = frozenset({"SUCCESS", "FAILED", *KILLED})
-_PLACEHOLDERS = frozenset({"not given yet", "NONE", "N/A"})
-
-
-def status_basename(key: str) -> str | None:
-    """The dataset's base name in a status file's key or name; None when it is not a status file."""
-    match = _STATUS_NAME.fullmatch(key)
-    return match[1] if match else None
-
-
-def parse_status(data: bytes, name: str) -> DatasetStatus | None:
-    """Read a status file; `name` is its key or name. None when it is half-written or not one: ask again later."""
-    try:
-        value = json.loads(data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("status"), str):
-        return None
-    source = _word(value.get("input"))
-    basename = status_basename(name) or source.rpartition("/")[2]
-    mixed = "std" in value  # newer workers
-    return DatasetStatus(
-        basename=basename,
-        status=value["status"].strip().upper(),
-        reason=_word(value.get("reason")),
-        input=source,
-        instance=_word(value.get("instance")),
-        cpu=_word(value.get("cpu_usage")),
-        memory=_word(value.get("memory_usage")),
-        started=_word(value.get("job_start")),
-        finished=_word(value.get("job_finish")),
-        output=_lines(value["std"] if mixed else value.get("stdout")),
-        errors=() if mixed else _lines(value.get("stderr")),
-    )
-
-
-def _word(value: object) -> str:
-    """A field as text; workers write strings, numbers, null, and lists of one."""
-    if isinstance(value, list):
-        value = " ".join(_word(item) for item in value if isinstance(item, str | int | float))
-    if isinstance(value, str):
-        return "" if value in _PLACEHOLDERS else value
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
-
-
-def _lines(value: object) -> tuple[str, ...]:
-    """Output as lines: a mapping from line numbers (older and newer workers), a list, or one string."""
-    if isinstance(value, dict):
-        numbered = sorted(value.items(), key=lambda item: (not item[0].isdecimal(), len(item[0]), item[0]))
-        value = [line for _number, line in numbered]
-    if isinstance(value, list):
-        return tuple(line if line.endswith("\n") else line + "\n" for line in value if isinstance(line, str))
-    return (value,) if isinstance(value, str) and value and value not in _PLACEHOLDERS else ()
 
 
 def readable_log(certificate: Certificate | None, statuses: Iterable[DatasetStatus]) -> str:
@@ -394,11 +293,6 @@ def _machine(status: DatasetStatus) -> str:
     ]
     facts += [f"to {status.finished}"] if status.finished else []
     return f" ({short(', '.join(facts))})" if facts else ""
-
-
-def money(value: float) -> str:
-    """Dollars as people write them: $300, $3.07."""
-    return f"${value:,.0f}" if value == int(value) else f"${value:,.2f}"
 
 
 def cost_sentence(certificate: Certificate) -> str:

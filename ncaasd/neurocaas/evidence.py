@@ -59,36 +59,36 @@ class Facts:
         return tuple(dict.fromkeys(known))
 
     @cached_property
-    def present(self) -> list[DatasetStatus]:
-        """The readable status files of this job's own datasets."""
-        found = (self.seen.statuses.get(name) for name in self.names)
-        return [status for status in found if status is not None]
+    def mine(self) -> dict[str, DatasetStatus | None]:
+        """The status files of this job's own datasets, in order."""
+        return {name: self.seen.statuses[name] for name in self.names if name in self.seen.statuses}
 
-    @cached_property
+    @property
     def no_statuses(self) -> bool:
-        return not any(name in self.seen.statuses for name in self.names)
+        return not self.mine
 
     @cached_property
-    def finished(self) -> list[DatasetStatus]:
-        return [status for status in self.present if status.terminal]
+    def finished(self) -> dict[str, DatasetStatus]:
+        """Those with a verdict. A half-written file has none."""
+        return {name: status for name, status in self.mine.items() if status is not None and status.terminal}
 
     @cached_property
     def failures(self) -> list[tuple[str, DatasetStatus]]:
-        return [(status.basename, status) for status in self.finished if not status.success]
+        return [(name, status) for name, status in self.finished.items() if not status.success]
 
-    @cached_property
+    @property
     def missing(self) -> list[str]:
         """Datasets without a verdict."""
-        done = {status.basename for status in self.finished}
-        return [name for name in self.names if name not in done]
+        return [name for name in self.names if name not in self.finished]
 
     @property
     def all_terminal(self) -> bool:
         return bool(self.names) and len(self.finished) == len(self.names)
 
-    @property
+    @cached_property
     def any_in_progress(self) -> bool:
-        return any(status.status == "IN PROGRESS" for status in self.present)
+        """A worker is at it. Only workers write halves; the job manager's own INITIALIZING is put in one piece."""
+        return any(status is None or status.in_progress for status in self.mine.values())
 
     @property
     def any_marker(self) -> bool:

@@ -11,7 +11,8 @@ from typing import Literal
 
 from ncaasd.model import CostNote, JobState
 from ncaasd.neurocaas.evidence import END_MARKER, Evidence, Facts, Patience
-from ncaasd.neurocaas.job_table import ROWS, Row, duration
+from ncaasd.neurocaas.job_table import ROWS, Row
+from ncaasd.neurocaas.text import duration
 
 __all__ = ["END_MARKER", "ROWS", "TIMED_OUT_ROW", "Evidence", "Judgement", "Patience", "Row", "judge"]
 

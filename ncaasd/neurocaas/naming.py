@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ncaasd.errors import LocalError
+from ncaasd.neurocaas.text import shown
 
 KEY_BYTES_LIMIT = 1024  # Amazon S3: a key is at most 1,024 bytes of UTF-8
 ID_LIMIT = 51  # len(bucket) + len(id): `Monitorjob__<bucket>_<id>` must be a legal rule name of 64 characters
@@ -21,6 +22,7 @@ MAX_PART = 5 * 1024**3
 MAX_OBJECT = MAX_PARTS * MAX_PART  # 48.8 TiB
 
 _ID_VERSION = 1  # part of every job id: a change here makes every job a new one
+ID = re.compile(r"[A-Za-z0-9._-]+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._/-]+")
 _JOB_FOLDER = re.compile(r"job__([^_/]+)_([^/]+)/?")
 _TRIGGERS = {
@@ -121,7 +123,7 @@ def key_problems(key: str) -> list[str]:
         problems.append("it has an empty folder or file name in it (two slashes, or one at an end)")
     if "." in segments or ".." in segments:
         problems.append('it has a folder named "." or ".." in it')
-    if len(key.encode("utf-8", "surrogateescape")) > KEY_BYTES_LIMIT:
+    if len(key.encode("utf-8", "surrogatepass")) > KEY_BYTES_LIMIT:
         problems.append(f"it is longer than S3's {KEY_BYTES_LIMIT} bytes; shorten its folders' names")
     bad = "".join(sorted({char for run in _UNSAFE.findall(key) for char in run}))
     if bad:
@@ -132,9 +134,9 @@ def key_problems(key: str) -> list[str]:
     if "inputs" in segments[1:]:
         below = segments[segments.index("inputs", 1) + 1 :]
         problems += [
-            f'"{segment}" begins with inputs: NeuroCAAS\'s workers take the last /inputs in a name for the end of the '
+            f"{shown(segment)} begins with inputs: NeuroCAAS's workers take the last /inputs in a key for the end of the "
             "group, and would write beside it; rename it"
-            for segment in below[:-1]
+            for segment in below
             if segment.startswith("inputs")
         ]
     return problems
@@ -161,6 +163,14 @@ def job_id(
 def id_fits(bucket: str, job_id: str) -> bool:
     """Whether the platform can watch a job of this id. It finds out after machines were launched. F64."""
     return len(bucket) + len(job_id) <= ID_LIMIT
+
+
+def too_long(bucket: str, job_id: str) -> str:
+    """The sentence for an id that does not fit."""
+    return (
+        f"{job_id} has {len(job_id)} characters, {max(0, ID_LIMIT - len(bucket))} are allowed for {bucket}: NeuroCAAS "
+        "finds it too long only after machines were launched"
+    )
 
 
 def config_name(name: str, content: bytes) -> str:

@@ -1,0 +1,60 @@
+"""What a submit file asks for, and its exact bytes.
+
+Rules: NeuroCAAS protocol, docs/neurocaas.md ("Names", "Storage bypass").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+S3_SCHEME = "s3://"
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitBody:
+    """What a submit file asks for. Values without a bucket are keys of the analysis's own; else `s3://bucket/key`."""
+
+    datanames: tuple[str, ...]
+    configname: str
+    timestamp: str  # the job id
+    instance_type: str | None = None
+    resultpath: str | None = None
+
+    def render(self) -> bytes:
+        """The file's exact bytes: the same for the same body, UTF-8 without BOM; `dataname` is always a list."""
+        body: dict[str, object] = {
+            "dataname": list(self.datanames),
+            "configname": self.configname,
+            "timestamp": self.timestamp,
+        }
+        # absent, not null: a null instance_type kills the job in step 2
+        if self.instance_type is not None:
+            body["instance_type"] = self.instance_type
+        if self.resultpath is not None:
+            body["resultpath"] = self.resultpath
+        return (json.dumps(body, ensure_ascii=True, indent=1) + "\n").encode("ascii")
+
+    @property
+    def bypass(self) -> bool:
+        """Data and config come from another place than the analysis's own."""
+        return any(name.startswith(S3_SCHEME) for name in (*self.datanames, self.configname))
+
+    @property
+    def basenames(self) -> tuple[str, ...]:
+        """What the platform names each dataset's status file by."""
+        return tuple(basename(name) for name in self.datanames)
+
+
+def split_s3(url: str) -> tuple[str, str] | None:
+    """`s3://bucket/key` as (bucket, key); None when it is no such URL. The key may be empty."""
+    if not url.startswith(S3_SCHEME):
+        return None
+    bucket, _, key = url[len(S3_SCHEME) :].partition("/")
+    return (bucket, key) if _BUCKET.fullmatch(bucket) else None
+
+
+def basename(name: str) -> str:
+    return name.rpartition("/")[2]
