@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ncaasd.declare import kinds, reading, yamlio
+from ncaasd.declare import kinds, reading, units, yamlio
 from ncaasd.declare.kinds import (
     Absent,
     Absolute,
@@ -25,9 +25,11 @@ from ncaasd.declare.kinds import (
     Name,
     Rate,
     Size,
+    Takes,
     Text,
     Whole,
     Word,
+    Written,
 )
 from ncaasd.declare.reading import Misfit, Section
 from ncaasd.errors import Problem
@@ -66,6 +68,12 @@ def _listen(text: str) -> str:
     return text
 
 
+def _service(text: str) -> str:
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", text):
+        raise ValueError("must be an Apprise URL such as slack://… or mailto://…")
+    return text
+
+
 def _region(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9-]+", text):
         raise ValueError("must be an AWS region such as us-east-1")
@@ -90,12 +98,12 @@ Command = Annotated[tuple[Text, ...], BeforeValidator(_not_a_line), AfterValidat
 
 
 class Aws(Section):
-    """Which key opens the bucket. Secrets are never in this file."""
+    """Which key opens the bucket; NeuroCAAS may hand out one key per analysis. No secret belongs in this file, ever."""
 
     profile: Annotated[Text | None, Absent] = Field(
         default=None,
         description="A profile of ~/.aws; else the usual chain: environment, ~/.aws, credential_process; under systemd, "
-        "LoadCredential=. No secret belongs in this file, ever.",
+        "LoadCredential=.",
     )
     region: Annotated[Text, AfterValidator(_region)] = Field(
         default="us-east-1", description="The region of the buckets."
@@ -170,6 +178,14 @@ def _bands(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
+def _say_bands(bands: tuple[Band, ...]) -> str:
+    said = (f'{{hours: "{units.say_hours(band.hours)}", limit: {units.say_rate(band.limit)}}}' for band in bands)
+    return f"[{', '.join(said)}]" if bands else "none"
+
+
+Bands = kinds.Takes(_bands, also={"type": ["string", "object", "null"]})
+
+
 class Upload(Section):
     """How recordings go up."""
 
@@ -183,7 +199,7 @@ class Upload(Section):
         "NeuroCAAS puts dataset names in a shell line.",
     )
     parallel: Count = Field(default=8, description="Files and parts under way at a time.")
-    bandwidth: Annotated[tuple[Band, ...], BeforeValidator(_bands)] = Field(
+    bandwidth: Annotated[tuple[Band, ...], Bands, Written(_say_bands)] = Field(
         default=(),
         description='One limit (10 MB/s), or limits by hours ([{hours: "08:00-19:00", limit: 10 MB/s}]), or none. Where '
         "hours overlap the strictest holds; where there are none, there is no limit. A limit of 0 is a pause.",
@@ -202,7 +218,8 @@ class Poll(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Poll:
         if self.min > self.max:
-            raise Misfit([(("min",), "must not be longer than max")])
+            shortest, longest = units.say_duration(self.min), units.say_duration(self.max)
+            raise Misfit([(("min",), f"must not be longer than max; it is {shortest}, and max is {longest}")])
         return self
 
 
@@ -234,8 +251,8 @@ class Jobs(Section):
         default=3, description="So many failures in a row, and the rule's next jobs are held."
     )
     timeout: Duration = Field(default=48 * 3600.0, description="A job that has not ended by then is called timed out.")
-    poll: Poll = Field(default=Poll(), description="How often a job is looked at.")
-    retry_refused: RetryRefused = Field(default=RetryRefused(), description="How often a refused job is tried again.")
+    poll: Poll = Poll()
+    retry_refused: RetryRefused = RetryRefused()
 
 
 class Results(Section):
@@ -283,7 +300,7 @@ LocalInputs = Annotated[
     Discriminator(
         _which_local_inputs,
         custom_error_type="local_inputs",
-        custom_error_message="must be keep, {move: /archive/{path}} or {delete: {copy_at: /archive/{path}}}",
+        custom_error_message='must be keep, {move: "/archive/{path}"} or {delete: {copy_at: "/archive/{path}"}}',
     ),
 ]
 
@@ -293,8 +310,8 @@ class AfterResults(Section):
 
     local_inputs: LocalInputs = Field(
         default="keep",
-        description="keep | {move: /archive/{path}} | {delete: {copy_at: /archive/{path}}}. NeuroCAAS gives inputs back to "
-        "nobody, so what is deleted here must be proved, by checksum, to be in an archive.",
+        description='keep | {move: "/archive/{path}"} | {delete: {copy_at: "/archive/{path}"}}. NeuroCAAS gives inputs back '
+        "to nobody, so what is deleted here must be proved, by checksum, to be in an archive.",
     )
     remote_inputs: Annotated[Literal["keep", "delete"], Word] = Field(
         default="keep", description="keep | delete: the datasets in S3; never while an unfinished job names them."
@@ -307,17 +324,12 @@ class AfterResults(Section):
 class Sections(Section):
     """What can be said for all analyses, and differently for each."""
 
-    aws: Aws = Field(
-        default=Aws(), description="Which key opens the bucket; NeuroCAAS may hand out one key per analysis."
-    )
-    watch: Watch = Field(default=Watch(), description="When a file counts as whole.")
-    upload: Upload = Field(default=Upload(), description="How recordings go up.")
-    jobs: Jobs = Field(default=Jobs(), description="How many jobs, and when to stop and ask.")
-    results: Results = Field(default=Results(), description="What comes back.")
-    after_results: AfterResults = Field(
-        default=AfterResults(),
-        description="What happens when a job's results are here and verified. Nothing by default.",
-    )
+    aws: Aws = Aws()
+    watch: Watch = Watch()
+    upload: Upload = Upload()
+    jobs: Jobs = Jobs()
+    results: Results = Results()
+    after_results: AfterResults = AfterResults()
 
 
 class Analysis(Sections):
@@ -330,7 +342,7 @@ Event = Literal["failed", "refused", "held", "lost", "done", "problem"]
 class Notify(Section):
     """Who is told."""
 
-    urls: Annotated[tuple[Text, ...], Listed] = Field(
+    urls: Annotated[tuple[Annotated[Text, AfterValidator(_service)], ...], Listed] = Field(
         default=(),
         description="Apprise URLs: Slack, Teams, e-mail, ntfy … They hold tokens: keep this file readable to you alone.",
     )
@@ -344,7 +356,7 @@ class Notify(Section):
 
 
 class Web(Section):
-    """The status page."""
+    """The status page; `web: off` (or false) is none."""
 
     listen: Annotated[Text, AfterValidator(_listen)] = Field(
         default="127.0.0.1:8484",
@@ -386,11 +398,16 @@ class Config(Sections):
         "systemd, else the platform's user state folder.",
     )
     group: Annotated[Text, AfterValidator(_group)] = Field(
-        description='"S3 Bucket For Datasets and config files" on the NeuroCAAS profile page.'
+        examples=["user1"], description='"S3 Bucket For Datasets and config files" on the NeuroCAAS profile page.'
     )
-    root: Absolute = Field(description="The watched folder: one folder per analysis in it, named as its bucket.")
+    root: Absolute = Field(
+        examples=["/data/neurocaas"],
+        description="The watched folder: one folder per analysis in it, named as its bucket.",
+    )
     analyses: dict[Bucket, Analysis] = Field(
-        min_length=1, description="The analyses' buckets; any section below can be overridden in each, key by key."
+        min_length=1,
+        examples=[{"caiman-ncap-web": {}, "dlc-ncap-web": {"aws": {"profile": "dlc"}}}],
+        description="The analyses' buckets; any section below can be overridden in each, key by key.",
     )
     sources: dict[Name, Absolute] = Field(
         default={},
@@ -402,9 +419,11 @@ class Config(Sections):
         description='Commands that rules may name, such as {frames: [python, frames.py, "{files}", "{out}"]}: a manifest '
         "can run nothing else. No shell; a list.",
     )
-    notify: Notify = Field(default=Notify(), description="Who is told.")
-    web: Annotated[Web | None, BeforeValidator(_off)] = Field(default=Web(), description="The status page; or off.")
-    log: Log = Field(default=Log(), description="What the daemon writes to its log.")
+    notify: Notify = Notify()
+    web: Annotated[Web | None, Takes(_off, also={"enum": ["off", False]})] = Field(
+        default=Web(), description="The status page; or off."
+    )
+    log: Log = Log()
 
     @model_validator(mode="after")
     def _together(self) -> Config:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from ncaasd.declare import units, yamlio
 
@@ -26,7 +29,7 @@ def _text(value: Any) -> Any:
             raise ValueError("has no value; write one, or remove the line")
         value = value.text
     if isinstance(value, (dict, list)):
-        raise ValueError("must be text")
+        raise ValueError("must be text (in quotes where it begins with { or [)")
     if isinstance(value, str) and len(value) > MAX_TEXT:
         raise ValueError(f"is longer than {MAX_TEXT} characters")
     return value
@@ -115,13 +118,42 @@ def absolute(text: str) -> str:
         raise ValueError("must be an absolute path, beginning with /")
     if ".." in text.split("/"):
         raise ValueError("must be a path without ..")
-    return "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
+    path = "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
+    if path == "/":
+        raise ValueError("must be a folder, not the whole file system")
+    return path
 
 
 def http_url(text: str) -> str:
     if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+(?::[0-9]{1,5})?(?:/\S*)?", text):
         raise ValueError("must be a URL such as https://s3.example.org or http://127.0.0.1:8333")
     return text
+
+
+@dataclass(frozen=True)
+class Takes:
+    """Beside a type: `before` makes its value ready; `also` is the JSON Schema of what that lets people write besides.
+
+    Without `also`, one item stands for a list of one.
+    """
+
+    before: Callable[[Any], Any]
+    also: JsonSchemaValue | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self.before, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core)
+        one = self.also if self.also is not None else schema["items"]
+        return {"anyOf": [one, schema]}
+
+
+@dataclass(frozen=True)
+class Written:
+    """Beside a type: how people write its values; for defaults in the example, the documentation and the schema."""
+
+    say: Callable[[Any], str]
 
 
 Text = Annotated[str, BeforeValidator(_text), AfterValidator(one_line), WithJsonSchema(_TEXTUAL)]
@@ -131,28 +163,34 @@ Absolute = Annotated[Text, AfterValidator(absolute), WithJsonSchema({"type": "st
 HttpUrl = Annotated[Text, AfterValidator(http_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
 Word = BeforeValidator(_text)  # beside a Literal
 Absent = BeforeValidator(_absent)  # beside `X | None`: null, ~ and nothing mean None
-Listed = BeforeValidator(_listed)  # beside a tuple: one text stands for a list of one
+Listed = Takes(_listed)  # beside a tuple
 
 Seconds = Annotated[
     float,
     BeforeValidator(_measured(units.duration)),
-    WithJsonSchema({"type": "string", "examples": ["30s", "5m", "48h"]}),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]"}),
+    Written(units.say_duration),
 ]
 Duration = Annotated[Seconds, AfterValidator(_positive)]
 Size = Annotated[
     int,
     BeforeValidator(_measured(units.size)),
-    WithJsonSchema({"type": ["string", "integer"], "examples": ["5 GB", "8 MiB"]}),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^[0-9]"}, {"const": 0}]}),
+    Written(units.say_size),
 ]
 Rate = Annotated[
     int | None,
     BeforeValidator(_rate),
-    WithJsonSchema({"type": ["string", "integer", "null"], "examples": ["10 MB/s", "80 Mbit/s", "none", 0]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": "^([0-9]|none$|unlimited$)"}, {"const": 0}, {"type": "null"}]}
+    ),
+    Written(units.say_rate),
 ]
 Hours = Annotated[
     tuple[int, int],
     BeforeValidator(_measured(units.hours)),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,2}:[0-9]{2}\s*[-–]\s*[0-9]{1,2}:[0-9]{2}$"}),
+    Written(units.say_hours),
 ]
 Whole = Annotated[int, BeforeValidator(_measured(_whole)), WithJsonSchema({"type": "integer", "minimum": 0})]
 Count = Annotated[Whole, AfterValidator(_at_least_one), WithJsonSchema({"type": "integer", "minimum": 1})]

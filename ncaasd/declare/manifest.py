@@ -289,6 +289,11 @@ def _part_faults(rule: Rule) -> Iterator[tuple[Loc, str]]:
     places: list[tuple[Loc, str]] = [(("config",), rule.config)]
     if isinstance(rule.package, PackageTool):
         places.append((("package", "name"), rule.package.name))
+        if known and not template.fields(rule.package.name):
+            yield (
+                ("package", "name"),
+                f"must have a part of the unit in it ({', '.join(sorted(known))}): each unit has its own",
+            )
     if rule.unit:
         places += _texts(rule.set, ("set",))
     for loc, text in places:

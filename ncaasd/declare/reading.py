@@ -7,6 +7,7 @@ what was found there, and which key was meant.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -70,7 +71,10 @@ def finish(problems: list[Problem]) -> None:
         if known is None or len(problem.key) < len(known.key):
             once[problem.line, problem.column, problem.message] = problem
     ordered = sorted(once.values(), key=lambda p: (p.line, p.column))
-    raise DeclarationError(ordered[: yamlio.MAX_PROBLEMS])
+    if len(ordered) > yamlio.MAX_PROBLEMS:
+        more = len(ordered) - yamlio.MAX_PROBLEMS
+        ordered[yamlio.MAX_PROBLEMS :] = [Problem(ordered[0].file, 0, 0, "", f"has {more} more problems, at least")]
+    raise DeclarationError(ordered)
 
 
 def plain(node: yamlio.Node) -> Any:
@@ -151,6 +155,8 @@ def _sentence(model: type[BaseModel], details: ErrorDetails, node: yamlio.Node, 
 
 def unknown(key: str, allowed: list[str], elsewhere: list[str]) -> str:
     """The sentence for a key that isn't one: the nearest that is, here or in another section; else what is allowed."""
+    if re.search("secret|access_key|password|token", key.lower()):
+        return "is not a key here: secrets belong in ~/.aws or the environment, never in this file"
     near = difflib.get_close_matches(key.lower(), allowed, 1) if len(key) <= 60 else []
     if near:
         return f"is not a key here; is {near[0]} meant? Allowed: {', '.join(allowed)}"

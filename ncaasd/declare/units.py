@@ -7,6 +7,7 @@ import re
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
 _DURATION_PART = re.compile(_NUMBER + r"\s*([a-z]+)\s*")
 _SIZE = re.compile(_NUMBER + r"\s*([A-Za-z]+)")
+_RATE = re.compile(_NUMBER + r"\s*([kKmMgGtT]i?)?(B|bits?|b)\s*(/\s*s(?:ec(?:ond)?)?|ps)")
 _HOURS = re.compile(r"([0-9]{1,2}):([0-9]{2})\s*[-–]\s*([0-9]{1,2}):([0-9]{2})")
 
 _SECONDS = {
@@ -18,8 +19,6 @@ _SECONDS = {
     **dict.fromkeys(("w", "week", "weeks"), 7 * 86400.0),
 }
 _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_BITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
-
 DURATION = "a duration such as 30s, 5m, 48h or 1h30m"
 SIZE = "a size such as 5 GB, 500 MB or 8 MiB"
 RATE = "a rate such as 10 MB/s or 80 Mbit/s, or none (no limit), or 0 (a pause)"
@@ -47,15 +46,13 @@ def duration(text: str) -> float:
 
 def size(text: str) -> int:
     """Bytes: GB is 10^9, GiB is 2^30. Raises ValueError."""
-    text = text.strip()
-    if text == "0":
+    if text.strip() == "0":
         return 0
-    found = _SIZE.fullmatch(text)
-    unit = found[2].lower() if found else "?"
-    unit = unit.removesuffix("ytes").removesuffix("yte") if unit in ("byte", "bytes") else unit
-    if found is None or unit.removesuffix("b") not in _PREFIXES:
+    found = _SIZE.fullmatch(text.strip().lower())
+    unit = "" if found is None else re.sub(r"bytes?$|b$", "", found[2])
+    if found is None or unit not in _PREFIXES:
         raise ValueError(f"expected {SIZE}")
-    return _bounded(float(found[1]) * _PREFIXES[unit.removesuffix("b")])
+    return _bounded(float(found[1]) * _PREFIXES[unit])
 
 
 def rate(text: str) -> int | None:
@@ -65,21 +62,13 @@ def rate(text: str) -> int | None:
         return None
     if text == "0":
         return 0
-    found = re.fullmatch(_NUMBER + r"\s*([A-Za-z]+)\s*(?:/\s*s(?:ec)?)", text) or re.fullmatch(
-        _NUMBER + r"\s*([A-Za-z]+?)ps", text
-    )
+    found = _RATE.fullmatch(text)
     if found is None:
         raise ValueError(f"expected {RATE}")
-    number, unit = float(found[1]), found[2]
-    if unit.lower() in _BITS or text.endswith("bps"):
-        bits = _BITS.get(unit.lower().removesuffix("it").removesuffix("b") + "bit")
-        if bits is not None:
-            return _bounded(number * bits / 8)
-    if unit == "B" or (unit.endswith("B") and unit[:-1].lower() in _PREFIXES):
-        return _bounded(number * _PREFIXES[unit[:-1].lower()])
-    if unit.lower().endswith("b"):
+    if found[3] == "b" and found[4] != "ps":
         raise ValueError("may mean bytes or bits: write 10 MB/s (bytes) or 80 Mbit/s (bits)")
-    raise ValueError(f"expected {RATE}")
+    amount = float(found[1]) * _PREFIXES[(found[2] or "").lower()]
+    return _bounded(amount if found[3] == "B" else amount / 8)
 
 
 def hours(text: str) -> tuple[int, int]:
@@ -115,6 +104,11 @@ def say_size(count: int) -> str:
         if count and count % unit == 0:
             return f"{count // unit} {name}"
     return f"{count} B"
+
+
+def say_hours(band: tuple[int, int]) -> str:
+    """As people write it: 08:00-19:00."""
+    return "-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in band)
 
 
 def say_rate(limit: int | None) -> str:

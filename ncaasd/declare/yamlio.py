@@ -149,9 +149,9 @@ def natural_scalar(scalar: Scalar) -> object:
 def describe(node: Node) -> str:
     """What was found, in few words."""
     if isinstance(node, Mapping):
-        return "keys and values (text that begins with { must be in quotes)" if node.entries else "an empty mapping {}"
+        return "keys and values" if node.entries else "an empty mapping {}"
     if isinstance(node, Sequence):
-        return "a list (text that begins with [ must be in quotes)" if node.items else "an empty list []"
+        return "a list" if node.items else "an empty list []"
     if node.is_null:
         return "nothing" if not node.text else node.text
     return shorten(node.text)
