@@ -1,10 +1,9 @@
 """Run a command that must not outlive whoever started it.
 
-`python leash.py COMMAND...` starts the command in a process group of its own, prints its process id, and waits. When
-its own standard input is closed, which the kernel does when the parent is gone, however it went, the group is asked
-to end (SIGTERM), and killed when it has not after a few seconds. When the command ends, so does the leash, with its
-exit code (128 + the signal's number, as shells do). Standard library only, and run as a file: the interpreter starts
-isolated and without site-packages.
+`start()` runs this very file in a small interpreter, which starts the command in a process group of its own and waits.
+When that interpreter's standard input is closed, which the kernel does when the parent is gone, however it went, the
+group is asked to end (SIGTERM), and killed when it has not after a few seconds. When the command ends, so does the
+leash, with its exit code (128 + the signal's number, as shells do). Standard library only.
 
 A pipe rather than PR_SET_PDEATHSIG: that one is sent when the *thread* that forked ends, and there is none on macOS.
 """
@@ -17,38 +16,81 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from typing import IO
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
-def command_line(command: list[str]) -> list[str]:
-    """What to start in order to have `command` on a leash. Its standard input must be a pipe, kept open meanwhile."""
-    return [sys.executable, "-I", "-S", os.path.abspath(__file__), *command]
+class Leashed:
+    """A command that was started. `pid` is the command's own."""
+
+    def __init__(self, process: subprocess.Popen[bytes], pid: int) -> None:
+        self._process = process
+        self.pid = pid
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout: float) -> int | None:
+        """The exit code, or None when it still runs after `timeout` seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout)
+        return None
+
+    def end(self) -> None:
+        """Ask the command's process group to end; returns when it has."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if self.wait(GRACE + 10.0) is None:
+            self._process.kill()
+            self._process.wait()
 
 
-def main(command: list[str]) -> int:
+def start(command: Sequence[str], *, cwd: str, env: Mapping[str, str], stdout: IO[bytes], stderr: IO[bytes]) -> Leashed:
+    """Start `command` on a leash. Raises FileNotFoundError or PermissionError when there is no such command."""
+    announced, announce = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", os.path.abspath(__file__), str(announce), *command],
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=env,
+            pass_fds=[announce],
+            start_new_session=True,  # Ctrl-C is for the parent, which ends the command when it is ready to
+        )
+    finally:
+        os.close(announce)
+    with open(announced, "rb") as pipe:
+        answer = pipe.readline().decode()
+    leashed = Leashed(process, int(answer) if answer.strip().isdigit() else 0)
+    if not leashed.pid:
+        leashed.end()
+        raise FileNotFoundError(f"{command[0]} cannot be started: {answer or 'no reason given'}")
+    return leashed
+
+
+def _main(announce: int, command: list[str]) -> int:
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
-    told_to_end = False
-
-    def terminated(_number: int, _frame: object) -> None:
-        nonlocal told_to_end
-        told_to_end = True
-
-    # Handlers, not SIG_IGN: those are reset when the command is executed, an ignored signal would stay ignored.
-    signal.signal(signal.SIGINT, lambda _number, _frame: None)  # Ctrl-C goes to the whole terminal; the parent decides
-    signal.signal(signal.SIGTERM, terminated)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+    try:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    except OSError as error:
+        os.write(announce, str(error).encode())
+        return 127
     with contextlib.suppress(BrokenPipeError):
-        os.write(1, b"%d\n" % child.pid)
-    os.close(1)
+        os.write(announce, b"%d\n" % child.pid)
+    os.close(announce)
     while child.poll() is None:
         ready, _, _ = select.select([0, woken], [], [], 10.0)
         if woken in ready:
             os.read(woken, 4096)
-        if told_to_end or (0 in ready and not os.read(0, 4096)):
+        if 0 in ready and not os.read(0, 4096):
             _end(child)
     code = int(child.returncode)
     return code if code >= 0 else 128 - code
@@ -64,4 +106,4 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(_main(int(sys.argv[1]), sys.argv[2:]))

@@ -19,7 +19,6 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -88,8 +87,7 @@ class SandboxServer:
             raise UserError(f"{group!r} cannot be a group's name", hint="letters, digits, . _ and - only")
         self._wanted_port = port
         self._ports: dict[str, int] = {}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pid = 0
+        self._process: leash.Leashed | None = None
         self._lock: IO[str] | None = None
         self._lab_revoked = False
 
@@ -129,7 +127,7 @@ class SandboxServer:
     @property
     def pid(self) -> int:
         """The S3 server's own process (not the leash it is on); 0 when it is not running."""
-        return self._pid if self._process is not None and self._process.poll() is None else 0
+        return self._process.pid if self._process is not None and self._process.poll() is None else 0
 
     @property
     def unenforced(self) -> tuple[str, ...]:
@@ -178,7 +176,7 @@ class SandboxServer:
     def kill(self) -> None:
         """End the server as a power cut would (SIGKILL); `start()` brings it back with what it had acknowledged."""
         if self.pid:
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
         self.stop()
 
     # -- its keys
@@ -200,7 +198,7 @@ class SandboxServer:
         if self.engine == "moto":
             raise NcaasdError("moto's server has no identities to reload: it accepts every key")
         self._write_identities()
-        os.kill(self._pid, signal.SIGHUP)
+        os.kill(self.pid, signal.SIGHUP)
         _wait_until(lambda: self._lab_can_list() != self._lab_revoked, "the lab's key to change", timeout=15.0)
 
     # -- what it saw
@@ -242,17 +240,7 @@ class SandboxServer:
         }
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # for moto, from a checkout
         with open(self.log_file, "wb") as log:
-            self._process = subprocess.Popen(
-                leash.command_line(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=self.folder,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the sandbox, which stops the server when it is ready to
-            )
-        assert self._process.stdout is not None
-        self._pid = int(self._process.stdout.readline() or b"0")
+            self._process = leash.start(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
 
     def _weed_command(self) -> list[str]:
         weed = find_weed()
@@ -284,8 +272,9 @@ class SandboxServer:
         problem = "it did not answer"
         while time.monotonic() < deadline:
             assert self._process is not None
-            if self._process.poll() is not None:
-                return f"it ended with exit code {self._process.returncode}\n{_tail(self.log_file)}"
+            code = self._process.poll()
+            if code is not None:
+                return f"it ended with exit code {code}\n{_tail(self.log_file)}"
             try:
                 self._prepare()
                 if self._lab_can_list():
@@ -319,16 +308,8 @@ class SandboxServer:
 
     def _end_process(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()  # the leash sees the end of its input, and ends the server
-        try:
-            process.wait(leash.GRACE + 10.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            process.end()
 
     # -- ports
 

@@ -1,0 +1,225 @@
+"""NeuroCAAS's job manager, played on the sandbox's buckets: one job for every version of every submit file.
+
+On AWS an event starts it for each `ObjectCreated` of a key that ends in `submit.json`. Here the versions of such keys
+are polled, so that a doubled put is a doubled job, as it would be there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ncaasd.errors import UserError
+from ncaasd.sandbox.cloud import Cloud, Place, Say, Settings, Stopping
+from ncaasd.sandbox.job import END_MARKER, Job, read_submission
+from ncaasd.sandbox.scenarios import SCENARIOS
+
+_POLL = 0.2  # seconds between two looks into submissions/
+_FULL_SHARE = 20  # a look through a whole bucket is made so seldom that it takes a 20th of the time
+
+
+class JobManager:
+    """Plays all jobs of `buckets`, in threads, until it is stopped.
+
+    `folder` keeps which submit files were seen, over restarts; `s3` is a client with the admin's key; `analysis` is
+    the command that stands for the analysis, with {data}, {config} and {results} in it. No shell is involved.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        s3: Any,
+        *,
+        buckets: Sequence[str],
+        group: str,
+        analysis: str | Sequence[str],
+        pace: float = 0.5,
+        tick: float | None = None,
+        scenario: str = "normal",
+        budget: float = 300.0,
+        machines: int = 100,
+        say: Say = lambda _sentence: None,
+    ) -> None:
+        if scenario not in SCENARIOS:
+            raise UserError(f"there is no scenario {scenario!r}", hint=f"there are: {', '.join(SCENARIOS)}")
+        self.folder = os.path.abspath(folder)
+        settings = Settings(
+            analysis=_command(analysis),
+            folder=os.path.join(self.folder, "machines"),
+            pace=pace,
+            tick=max(2 * pace, 0.2) if tick is None else tick,
+            scenario=SCENARIOS[scenario],
+            budget=budget,
+            machines=machines,
+        )
+        self.cloud = Cloud(s3, settings)
+        self.jobs: list[Job] = []
+        self._buckets = tuple(buckets)
+        self._group = group
+        self._say = say
+        self._seen: set[tuple[str, str, str]] = set()
+        self._full_look_after = 0.0
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> JobManager:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Go on from what the folder remembers; jobs that ran when the sandbox was stopped lost their machines."""
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        shutil.rmtree(self.cloud.settings.folder, ignore_errors=True)
+        for end in self._recall():
+            self.cloud.put(end, "process_results/end.txt", END_MARKER)
+        self._start_thread(self._watch, "job manager")
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """End all jobs where they are; their analyses' processes are ended. Returns when all threads are gone."""
+        self.cloud.stopping.set()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def forget_everything(self) -> None:
+        """Before `start`: the buckets are new, so nothing was seen in them."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._memory)
+
+    def busy(self) -> int:
+        """How many jobs are being played."""
+        return sum(1 for thread in self._threads[1:] if thread.is_alive())
+
+    # -- watching
+
+    def _watch(self) -> None:
+        with contextlib.suppress(Stopping):
+            while True:
+                try:
+                    for bucket, key, version in self._look():
+                        self._begin(bucket, key, version)
+                except (ClientError, BotoCoreError) as error:
+                    self._say(f"the job manager cannot look for submit files: {error}")
+                    self.cloud.sleep(2.0)
+                self.cloud.sleep(_POLL)
+
+    def _look(self) -> list[tuple[str, str, str]]:
+        """Versions of submit files that weren't seen before, the oldest first."""
+        everywhere = time.monotonic() >= self._full_look_after
+        start = time.monotonic()
+        found = [
+            version
+            for bucket in self._buckets
+            for version in self._versions(bucket, "" if everywhere else f"{self._group}/submissions/")
+        ]
+        if everywhere:
+            self._full_look_after = time.monotonic() + _FULL_SHARE * (time.monotonic() - start)
+        return [(bucket, key, version) for _moment, bucket, key, version in sorted(found)]
+
+    def _versions(self, bucket: str, prefix: str) -> Iterator[tuple[float, str, str, str]]:
+        pages = self.cloud.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+        for page in pages:
+            for version in page.get("Versions", []):
+                name = (bucket, version["Key"], version["VersionId"])
+                if version["Key"].endswith("submit.json") and name not in self._seen:
+                    yield (version["LastModified"].timestamp(), *name)
+
+    def _begin(self, bucket: str, key: str, version: str) -> None:
+        self._remember("begun", bucket, key, version)
+        if event_key(key) != key:
+            self._say(f"s3://{bucket}/{key}: its name arrives URL-encoded and is not decoded; no job starts")
+            return
+        try:
+            raw = self.cloud.s3.get_object(Bucket=bucket, Key=key)["Body"].read()  # the newest: as the platform does
+            submission = read_submission(bucket, key, raw)
+        except (ClientError, ValueError) as error:
+            self._say(f"s3://{bucket}/{key}: no job starts: {error}")
+            return
+        job = Job(
+            self.cloud,
+            submission,
+            launched=lambda end: self._remember("launched", bucket, key, version, end),
+            scenario=self.cloud.settings.scenario,
+        )
+        self.jobs.append(job)
+        self._say(f"{submission.job_name}: begun")
+        self._start_thread(lambda: self._play(job, bucket, key, version), submission.job_name)
+
+    def _play(self, job: Job, bucket: str, key: str, version: str) -> None:
+        try:
+            job.run()
+        except Stopping:
+            return  # remembered as unended
+        except (ClientError, BotoCoreError) as error:
+            self._say(f"{job.submission.job_name}: the sandbox's S3 failed: {error}")
+        self._remember("ended", bucket, key, version)
+        verdicts = ", ".join(worker.verdict or "no verdict" for worker in job.workers)
+        self._say(f"{job.submission.job_name}: {job.outcome}{f' ({verdicts})' if verdicts else ''}")
+
+    def _start_thread(self, target: Any, name: str) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        self._threads = [known for known in self._threads if known.is_alive() or known is self._threads[0]]
+        self._threads.append(thread)
+        thread.start()
+
+    # -- memory
+
+    @property
+    def _memory(self) -> str:
+        return os.path.join(self.folder, "jobs.jsonl")
+
+    def _remember(self, event: str, bucket: str, key: str, version: str, end: Place | None = None) -> None:
+        """Before a job begins, so that no restart begins it again."""
+        self._seen.add((bucket, key, version))
+        row = {"event": event, "bucket": bucket, "key": key, "version": version}
+        if end is not None:
+            row |= {"end_bucket": end.bucket, "end_prefix": end.prefix}
+        with self._lock, open(self._memory, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _recall(self) -> list[Place]:
+        """What was seen; and where the end markers belong of jobs whose machines went down with the sandbox."""
+        unended: dict[tuple[str, str, str], Place] = {}
+        with contextlib.suppress(FileNotFoundError), open(self._memory, encoding="utf-8") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):  # the last line may be cut off
+                    row = json.loads(line)
+                    name = (row["bucket"], row["key"], row["version"])
+                    self._seen.add(name)
+                    unended.pop(name, None)
+                    if row["event"] == "launched" and "end_bucket" in row:
+                        unended[name] = Place(row["end_bucket"], row["end_prefix"])
+        for name in unended:
+            self._remember("ended", *name)
+        return list(unended.values())
+
+
+def event_key(key: str) -> str:
+    """The key as S3's event carries it."""
+    return urllib.parse.quote_plus(key, safe="/-_.*")
+
+
+def _command(analysis: str | Sequence[str]) -> tuple[str, ...]:
+    try:
+        parts = tuple(shlex.split(analysis)) if isinstance(analysis, str) else tuple(analysis)
+    except ValueError as error:
+        raise UserError(f"the analysis's command cannot be read: {error}", hint=f"it is: {analysis}") from None
+    if not parts or shutil.which(parts[0]) is None:
+        raise UserError(
+            f"the analysis's command cannot be started: {parts[0] if parts else 'it is empty'}",
+            hint="name a program with its path, as in --analysis 'python3 my.py {data} {config} {results}'",
+        )
+    return parts
