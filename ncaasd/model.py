@@ -306,6 +306,7 @@ class JobRow:
     forgotten: bool
     results: str  # the local folder's name below results/
     quiet_looks: int  # listings without a change since the end
+    not_before: float  # a retry waits until then
 
 
 class ArtefactState(StrEnum):

@@ -135,6 +135,9 @@ class ResultsTree(Protocol):
     def matches(self, path: str, size: int) -> bool:
         """Whether a fetched file is still there with that size, as a regular file."""
 
+    def free_bytes(self) -> int:
+        """What may still be written here: the disk's free bytes less what is kept free."""
+
     def local_name(self, name: str) -> str:
         """The path below the job's folder that `name` is kept under. Raises UnsafePath."""
 

@@ -43,12 +43,13 @@ _JOB = (
     "id, analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type, resultpath,"
     " job_id, phase, state, reason, hold, released, created, intended, attempted, submitted, ended, next_at, failures,"
     " submit_key, config_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen,"
-    " size, rebuilt, forgotten, results, quiet_looks"
+    " size, rebuilt, forgotten, results, quiet_looks, not_before"
 )
 _ARTEFACT = "id, job, name, bucket, key, size, etag, state, path, reason, retry_at, failures"
 
 _JOB_FIELDS = frozenset(
     {
+        "attempt",
         "job_id",
         "phase",
         "state",
@@ -60,6 +61,7 @@ _JOB_FIELDS = frozenset(
         "submitted",
         "ended",
         "next_at",
+        "not_before",
         "failures",
         "submit_key",
         "config_key",
@@ -326,6 +328,9 @@ class Journal:
         ).fetchone()  # fmt: skip
         return int(row[0])
 
+    def last_file_id(self) -> int:
+        return int(self._run("SELECT coalesce(max(id), 0) FROM file").fetchone()[0])
+
     def file(self, file_id: int) -> FileRow | None:
         row = self._run(f"SELECT {_FILE} FROM file WHERE id=?", file_id).fetchone()
         return None if row is None else _file(row)
@@ -359,18 +364,28 @@ class Journal:
         for row in self._run(sql + " ORDER BY tree, path", *values).fetchall():
             yield _file(row)
 
-    def pending_files(self, state: FileState, now: float, limit: int) -> list[FileRow]:
-        """Files in `state` that are due, configs and then the oldest recording first."""
+    def pending_files(self, analysis: str, now: float, limit: int) -> list[FileRow]:
+        """Whole files that are due for their upload, configs and then the oldest recording first."""
         rows = self._run(
-            f"SELECT {_FILE} FROM file WHERE state=? AND retry_at<=? ORDER BY path NOT LIKE 'configs/%', mtime_ns LIMIT ?",
-            state,
+            f"SELECT {_FILE} FROM file WHERE analysis=? AND state='whole' AND key<>'' AND retry_at<=?"
+            " ORDER BY path NOT LIKE 'configs/%', mtime_ns LIMIT ?",
+            analysis,
             now,
             limit,
         )
         return [_file(r) for r in rows]
 
-    def next_retry(self, state: FileState) -> float | None:
-        return self._run("SELECT min(retry_at) FROM file WHERE state=?", state).fetchone()[0]  # type: ignore[no-any-return]
+    def put_off_file(self, file_id: int, retry_at: float, reason: str) -> None:
+        self._run("UPDATE file SET retry_at=?, reason=? WHERE id=?", retry_at, reason, file_id)
+
+    def retry_files(self, analysis: str) -> None:
+        """Every whole file is due again: at start, or when what they wait for may have changed."""
+        self._run("UPDATE file SET retry_at=0 WHERE analysis=? AND state='whole'", analysis)
+
+    def next_upload(self) -> float | None:
+        """When the next whole file is due."""
+        row = self._run("SELECT min(retry_at) FROM file WHERE state='whole' AND key<>''").fetchone()
+        return None if row[0] is None else float(row[0])
 
     def set_file(
         self, file_id: int, state: FileState, reason: str, now: float, *, retry_at: float = 0, failures: int = 0
@@ -399,6 +414,14 @@ class Journal:
             " AND inode=?",
             now, file_id, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
         )  # fmt: skip
+
+    def unstore_file(self, file_id: int, now: float) -> None:
+        """What was stored of a file is not in S3 any more: it is to be uploaded again, as if never put."""
+        self._run(
+            "UPDATE file SET state='whole', stored_size=NULL, etag='', crc='', retry_at=0, since=? WHERE id=?",
+            now,
+            file_id,
+        )
 
     def count_files(self) -> list[tuple[str, str, int, int]]:
         """(analysis, state, files, bytes) of everything known below inputs and configs."""
@@ -559,8 +582,11 @@ class Journal:
             "WHERE phase<>'ended' AND next_at<=? ORDER BY phase='open', next_at, created LIMIT ?", now, limit
         )
 
-    def next_due(self) -> float | None:
-        return self._run("SELECT min(next_at) FROM job WHERE phase<>'ended'").fetchone()[0]  # type: ignore[no-any-return]
+    def next_due(self, under_way: Sequence[int] = ()) -> float | None:
+        """When the next unfinished job, beside those `under_way`, is to be looked at."""
+        marks = ",".join(str(int(row)) for row in under_way)
+        row = self._run(f"SELECT min(next_at) FROM job WHERE phase<>'ended' AND id NOT IN ({marks})").fetchone()
+        return None if row[0] is None else float(row[0])
 
     def jobs(self, analysis: str = "", *, unfinished: bool = False, limit: int = -1) -> list[JobRow]:
         """All jobs, the newest first."""
@@ -585,6 +611,15 @@ class Journal:
 
     def wake_open_jobs(self, analysis: str, name: str = "") -> None:
         self._run("UPDATE job SET next_at=0 WHERE phase='open' AND analysis=?1 AND (?2='' OR name=?2)", analysis, name)
+
+    def wake_ready_jobs(self, analysis: str, limit: int) -> None:
+        """A machine is free: the oldest jobs that queue are due again."""
+        self._run(
+            "UPDATE job SET next_at=0 WHERE id IN (SELECT id FROM job WHERE phase='open' AND analysis=? AND hold=''"
+            " AND state IN ('ready', 'held') ORDER BY created, id LIMIT ?)",
+            analysis,
+            limit,
+        )
 
     def _jobs(self, where: str, *values: Any) -> list[JobRow]:
         rows = self._run(f"SELECT {_JOB} FROM job {where}", *values).fetchall()
@@ -686,6 +721,14 @@ class Journal:
             artefact, start, end, artefact,
         )  # fmt: skip
 
+    def jobs_to_fetch(self) -> list[int]:
+        """Rows of the jobs of which something is still wanted."""
+        return [r[0] for r in self._run("SELECT DISTINCT job FROM artefact WHERE state='wanted'")]
+
+    def artefact(self, artefact: int) -> Artefact | None:
+        row = self._run("SELECT job FROM artefact WHERE id=?", artefact).fetchone()
+        return None if row is None else next((a for a in self.artefacts(row[0]) if a.id == artefact), None)
+
     def fetch_progress(self, job: int) -> tuple[int, int, int, int]:
         """(objects here, objects in all, bytes here, bytes in all)"""
         row = self._run(
@@ -741,4 +784,5 @@ def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
         forgotten=bool(r[38]),
         results=r[39],
         quiet_looks=r[40],
+        not_before=r[41],
     )

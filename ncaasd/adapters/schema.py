@@ -49,7 +49,7 @@ MIGRATIONS: tuple[str, ...] = (
         hold TEXT NOT NULL DEFAULT '', released TEXT NOT NULL DEFAULT '',
         created REAL NOT NULL, intended REAL NOT NULL DEFAULT 0, attempted REAL NOT NULL DEFAULT 0,
         submitted REAL NOT NULL DEFAULT 0, ended REAL NOT NULL DEFAULT 0,
-        next_at REAL NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
+        next_at REAL NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
         submit_key TEXT NOT NULL DEFAULT '', config_key TEXT NOT NULL DEFAULT '', body BLOB NOT NULL DEFAULT x'',
         verdict TEXT, refused_kind TEXT NOT NULL DEFAULT '',
         finished INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,

@@ -45,6 +45,12 @@ class Desk(Protocol):
 
     def busy(self, lane: str) -> bool: ...
 
+    def read(self, wait: float) -> int:
+        """In the engine thread: wait up to `wait` seconds for a note, then do all there are in one transaction."""
+
+    def close(self) -> None:
+        """Refuse all that is asked from now on, and what is waiting."""
+
 
 class _Asked(Generic[T]):
     def __init__(self, what: Callable[[], T]) -> None:
@@ -108,7 +114,6 @@ class ThreadDesk:
             return self._pending.get(lane, 0) > 0
 
     def read(self, wait: float) -> int:
-        """In the engine thread: wait up to `wait` seconds for a note, then do all there are in one transaction."""
         try:
             first = self._notes.get(timeout=wait) if wait > 0 else self._notes.get_nowait()
         except queue.Empty:
@@ -138,7 +143,6 @@ class ThreadDesk:
         return len(notes)
 
     def close(self) -> None:
-        """Refuse all that is asked from now on, and what is waiting."""
         with self._lock:
             self._closed = True
         while True:

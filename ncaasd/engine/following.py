@@ -52,7 +52,11 @@ class Sighting:
 def places_of(job: JobRow, layout: Layout) -> ArtefactPlaces:
     spec = job.spec
     body = SubmitBody(
-        tuple(d.key for d in spec.datasets), job.config_key or spec.config, job.job_id, spec.instance_type, spec.resultpath
+        tuple(d.key for d in spec.datasets),
+        job.config_key or spec.config,
+        job.job_id,
+        spec.instance_type,
+        spec.resultpath,
     )
     return artefacts(body, layout)
 

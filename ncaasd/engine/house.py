@@ -40,7 +40,6 @@ class Context:
     rules: dict[str, list[Matcher]] = field(default_factory=dict)  # by manifest, in force
     opened: bool = False  # probe, marker and inventory are done: uploads and submits may begin
     submits_blocked: str = ""  # why nothing is submitted here
-    rebuilt_until: float = 0.0  # files found before this were found by a new journal's first scan on a known rig
     paused: str = ""  # why nothing is asked of S3 for now
     paused_until: float = 0.0
     pauses: int = 0
@@ -60,9 +59,9 @@ class House:
     journal: Journal
     desk: Desk
     clock: Clock
-    transfers: Transfers
     contexts: dict[str, Context]
     rig: str
+    transfers: Transfers = field(init=False)  # given when the pool is made, which needs the engine first
     patience: Patience = field(default_factory=Patience)
     crash: CrashPoint = no_crash
     spread: Callable[[], float] = lambda: 0.5  # in [0, 1): keeps many from coming back at once

@@ -107,7 +107,9 @@ class Observer:
 
     def settled(self) -> bool:
         """Nothing is being looked at, waited for or due: for `ncaasd once`."""
-        return all(w.scans and w.working_since is None and not w.hinted and not w.unsettled for w in self.trees.values())
+        return all(
+            w.scans and w.working_since is None and not w.hinted and not w.unsettled for w in self.trees.values()
+        )
 
     def scanned(self) -> bool:
         return all(w.scans or w.context.tree_trouble.get(w.name) for w in self.trees.values())
@@ -194,13 +196,18 @@ class Observer:
         watched.files = delta.files
         for path, why in delta.skipped.items():
             if watched.skipped.get(path) != why:
-                self._house.event(watched.context.name, f"file {path}", "skipped", f"skipped: {why}", level=logging.WARNING)
+                self._house.event(
+                    watched.context.name, f"file {path}", "skipped", f"skipped: {why}", level=logging.WARNING
+                )
         watched.skipped = delta.skipped
         for path, stat in delta.changed.items():
             self._saw(watched, path, stat, now, at_start=first)
         for path in delta.gone:
             self._lost(watched, path)
         watched.scans += 1
+        if first and not watched.name and self._house.journal.get_meta(f"first scan:{watched.context.name}") is None:
+            # What a new journal's first look found; later files are new for sure (see engine/opening.py).
+            self._house.journal.set_meta(f"first scan:{watched.context.name}", str(self._house.journal.last_file_id()))
 
     def _look_done(self, watched: Watched, result: Result[_Looked], due: set[str]) -> None:
         if not self._worked(watched, result):
@@ -291,7 +298,9 @@ class Observer:
         house.journal.set_file(file_id, FileState.WHOLE, "", house.clock.now())
         row = house.journal.file(file_id)
         if row is not None:
-            house.event(watched.context.name, subject(row), "whole", f"whole, {row.stat.size} bytes", level=logging.DEBUG)
+            house.event(
+                watched.context.name, subject(row), "whole", f"whole, {row.stat.size} bytes", level=logging.DEBUG
+            )
             self._whole(watched.context, row)
 
     def _lost(self, watched: Watched, path: str) -> None:

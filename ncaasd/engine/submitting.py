@@ -56,7 +56,9 @@ class Order:
 class SubmitLog(Protocol):
     """What is committed, and when. Every call returns after the commit."""
 
-    def intend(self, job_id: str, attempt: int, key: str, body: bytes, config_key: str, datasets: Sequence[Dataset]) -> JobRow:
+    def intend(
+        self, job_id: str, attempt: int, key: str, body: bytes, config_key: str, datasets: Sequence[Dataset]
+    ) -> JobRow:
         """Commit the intent. Raises NcaasdError when the job's files have changed since, so it must wait again."""
 
     def attempt(self) -> None:
@@ -141,9 +143,7 @@ def _list_and_put(
     return Report(Ending.UNSURE, reason="S3 gave no clear answer to the submit; it is looked at again")
 
 
-def _decide(
-    order: Order, job: JobRow, store: ObjectStore, attempted: float, now: float
-) -> tuple[Decision, float]:
+def _decide(order: Order, job: JobRow, store: ObjectStore, attempted: float, now: float) -> tuple[Decision, float]:
     """The decision, and the server's time of the submit where there was one."""
     found = store.find(job.submit_key)
     listing = store.list(order.layout.job_folder(job.job_id))
@@ -262,8 +262,12 @@ def _unverified(
         bucket, key = _where(order.config_key, store.bucket)
         here = store if bucket == store.bucket or foreign is None else foreign(bucket)
         if here.find(key) is None:
-            return _put_config(order, store) if order.config is not None else Report(
-                Ending.WAITS, reason=f"its config {order.config_key} is not in S3", missing=order.config_key
+            return (
+                _put_config(order, store)
+                if order.config is not None
+                else Report(
+                    Ending.WAITS, reason=f"its config {order.config_key} is not in S3", missing=order.config_key
+                )
             )
     return None
 

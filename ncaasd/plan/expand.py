@@ -51,7 +51,7 @@ def matcher(rule: Rule) -> Matcher:
         globs(rule.exclude),
         UnitTemplate(rule.unit) if rule.unit else None,
         globs(rule.complete_when),
-        globs([rule.abort_when] if isinstance(rule.abort_when, str) else rule.abort_when or ()),
+        globs(rule.abort_when),
     )
 
 
@@ -79,7 +79,9 @@ class Unit:
 
     def aborted(self, m: Matcher) -> str:
         """The file that says so, or ""."""
-        return next((n for n, r in self.files.items() if r.state is not FileState.GONE and any(a(n) for a in m.abort_when)), "")
+        return next(
+            (n for n, r in self.files.items() if r.state is not FileState.GONE and any(a(n) for a in m.abort_when)), ""
+        )
 
 
 def below(row: FileRow) -> str:

@@ -1,0 +1,93 @@
+"""The daemon's unix socket: one JSON request a line, one JSON answer a line. What the command line says goes through it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ncaasd.errors import NcaasdError, UserError
+
+LIMIT = 2**20
+Handler = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def socket_path(state: str) -> str:
+    """In the state folder; where that path is too long for a socket (108 bytes), a name of it in the temporary folder."""
+    path = os.path.join(state, "control")
+    if len(os.fsencode(path)) < 100:
+        return path
+    digest = hashlib.sha256(os.fsencode(os.path.abspath(state))).hexdigest()[:16]
+    return os.path.join(tempfile.gettempdir(), f"ncaasd-{os.getuid()}-{digest}")
+
+
+class ControlServer:
+    def __init__(self, state: str, handle: Handler) -> None:
+        """`handle` is called from a thread for each request; what NcaasdError it raises is the answer."""
+        self._path = socket_path(state)
+        self._handle = handle
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)  # a leftover: the lock says that nobody listens
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        old = os.umask(0o177)
+        try:
+            self._socket.bind(self._path)
+        finally:
+            os.umask(old)
+        self._socket.listen(8)
+        threading.Thread(target=self._serve, name="control", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), name="control-answer", daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError, ValueError):
+            connection.settimeout(30)
+            with connection.makefile("rwb") as stream:
+                line = stream.readline(LIMIT)
+                if not line:
+                    return
+                request = json.loads(line)
+                try:
+                    answer = self._handle(request)
+                except NcaasdError as error:
+                    answer = {"error": error.message, "hint": error.hint, "user": isinstance(error, UserError)}
+                stream.write(json.dumps(answer).encode() + b"\n")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+
+def ask(state: str, request: dict[str, Any], *, timeout: float = 30.0) -> dict[str, Any] | None:
+    """Ask the daemon; None when none listens. Raises the error that it answered."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(timeout)
+        try:
+            sock.connect(socket_path(state))
+        except OSError:
+            return None
+        with sock.makefile("rwb") as stream:
+            stream.write(json.dumps(request).encode() + b"\n")
+            stream.flush()
+            try:
+                answer: dict[str, Any] = json.loads(stream.readline(64 * LIMIT))
+            except (ValueError, OSError) as error:
+                raise NcaasdError("the daemon did not answer", hint="is it stopping? try again") from error
+    if "error" in answer:
+        raise (UserError if answer.get("user") else NcaasdError)(answer["error"], hint=answer.get("hint", ""))
+    return answer

@@ -1,0 +1,131 @@
+"""What the operator decides: rerun, hold, release, forget, fetch. Journaled, in the event log, and idempotent.
+
+They run in the engine thread when the daemon runs, and on the journal itself, under the lock, when it doesn't.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ncaasd.adapters.journal import Journal
+from ncaasd.errors import UserError
+from ncaasd.model import JobRow, JobSpec, JobState, Phase
+
+NEVER = 1e15
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which jobs are meant: by id or name, by rule, by state. All that are given must hold."""
+
+    ids: tuple[str, ...] = ()
+    analysis: str = ""
+    rule: str = ""
+    where: tuple[tuple[str, str], ...] = ()  # parts of the unit's name: animal=M7
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What was done to one job, or why nothing was."""
+
+    job: JobRow
+    done: bool
+    text: str
+
+
+def select(journal: Journal, selection: Selection) -> list[JobRow]:
+    """The newest attempt of each job that is meant. Raises UserError for a name that means no job."""
+    newest: dict[tuple[str, str, str, str], JobRow] = {}
+    every = journal.jobs(selection.analysis)
+    for job in every:
+        key = (job.spec.analysis, job.spec.name, job.spec.unit, job.spec.version)
+        if key not in newest or job.attempt > newest[key].attempt:
+            newest[key] = job
+    chosen = list(newest.values())
+    if selection.ids:
+        chosen = []
+        for name in selection.ids:
+            by_id = [j for j in every if j.job_id == name or str(j.row) == name.removeprefix("#")]
+            by_name = [j for j in newest.values() if name in (j.spec.name, j.spec.unit)]
+            if not by_id and not by_name:
+                raise UserError(f"there is no job {name}", hint="`ncaasd jobs` lists them")
+            chosen += by_id or by_name
+    if selection.rule:
+        chosen = [j for j in chosen if j.spec.name == selection.rule]
+    if selection.since:
+        chosen = [j for j in chosen if j.created >= selection.since]
+    for _part, value in selection.where:
+        chosen = [j for j in chosen if value in j.spec.unit]
+    return list({j.row: j for j in chosen}.values())
+
+
+def hold(journal: Journal, job: JobRow, now: float) -> Effect:
+    if job.phase is not Phase.OPEN:
+        return Effect(job, False, f"it is {job.state} already: only a job that was not submitted can be held")
+    if job.hold == "person":
+        return Effect(job, False, "it is held already")
+    journal.update_job(job.row, hold="person", state=JobState.HELD, reason="held by hand", next_at=NEVER)
+    return _did(journal, job, now, "held", "held by hand")
+
+
+def release(journal: Journal, job: JobRow, now: float) -> Effect:
+    """Let a held job go on, past the guard that held it."""
+    if job.phase is Phase.ENDED or not job.hold:
+        return Effect(job, False, "it is not held")
+    if job.hold in ("foreign", "replaced"):
+        return Effect(job, False, f"{job.reason}: it can't be released; `ncaasd rerun` submits it under a new id")
+    released = job.released if job.hold == "person" else job.released | {job.hold}
+    journal.update_job(job.row, hold="", released=released, next_at=0.0, state=JobState.WAITING, reason="released")
+    return _did(journal, job, now, "released", f"released from: {job.reason}")
+
+
+def rerun(journal: Journal, job: JobRow, now: float, *, spec: JobSpec | None = None) -> Effect:
+    """A new attempt, with a new id, of what is declared now. Asked twice, it is made once."""
+    spec = spec or job.spec
+    attempts = journal.attempts(job.spec.analysis, job.spec.name, job.spec.unit, job.spec.version)
+    newest = attempts[-1]
+    if newest.phase is Phase.OPEN and newest.attempt > 0:
+        return Effect(newest, False, "a rerun of it is waiting already")
+    if newest.phase is Phase.OPEN:
+        return Effect(newest, False, "it was not submitted yet: nothing to run again")
+    if not newest.state.ended and newest.state not in (JobState.HELD, JobState.LOST):
+        return Effect(newest, False, f"it is {newest.state}: a rerun would be paid for beside it; wait for its end")
+    datasets = tuple(replace(d, etag="") for d in spec.datasets)
+    row = journal.add_job(replace(spec, datasets=datasets), newest.attempt + 1, now, size=job.size)
+    # Who asks for one job by name means it: the guards that ask about surprises don't ask again.
+    journal.update_job(row, released=frozenset({"backlog", "canary", "failures", "budget", "rebuilt"}), reason="rerun")
+    if newest.phase is not Phase.ENDED:
+        journal.update_job(newest.row, phase=Phase.ENDED, next_at=NEVER)
+    made = journal.job(row)
+    assert made is not None
+    return _did(journal, made, now, "rerun", f"rerun of {job.job_id or job.spec.name}, as attempt {made.attempt}")
+
+
+def forget(journal: Journal, job: JobRow, now: float) -> Effect:
+    """Stop following a job. It stays known, so that its rule doesn't make it again."""
+    if job.forgotten:
+        return Effect(job, False, "it is forgotten already")
+    if job.phase in (Phase.INTENT, Phase.ATTEMPTED):
+        return Effect(job, False, "its submit is under way: wait until it is clear whether it was sent")
+    state = job.state if job.state.ended else JobState.FAILED
+    journal.update_job(
+        job.row, forgotten=True, phase=Phase.ENDED, state=state, hold="", reason="forgotten", next_at=NEVER
+    )
+    return _did(journal, job, now, "forgotten", "forgotten by hand: not followed any more, and not made again")
+
+
+def _did(journal: Journal, job: JobRow, now: float, kind: str, text: str) -> Effect:
+    name = f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")
+    journal.event(now, job.spec.analysis, name, kind, text)
+    logging.getLogger("ncaasd").info("%s: %s: %s", job.spec.analysis, name, text)
+    return Effect(journal.job(job.row) or job, True, text)
+
+
+def apply(journal: Journal, action: str, selection: Selection, now: float) -> Sequence[Effect]:
+    """One of hold, release, rerun, forget on each job that is meant, in one transaction."""
+    actions = {"hold": hold, "release": release, "rerun": rerun, "forget": forget}
+    with journal.transaction():
+        return [actions[action](journal, job, now) for job in select(journal, selection)]

@@ -1,0 +1,286 @@
+"""Manifests and submit files as they are read, and the jobs they declare. In the engine thread; reading is on a lane.
+
+A manifest is read when it is whole, and takes force as a whole or not at all: a bad one leaves the old in force and says
+so (F35, F78). An edit makes no new job of one that was submitted (F36); jobs that are not declared any more and were not
+submitted are cancelled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ncaasd.declare.manifest import Manifest, parse_manifest
+from ncaasd.engine.desk import Result
+from ncaasd.engine.house import Context, House, subject
+from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem
+from ncaasd.model import FileRow, FileState, JobRow, JobSpec, Phase, Place
+from ncaasd.neurocaas.submission import parse_submit, validate_job
+from ncaasd.plan import expand
+from ncaasd.plan.expand import Matcher
+from ncaasd.plan.files import Role, role_of
+
+MANIFEST_LIMIT = 4 * 2**20
+CONFIG_LIMIT = 4 * 2**20
+NEVER = 1e15  # a time that doesn't come
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What one manifest or submit file says."""
+
+    rules: list[Matcher]
+    jobs: list[JobSpec]
+
+
+class Declarer:
+    """Keeps the rules in force and the jobs they want."""
+
+    def __init__(self, house: House, *, sources: Iterable[str], tools: Iterable[str]) -> None:
+        self._house = house
+        self._sources, self._tools = frozenset(sources), frozenset(tools)
+        self._configs: dict[tuple[str, str], tuple[str, bytes]] = {}  # (analysis, path) -> (checksum, text)
+        self._reading: set[tuple[str, str]] = set()
+        self.changed: set[tuple[str, str]] = set()  # (analysis, manifest) whose status file is to be written
+        for context in house.contexts.values():
+            self._restore(context)
+
+    def _restore(self, context: Context) -> None:
+        """The last right text of each manifest is in force from the start."""
+        for path, good, _problems, _at in self._house.journal.manifests(context.name):
+            if good is not None:
+                try:
+                    context.rules[path] = self.parse(context, path, good).rules
+                except DeclarationError as error:  # another version was less strict
+                    logging.getLogger("ncaasd").error("%s: %s is not in force any more: %s", context.name, path, error)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def parse(self, context: Context, path: str, data: bytes) -> Declared:
+        """Pure but for its arguments. Raises DeclarationError with every problem."""
+        role = role_of(path)
+        if role is Role.SUBMIT:
+            body = parse_submit(data, path, bucket=context.layout.bucket)
+            problems = validate_job(body, context.layout)
+            if problems:
+                raise DeclarationError([Problem(path, 0, 0, "", text) for text in problems])
+            spec = expand.job_of_submit(body, analysis=context.name, declared_in=path, layout=context.layout)
+            return Declared([], [spec])
+        manifest: Manifest = parse_manifest(
+            data, path, standing=role is Role.MANIFEST, sources=self._sources, tools=self._tools
+        )
+        jobs = [
+            expand.job_of_one_off(
+                one, analysis=context.name, declared_in=path, layout=context.layout, prefix=context.prefix
+            )
+            for one in manifest.jobs
+        ]
+        return Declared([expand.matcher(rule) for rule in manifest.rules], jobs)
+
+    def whole(self, context: Context, row: FileRow) -> None:
+        """A file became whole: a manifest is read, a config kept, an input matched against the rules."""
+        role = Role.INPUT if row.place.tree else role_of(row.place.path)
+        if role in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
+            self._read(context, row, MANIFEST_LIMIT, self._declare)
+        elif role is Role.CONFIG:
+            self._read(context, row, CONFIG_LIMIT, self._keep_config)
+        elif role is Role.INPUT:
+            self._match(context, [row])
+
+    def gone(self, context: Context, row: FileRow) -> None:
+        role = Role.INPUT if row.place.tree else role_of(row.place.path)
+        if role in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
+            context.rules.pop(row.place.path, None)
+            self._house.journal.drop_manifest(context.name, row.place.path)
+            self._apply(context, row.place.path, [])
+        elif role is Role.CONFIG:
+            self._configs.pop((context.name, row.place.path), None)
+            self._house.journal.wake_open_jobs(context.name)
+        elif role is Role.INPUT:
+            # Renamed out of the tree before it was submitted: a rule's job goes with its file (F25).
+            for job in self._house.journal.jobs_using(context.name, row.key):
+                if job.phase is Phase.OPEN and job.spec.origin == "rule":
+                    self._cancel(context, job, f"{row.place.path} is gone")
+            self._house.journal.wake_jobs_using(context.name, row.key)
+
+    def _read(self, context: Context, row: FileRow, limit: int, use: Callable[[Context, FileRow, bytes], None]) -> None:
+        key = (context.name, row.place.path)
+        if key in self._reading:
+            return
+        self._reading.add(key)
+        tree = context.trees[row.place.tree]
+
+        def then(result: Result[tuple[bytes, object]]) -> None:
+            self._reading.discard(key)
+            try:
+                data, stat = result.get()
+            except (FileChanged, FileVanished):
+                return  # the next look sees it, and it settles again
+            except NcaasdError as error:
+                self._reject(context, row, [Problem(row.place.path, 0, 0, "", str(error))])
+                return
+            if stat == row.stat:
+                use(context, row, data)
+
+        self._house.desk.do(
+            f"tree:{context.name}:{row.place.tree}", lambda: tree.read(row.place.path, limit=limit), then
+        )
+
+    def reread_unread(self) -> None:
+        """At start: manifests and configs that became whole but were not read before we stopped; all configs."""
+        for context in self._house.contexts.values():
+            for row in self._house.journal.files(context.name, states=[FileState.WHOLE]):
+                if role_of(row.place.path) in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT) and not row.place.tree:
+                    self.whole(context, row)
+            for row in self._house.journal.files(context.name, under="configs/"):
+                if row.state in (FileState.WHOLE, FileState.STORED, FileState.HELD):
+                    self.whole(context, row)
+
+    # -- declaring ---------------------------------------------------------------------------------------------------
+
+    def _declare(self, context: Context, row: FileRow, data: bytes) -> None:
+        path = row.place.path
+        try:
+            declared = self.parse(context, path, data)
+        except DeclarationError as error:
+            self._reject(context, row, error.problems)
+            return
+        now = self._house.clock.now()
+        self._house.journal.set_manifest(context.name, path, data, "", now)
+        self._house.journal.set_file(row.id, FileState.READ, "", now)
+        self._house.event(context.name, subject(row), "read", "read, and in force")
+        context.rules[path] = declared.rules
+        specs = list(declared.jobs)
+        if declared.rules:
+            rows = list(self._house.journal.files(context.name))
+            for m in declared.rules:
+                specs += self._specs(context, m, path, rows)
+        self._apply(context, path, specs)
+
+    def _reject(self, context: Context, row: FileRow, problems: list[Problem]) -> None:
+        """Refused whole; what was in force stays in force."""
+        now = self._house.clock.now()
+        text = "\n".join(str(p) for p in problems)
+        self._house.journal.set_manifest(context.name, row.place.path, None, text, now)
+        self._house.journal.set_file(row.id, FileState.READ, problems[0].message, now)
+        self.changed.add((context.name, row.place.path))
+        for problem in problems:
+            self._house.event(context.name, subject(row), "bad manifest", str(problem), level=logging.ERROR)
+
+    def _apply(self, context: Context, path: str, specs: list[JobSpec]) -> None:
+        """Make the open jobs of one manifest be those that it declares."""
+        wanted = {(s.name, s.unit, s.version): s for s in specs}
+        for job in self._house.journal.jobs_declared_in(context.name, path):
+            identity = (job.spec.name, job.spec.unit, job.spec.version)
+            if job.phase is Phase.OPEN and job.attempt == 0 and identity not in wanted:
+                self._cancel(context, job, f"{path} does not declare it any more")
+        for spec in wanted.values():
+            self._want(context, spec)
+        self.changed.add((context.name, path))
+
+    def _cancel(self, context: Context, job: JobRow, why: str) -> None:
+        self._house.journal.drop_job(job.row)
+        self._house.event(context.name, job_subject(job), "cancelled", f"cancelled before it was submitted: {why}")
+        self.changed.add((context.name, job.spec.declared_in))
+
+    def _want(self, context: Context, spec: JobSpec) -> None:
+        """A job is made once; an open one follows its declaration; a submitted one stays as it is (F36, F87)."""
+        journal = self._house.journal
+        attempts = journal.attempts(context.name, spec.name, spec.unit, spec.version)
+        if attempts:
+            newest = attempts[-1]
+            if newest.phase is Phase.OPEN and newest.spec != spec:
+                journal.respec_job(newest.row, spec)
+                journal.update_job(newest.row, next_at=0.0)
+            return
+        now = self._house.clock.now()
+        size = sum(r.stat.size for d in spec.datasets for r in journal.files_with_key(context.name, d.key)[:1])
+        row = journal.add_job(spec, 0, now, size=size)
+        job = journal.job(row)
+        if job is not None:
+            self._house.event(context.name, job_subject(job), "declared", f"declared by {spec.declared_in}")
+        self.changed.add((context.name, spec.declared_in))
+
+    # -- rules -------------------------------------------------------------------------------------------------------
+
+    def _match(self, context: Context, rows: list[FileRow]) -> None:
+        """New whole files against the rules in force; a unit's rule sees all of the unit."""
+        for path, matchers in context.rules.items():
+            for m in matchers:
+                for row in rows:
+                    if (m.rule.source or "") != row.place.tree:
+                        continue
+                    seen = self._unit_rows(context, m, row) if m.unit else [row]
+                    for spec in self._specs(context, m, path, seen):
+                        self._want(context, spec)
+
+    def stored(self, context: Context, row: FileRow) -> None:
+        """A file's content is in S3: rules with `rerun_on: [data]` can name its version now."""
+        if any("data" in m.rule.rerun_on for matchers in context.rules.values() for m in matchers):
+            self._match(context, [row])
+
+    def _unit_rows(self, context: Context, m: Matcher, row: FileRow) -> list[FileRow]:
+        hit = m.unit_of(expand.below(row))
+        if hit is None:
+            return []
+        folder = hit[0] + "/" if row.place.tree else f"inputs/{hit[0]}/"
+        return [r for r in self._house.journal.files(context.name, under=folder) if r.place.tree == row.place.tree]
+
+    def _specs(self, context: Context, m: Matcher, path: str, rows: list[FileRow]) -> list[JobSpec]:
+        source = m.rule.source or ""
+        mine = [r for r in rows if r.place.tree == source and (source or r.place.path.startswith("inputs/"))]
+        return expand.jobs_of_rule(
+            m,
+            mine,
+            analysis=context.name,
+            declared_in=path,
+            config_checksum=lambda name: self._configs.get((context.name, f"configs/{name}"), ("", b""))[0],
+        )
+
+    def gate(self, context: Context, row: FileRow) -> str | None:
+        """What a whole file's upload waits for: "" for nothing, None when it lies in a source and no rule names it."""
+        if not row.place.tree and not row.place.path.startswith("inputs/"):
+            return ""
+        mine = [m for ms in context.rules.values() for m in ms if (m.rule.source or "") == row.place.tree]
+        if row.place.tree and not any(m.wants(expand.below(row)) for m in mine):
+            return None
+        for m in mine:
+            if not m.unit or not (m.complete_when or m.abort_when):
+                continue
+            found = expand.units(m, self._unit_rows(context, m, row))
+            if found:
+                aborted = found[0].aborted(m)
+                if aborted:
+                    return f"aborted: {aborted} is in {found[0].path}"
+                missing = found[0].missing(m)
+                if missing:
+                    return missing
+        return ""
+
+    # -- configs -----------------------------------------------------------------------------------------------------
+
+    def _keep_config(self, context: Context, row: FileRow, data: bytes) -> None:
+        checksum = hashlib.sha256(data).hexdigest()
+        self._configs[context.name, row.place.path] = (checksum, data)
+        self._house.journal.wake_open_jobs(context.name)
+        for path, matchers in context.rules.items():
+            for m in matchers:
+                if "config" in m.rule.rerun_on:
+                    rows = list(self._house.journal.files(context.name))
+                    for spec in self._specs(context, m, path, rows):
+                        self._want(context, spec)
+
+    def config_text(self, analysis: str, config: str) -> bytes | None:
+        """The bytes of `configs/<config>` as they were when it was whole; None while it isn't."""
+        found = self._configs.get((analysis, f"configs/{config}"))
+        row = self._house.journal.file_at(Place(analysis, "", f"configs/{config}"))
+        if found is None or row is None or row.state in (FileState.SETTLING, FileState.GONE, FileState.REFUSED):
+            return None
+        return found[1]
+
+
+def job_subject(job: JobRow) -> str:
+    """A job's name in the event log."""
+    return f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")

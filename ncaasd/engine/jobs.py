@@ -1,0 +1,453 @@
+"""Take every job that is due one step further: consider, submit, look. In the engine thread; S3 is asked on lanes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ncaasd.declare.analysis_config import read_analysis_config, render_analysis_config
+from ncaasd.engine.declaring import Declarer, job_subject
+from ncaasd.engine.desk import Result
+from ncaasd.engine.fetching import Fetcher
+from ncaasd.engine.following import Sighting, Text, look
+from ncaasd.engine.house import Context, House
+from ncaasd.engine.opening import found_by_first_scan, rig_was_here
+from ncaasd.engine.submitting import Ending, Order, Report, submit_once
+from ncaasd.errors import DeclarationError, NcaasdError
+from ncaasd.model import Dataset, FileState, JobRow, JobState, Origin, Phase, Place
+from ncaasd.neurocaas.job_state import Judgement, judge
+from ncaasd.neurocaas.naming import config_name, folder_name
+from ncaasd.plan.expand import Matcher
+from ncaasd.plan.guards import Limits, Stop, Tally, guard, tally
+from ncaasd.plan.jobs import DatasetFact, next_step
+from ncaasd.plan.retry import backoff, poll_after
+
+DUE_AT_A_TIME = 200
+NEVER = 1e15
+CONSIDER_AGAIN = 300.0  # a waiting job is woken by what it waits for; this is for what was missed
+AUTOMATIC_HOLD = 30.0
+REMOTE_KNOWN_FOR = 30.0
+DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    """What a job's config comes to. `content` is None when it lies in S3 already."""
+
+    problem: str = ""
+    key: str = ""
+    content: bytes | None = None
+
+
+class Jobs:
+    def __init__(self, house: House, declarer: Declarer, fetcher: Fetcher) -> None:
+        self._house = house
+        self._declarer = declarer
+        self._fetcher = fetcher
+        self._busy: dict[int, int] = {}  # rows being submitted or looked at -> datasets that a submit will add
+        self._remote: dict[tuple[str, str], tuple[bool, float]] = {}
+        self._logs: dict[int, dict[str, Text]] = {}
+        self._configs: dict[tuple[str, str, bytes], _Config] = {}
+
+    def busy(self) -> bool:
+        return bool(self._busy)
+
+    def rows_under_way(self) -> list[int]:
+        return list(self._busy)
+
+    def turn(self) -> None:
+        house = self._house
+        now = house.clock.now()
+        due = [j for j in house.journal.due_jobs(now, DUE_AT_A_TIME + len(self._busy)) if j.row not in self._busy]
+        if not due:
+            return
+        starts: list[Callable[[], None]] = []
+        with house.journal.transaction():
+            for job in due:
+                context = house.contexts.get(job.spec.analysis)
+                if context is None or not context.opened:
+                    house.journal.update_job(job.row, next_at=now + 5)
+                elif not house.awake(context):
+                    house.journal.update_job(job.row, next_at=context.paused_until)
+                else:
+                    starts += self._step(context, job, now)
+        for start in starts:
+            start()
+
+    def _step(self, context: Context, job: JobRow, now: float) -> Sequence[Callable[[], None]]:
+        match job.phase:
+            case Phase.OPEN:
+                return self._consider(context, job, now)
+            case Phase.INTENT | Phase.ATTEMPTED:
+                if job.hold and job.hold not in job.released:
+                    self._house.journal.update_job(job.row, next_at=NEVER)
+                    return []
+                if context.submits_blocked:
+                    self._house.journal.update_job(
+                        job.row, next_at=now + AUTOMATIC_HOLD, reason=context.submits_blocked
+                    )
+                    return []
+                config = self._config(context, job)
+                return [self._submission(context, job, config if not config.problem else _Config(key=job.config_key))]
+            case Phase.SUBMITTED:
+                return [self._looking(context, job)]
+            case Phase.ENDED:
+                return []
+
+    # -- before the submit -------------------------------------------------------------------------------------------
+
+    def _consider(self, context: Context, job: JobRow, now: float) -> Sequence[Callable[[], None]]:
+        if now < job.not_before:
+            self._house.journal.update_job(job.row, next_at=job.not_before)
+            return []
+        facts = [self._fact(context, d) for d in job.spec.datasets]
+        config = self._config(context, job)
+        step = next_step(job, facts, config.problem, context.submits_blocked, self._stop(context, job, now))
+        if step.submit:
+            self._show(job, JobState.READY, step.reason, next_at=NEVER)
+            return [self._submission(context, job, config)]
+        wait = CONSIDER_AGAIN
+        if step.state is JobState.READY or (step.state is JobState.HELD and not step.hold):
+            wait = AUTOMATIC_HOLD
+        elif step.hold:
+            wait = NEVER - now
+        elif step.ask_remote or any(f.file is None for f in facts):
+            wait = max(REMOTE_KNOWN_FOR, context.settings.jobs.poll.min)
+        if step.hold and step.hold != job.hold:
+            self._house.event(context.name, job_subject(job), "held", step.reason, level=logging.WARNING)
+        self._show(job, step.state, step.reason, next_at=now + wait, hold=step.hold)
+        return [self._asking(context, job, step.ask_remote)] if step.ask_remote else []
+
+    def _fact(self, context: Context, dataset: Dataset) -> DatasetFact:
+        if dataset.key.startswith("s3://"):
+            return DatasetFact(dataset.name, dataset.key, None, bypass=True)
+        rows = self._house.journal.files_with_key(context.name, dataset.key)
+        row = rows[0] if rows and rows[0].state is not FileState.GONE else None
+        known = self._remote.get((context.name, dataset.key)) if row is None else None
+        fresh = known is not None and self._house.clock.monotonic() - known[1] < REMOTE_KNOWN_FOR
+        return DatasetFact(dataset.name, dataset.key, row, remote=known[0] if known and fresh else None)
+
+    def _config(self, context: Context, job: JobRow) -> _Config:
+        """The job's config: its local text under a name of its content, or what lies in S3 under its own."""
+        name = job.spec.config
+        if name.startswith("s3://"):
+            return _Config(key=name)
+        text = self._declarer.config_text(context.name, name)
+        key = context.layout.configs + name
+        if text is None:
+            known = self._remote.get((context.name, key))
+            if known and known[0] and job.spec.overlay == "{}":
+                return _Config(key=key)
+            return _Config(problem=f"configs/{name} (not there, or not whole yet)")
+        cached = self._configs.get((name, job.spec.overlay, text))
+        if cached is not None:
+            return cached
+        try:
+            values = read_analysis_config(text, f"configs/{name}")
+            overlay = json.loads(job.spec.overlay)
+            content = render_analysis_config(values, name, overlay) if overlay else text
+            config = _Config(key=context.layout.config_key("", config_name(name, content)), content=content)
+        except DeclarationError as error:
+            config = _Config(problem=f"a config that can be used: {error.problems[0]}")
+        if len(self._configs) > 1000:
+            self._configs.clear()
+        self._configs[name, job.spec.overlay, text] = config
+        return config
+
+    def _stop(self, context: Context, job: JobRow, now: float) -> Stop | None:
+        return guard(job, self._tally(context, job, now), self._limits(context, job))
+
+    def _tally(self, context: Context, job: JobRow, now: float) -> Tally:
+        journal = self._house.journal
+        active, day = journal.usage(context.name, now - DAY)
+        coming = sum(self._busy.values())
+        siblings = journal.jobs_of_rule(context.name, job.spec.name)
+        return tally(siblings, active + coming, day + coming, now)
+
+    def _limits(self, context: Context, job: JobRow) -> Limits:
+        jobs = context.settings.jobs
+        rule = self._rule(context, job)
+        return Limits(
+            max_active=jobs.max_active,
+            max_per_day=jobs.max_per_day,
+            ask_above=jobs.ask_above,
+            stop_after_failures=jobs.stop_after_failures,
+            canary=rule.rule.canary if rule else 0,
+        )
+
+    @staticmethod
+    def _rule(context: Context, job: JobRow) -> Matcher | None:
+        if job.spec.origin is not Origin.RULE:
+            return None
+        return next((m for ms in context.rules.values() for m in ms if m.rule.name == job.spec.name), None)
+
+    def _asking(self, context: Context, job: JobRow, keys: Sequence[str]) -> Callable[[], None]:
+        """Look in S3 for what isn't here: a dataset that another rig put, or a config that lies there."""
+        wanted = [*keys]
+        if not job.spec.bypass:
+            wanted.append(context.layout.configs + job.spec.config)
+
+        def then(result: Result[dict[str, bool]]) -> None:
+            self._busy.pop(job.row, None)
+            if result.error is not None:
+                if not isinstance(result.error, NcaasdError):
+                    raise result.error
+                self._house.handle(context, result.error)
+                return
+            at = self._house.clock.monotonic()
+            for key, there in result.get().items():
+                self._remote[context.name, key] = (there, at)
+            if all(result.get()[key] for key in keys):
+                self._house.journal.update_job(job.row, next_at=0.0)
+
+        def start() -> None:
+            self._busy[job.row] = 0
+            store = context.store
+            self._house.desk.do("ask", lambda: {k: store.find(k) is not None for k in wanted}, then)
+
+        return start
+
+    def _show(self, job: JobRow, state: JobState, reason: str, **fields: object) -> None:
+        if (state, reason) != (job.state, job.reason):
+            self._declarer.changed.add((job.spec.analysis, job.spec.declared_in))
+        self._house.journal.update_job(job.row, state=state, reason=reason, **fields)
+
+    # -- the submit --------------------------------------------------------------------------------------------------
+
+    def _submission(self, context: Context, job: JobRow, config: _Config) -> Callable[[], None]:
+        house = self._house
+        etags, ids = {}, []
+        for dataset in job.spec.datasets:
+            rows = house.journal.files_with_key(context.name, dataset.key)
+            if rows and rows[0].state is not FileState.GONE:
+                etags[dataset.key] = rows[0].etag
+                ids.append(rows[0].id)
+        manifest = house.journal.file_at(Place(context.name, "", job.spec.declared_in))
+        if job.phase is Phase.OPEN and job.attempt == 0 and manifest and rig_was_here(house, context):
+            rebuilt = found_by_first_scan(house, context, [*ids, manifest.id])
+            house.journal.update_job(job.row, rebuilt=rebuilt)
+            job = replace(job, rebuilt=rebuilt)
+        if job.phase is not Phase.OPEN:
+            etags = {d.key: d.etag for d in job.spec.datasets if d.etag}
+            config = config if config.key == job.config_key else _Config(key=job.config_key)
+        order = Order(job, context.layout, config.key, config.content, etags)
+        log = _JournaledSubmit(self, context, job)
+
+        def start() -> None:
+            self._busy[job.row] = job.total if job.phase is Phase.OPEN else 0
+            store = context.store
+
+            def work() -> Report:
+                return submit_once(order, store, log, house.clock, crash=house.crash, foreign=context.store_for)
+
+            house.desk.do(f"submit:{context.name}", work, lambda r: self._submission_done(context, job.row, r))
+
+        return start
+
+    def _submission_done(self, context: Context, row: int, result: Result[Report]) -> None:
+        house = self._house
+        self._busy.pop(row, None)
+        report = result.get()
+        job = house.journal.job(row)
+        if job is None:
+            return
+        now = house.clock.now()
+        match report.ending:
+            case Ending.SUBMITTED | Ending.ADOPTED:
+                house.unpause(context)
+                house.journal.update_job(row, next_at=now + context.settings.jobs.poll.min, failures=0)
+            case Ending.HELD:
+                house.event(context.name, job_subject(job), "held", report.reason, level=logging.WARNING)
+                self._show(job, JobState.HELD, report.reason, hold=report.kind, next_at=NEVER)
+            case Ending.WAITS:
+                self._reupload(context, report.missing)
+                self._show(job, JobState.WAITING, report.reason, next_at=now + AUTOMATIC_HOLD)
+            case Ending.UNSURE | Ending.FAILED:
+                paused = house.handle(context, report.error)
+                wait = backoff(job.failures + 1, first=2, most=300, spread=house.spread())
+                next_at = context.paused_until if paused else now + wait
+                if job.reason != report.reason:
+                    house.event(context.name, job_subject(job), "submit failed", report.reason, level=logging.WARNING)
+                self._show(job, job.state, report.reason, next_at=next_at, failures=job.failures + 1)
+
+    def _reupload(self, context: Context, key: str) -> None:
+        """What the journal thinks is stored, and S3 doesn't have: put it again (F52)."""
+        for row in self._house.journal.files_with_key(context.name, key) if key else []:
+            if row.state is FileState.STORED:
+                self._house.journal.unstore_file(row.id, self._house.clock.now())
+                text = "it is not in S3 any more: uploaded again"
+                self._house.event(context.name, f"file {row.place.path}", "lost in S3", text, level=logging.WARNING)
+
+    # -- after the submit --------------------------------------------------------------------------------------------
+
+    def _looking(self, context: Context, job: JobRow) -> Callable[[], None]:
+        known = self._logs.get(job.row, {})
+        timeout = context.settings.jobs.timeout
+        live = context.settings.results.logs == "live"
+
+        def work() -> tuple[Sighting, dict[str, str], Exception | None]:
+            sighting = look(job, context.layout, context.store_for, known, timeout=timeout)
+            if not live:
+                return sighting, {}, None
+            return sighting, *self._fetcher.mirror(context, job, sighting)
+
+        def start() -> None:
+            self._busy[job.row] = 0
+            self._house.desk.do("look", work, lambda r: self._looked(context, job.row, r))
+
+        return start
+
+    def _looked(
+        self, context: Context, row: int, result: Result[tuple[Sighting, dict[str, str], Exception | None]]
+    ) -> None:
+        house = self._house
+        self._busy.pop(row, None)
+        job = house.journal.job(row)
+        if job is None:
+            return
+        now = house.clock.now()
+        if result.error is not None:
+            if not isinstance(result.error, NcaasdError):
+                raise result.error
+            paused = house.handle(context, result.error)
+            poll = context.settings.jobs.poll
+            wait = backoff(job.failures + 1, first=poll.min, most=poll.max, spread=house.spread())
+            next_at = context.paused_until if paused else now + wait
+            house.journal.update_job(row, next_at=next_at, failures=job.failures + 1)
+            return
+        house.unpause(context)
+        sighting, mirrored, trouble = result.get()
+        self._logs[row] = dict(sighting.logs)
+        self._fetcher.mirrored(context, job, sighting, mirrored, trouble)
+        self._judged(context, job, sighting, judge(sighting.evidence, house.patience), now)
+
+    def _judged(self, context: Context, job: JobRow, sighting: Sighting, seen: Judgement, now: float) -> None:
+        house = self._house
+        fields: dict[str, object] = {"finished": seen.finished, "failures": 0}
+        if seen.total:
+            fields["total"] = seen.total
+        if seen.cost is not None:
+            fields["cost"] = seen.cost
+        if (seen.state, seen.reason) != (job.verdict or job.state, job.reason):
+            level = (
+                logging.INFO if seen.state in (JobState.DONE, JobState.RUNNING, JobState.STARTING) else logging.WARNING
+            )
+            house.event(context.name, job_subject(job), str(seen.state), seen.reason or str(seen.state), level=level)
+        if not seen.ended:
+            poll = context.settings.jobs.poll
+            wait = poll_after(
+                seen.state,
+                age=sighting.evidence.age,
+                finished=seen.finished,
+                least=poll.min,
+                most=poll.max,
+                spread=house.spread(),
+            )
+            self._show(job, seen.state, seen.reason, verdict=None, next_at=now + wait, **fields)
+            return
+        first = job.verdict is None
+        fields |= {"verdict": seen.state, "refused_kind": seen.refused_kind or ""}
+        if first:
+            fields["ended"] = now
+        self._show(job, job.state if job.state is JobState.FETCHING else seen.state, seen.reason, **fields)
+        self._fetcher.want(context, job.row, sighting, final=seen.final)
+        if first:
+            house.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
+            house.journal.retry_files(context.name)
+
+    def finished(self, context: Context, job: JobRow) -> None:
+        """All that a job left is here, and it is in its end: perhaps it is to be tried again."""
+        self._logs.pop(job.row, None)
+        self._house.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
+        if job.verdict is not JobState.REFUSED or job.spec.origin is Origin.ELSEWHERE:
+            return
+        retries = context.settings.jobs.retry_refused
+        allowed = retries.capacity if job.refused_kind == "capacity" else retries.budget
+        attempts = self._house.journal.attempts(context.name, job.spec.name, job.spec.unit, job.spec.version)
+        refused = [a for a in attempts if a.verdict is JobState.REFUSED and a.refused_kind == job.refused_kind]
+        if attempts[-1].row != job.row or len(refused) > allowed:
+            return
+        now = self._house.clock.now()
+        wait = backoff(len(refused), first=900, most=6 * 3600, spread=self._house.spread())
+        row = self._house.journal.add_job(job.spec, job.attempt + 1, now, size=job.size)
+        text = f"attempt {len(refused)} of {allowed} after: {job.reason}; in {wait / 60:.0f} min"
+        self._house.journal.update_job(
+            row, state=JobState.READY, reason=text, next_at=now + wait, not_before=now + wait
+        )
+        self._house.event(context.name, job_subject(job), "retry", text)
+
+
+class _JournaledSubmit:
+    """engine.submitting.SubmitLog: every call returns after the commit."""
+
+    def __init__(self, jobs: Jobs, context: Context, job: JobRow) -> None:
+        self._house = jobs._house
+        self._jobs = jobs
+        self._context = context
+        self._job = job
+
+    def intend(
+        self, job_id: str, attempt: int, key: str, body: bytes, config_key: str, datasets: Sequence[Dataset]
+    ) -> JobRow:
+        def commit() -> JobRow:
+            journal = self._house.journal
+            job = journal.job(self._job.row)
+            if job is None or job.phase is not Phase.OPEN or (job.hold and job.hold not in job.released):
+                raise NcaasdError("it was cancelled or held just before its submit")
+            if job.spec != self._job.spec:
+                raise NcaasdError("its declaration has just been edited")
+            for dataset in datasets:
+                rows = journal.files_with_key(self._context.name, dataset.key)
+                if rows and rows[0].state is not FileState.GONE and rows[0].etag != dataset.etag:
+                    raise NcaasdError(f"{dataset.name} has just changed")
+                if rows and rows[0].state not in (FileState.STORED, FileState.GONE):
+                    raise NcaasdError(f"{dataset.name} is changing")
+            journal.update_job(
+                job.row,
+                phase=Phase.INTENT,
+                job_id=job_id,
+                attempt=attempt,
+                submit_key=key,
+                body=body,
+                config_key=config_key,
+                intended=self._house.clock.now(),
+                results=folder_name(self._context.name, job_id),
+            )
+            journal.datasets_submitted(job.row, datasets)
+            self._house.event(self._context.name, job_subject(job), "intended", f"its submit is {key}")
+            found = journal.job(job.row)
+            assert found is not None
+            return found
+
+        return self._house.desk.ask(commit)
+
+    def attempt(self) -> None:
+        def commit() -> None:
+            job = self._house.journal.job(self._job.row)
+            if job is not None and not job.attempted:
+                self._house.journal.update_job(job.row, phase=Phase.ATTEMPTED, attempted=self._house.clock.now())
+
+        self._house.desk.ask(commit)
+
+    def submitted(self, *, at: float, adopted: bool, reason: str) -> None:
+        def commit() -> None:
+            journal = self._house.journal
+            job = journal.job(self._job.row)
+            assert job is not None
+            now = self._house.clock.now()
+            text = f"job {job.job_id}" + (f", adopted: {reason}" if adopted else "")
+            self._jobs._show(
+                job,
+                JobState.SUBMITTED,
+                f"submitted as {job.job_id}; nothing heard yet",
+                phase=Phase.SUBMITTED,
+                submitted=at if adopted else now,
+                seen=at,
+                hold="",
+                next_at=now + self._context.settings.jobs.poll.min,
+            )
+            self._house.event(self._context.name, job_subject(job), "adopted" if adopted else "submitted", text)
+
+        self._house.desk.ask(commit)

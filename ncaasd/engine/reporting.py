@@ -1,0 +1,87 @@
+"""Keep the status files beside manifests: how a rig's own software follows its job."""
+
+from __future__ import annotations
+
+import logging
+
+from ncaasd.engine.declaring import Declarer
+from ncaasd.engine.desk import Result
+from ncaasd.engine.documents import status_document
+from ncaasd.engine.house import Context, House
+from ncaasd.errors import NcaasdError
+from ncaasd.model import JobRow, Origin
+
+EVERY = 0.5  # seconds between writes: a burst of changes is one write
+JOBS_SHOWN = 10_000
+
+
+class Reporter:
+    def __init__(self, house: House, declarer: Declarer, *, root: str) -> None:
+        self._house = house
+        self._declarer = declarer
+        self._root = root
+        self._next = 0.0
+        self._shown: dict[tuple[str, str], bytes] = {}  # what was written, so that nothing is written twice
+        for context in house.contexts.values():
+            declarer.changed.update((context.name, path) for path, *_ in house.journal.manifests(context.name))
+
+    def turn(self, *, now: bool = False) -> None:
+        monotonic = self._house.clock.monotonic()
+        if not self._declarer.changed or (monotonic < self._next and not now):
+            return
+        self._next = monotonic + EVERY
+        changed, self._declarer.changed = self._declarer.changed, set()
+        for analysis, path in changed:
+            context = self._house.contexts.get(analysis)
+            if context is not None:
+                self._write(context, path)
+
+    def _write(self, context: Context, path: str) -> None:
+        journal = self._house.journal
+        problems = next((p for m, _good, p, _at in journal.manifests(context.name) if m == path), "")
+        jobs = journal.jobs_declared_in(context.name, path)[-JOBS_SHOWN:]
+        at = self._house.clock.now()
+        files = {status_name(path): status_document(path, problems, jobs, self._root, at)}
+        for unit, attempts in _by_rule_and_unit(jobs).items():
+            files[unit] = status_document(path, "", attempts, self._root, at)
+        fresh = {name: body for name, body in files.items() if self._is_news(context.name, name, body)}
+        if not fresh:
+            return
+        writer = context.status
+
+        def work() -> None:
+            for name, body in fresh.items():
+                writer.write(name, body)
+
+        self._house.desk.do(f"status:{context.name}", work, lambda r: self._written(context, r))
+
+    def _is_news(self, analysis: str, name: str, body: bytes) -> bool:
+        """Whether anything but the time of writing has changed."""
+        essence = b"\n".join(line for line in body.splitlines() if not line.startswith(b'  "updated"'))
+        if self._shown.get((analysis, name)) == essence:
+            return False
+        self._shown[analysis, name] = essence
+        return True
+
+    def _written(self, context: Context, result: Result[None]) -> None:
+        if result.error is None:
+            return
+        if not isinstance(result.error, NcaasdError):
+            raise result.error
+        # A read-only or missing folder: seen elsewhere too (F19); the next change tries again.
+        logging.getLogger("ncaasd").warning("%s: %s", context.name, result.error)
+
+
+def status_name(path: str) -> str:
+    """`submissions/mouse7.yaml` -> `submissions/mouse7.status.json`."""
+    return path.rpartition(".")[0] + ".status.json"
+
+
+def _by_rule_and_unit(jobs: list[JobRow]) -> dict[str, list[JobRow]]:
+    """`submissions/status/<rule>/<unit>.json` for each unit of a rule."""
+    found: dict[str, list[JobRow]] = {}
+    for job in jobs:
+        if job.spec.origin is Origin.RULE:
+            unit = job.spec.unit.encode("utf-8", "backslashreplace").decode().replace("..", "_")
+            found.setdefault(f"submissions/status/{job.spec.name}/{unit}.json", []).append(job)
+    return found

@@ -1,0 +1,176 @@
+"""Start the uploads that are due, and record what became of them. In the engine thread; the pool moves the bytes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ncaasd.engine.desk import Desk
+from ncaasd.engine.house import Context, House, subject
+from ncaasd.errors import StoreError
+from ncaasd.model import FileRow, FileState, Outcome, Part, UploadTask, Verdict
+from ncaasd.neurocaas.naming import part_size
+from ncaasd.plan.files import in_use
+from ncaasd.plan.retry import backoff
+
+QUEUED = 256  # transfers given to the pool at a time; the rest wait in the journal, in order
+NEVER = 1e15
+LOOK_AGAIN = 30.0  # a file that may not go up yet is asked for again after so many seconds
+CONFIGS_FIRST = -1.0
+
+
+class JournaledTransfers:
+    """ports.TransferLog: what must survive a crash, committed by the engine."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    @property
+    def _desk(self) -> Desk:
+        return self._house.desk
+
+    def upload_created(self, file_id: int, upload_id: str) -> None:
+        self._desk.ask(lambda: self._house.journal.upload_created(file_id, upload_id))
+
+    def part_stored(self, file_id: int, part: Part) -> None:
+        self._desk.tell(lambda: self._house.journal.part_stored(file_id, part))
+
+    def upload_lost(self, file_id: int) -> None:
+        self._desk.ask(lambda: self._house.journal.forget_upload(file_id))
+
+    def range_fetched(self, object_id: int, start: int, end: int) -> None:
+        self._desk.tell(lambda: self._house.journal.range_fetched(object_id, start, end))
+
+    def download_lost(self, object_id: int) -> None:
+        self._desk.ask(lambda: self._house.journal.drop_ranges(object_id))
+
+
+class Uploader:
+    def __init__(
+        self,
+        house: House,
+        *,
+        gate: Callable[[Context, FileRow], str | None],
+        stored: Callable[[Context, FileRow], None],
+        changed: Callable[[FileRow], None],
+    ) -> None:
+        """`gate` says what a file still waits for ("" for nothing, None when no rule wants it)."""
+        self._house = house
+        self._gate = gate
+        self._stored = stored
+        self._changed = changed
+        self._under_way: dict[int, UploadTask] = {}
+
+    def busy(self) -> bool:
+        return bool(self._under_way)
+
+    def room(self) -> bool:
+        return len(self._under_way) < QUEUED
+
+    def turn(self) -> None:
+        house = self._house
+        now = house.clock.now()
+        for context in house.contexts.values():
+            room = QUEUED - len(self._under_way)
+            if room <= 0 or not context.opened or not house.awake(context):
+                continue
+            due = house.journal.pending_files(context.name, now, room)
+            if due:
+                with house.journal.transaction():
+                    tasks = [t for row in due if (t := self._begin(context, row, now)) is not None]
+                for task in tasks:
+                    house.transfers.start(task)
+
+    def _begin(self, context: Context, row: FileRow, now: float) -> UploadTask | None:
+        """Commit that this upload is under way; None when it has to wait."""
+        house = self._house
+        if row.id in self._under_way:
+            return None
+        user = in_use(row, house.journal.jobs_using(context.name, row.key))
+        if user is not None:
+            text = f"changed, but job {user.job_id} may still be reading the version in S3: uploaded when it has ended"
+            house.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
+            return None
+        waits = self._gate(context, row)
+        if waits != "":
+            house.journal.put_off_file(
+                row.id, NEVER if waits is None else now + LOOK_AGAIN, waits or "no rule names it"
+            )
+            return None
+        size = part_size(row.stat.size)
+        upload_id, parts = house.journal.begin_upload(row.id, row.key, row.stat, size, now)
+        house.journal.put_off_file(row.id, NEVER, "")
+        tree = context.trees[row.place.tree]
+        order = CONFIGS_FIRST if row.place.path.startswith("configs/") else row.stat.mtime_ns / 1e9
+        task = UploadTask(
+            file_id=row.id,
+            analysis=context.name,
+            path=f"{tree.root}/{row.place.path}",
+            expect=row.stat,
+            key=row.key,
+            part_size=size,
+            upload_id=upload_id,
+            parts=tuple(parts),
+            ours=row.stored is not None,
+            look_first=house.journal.inventory(context.name, row.key) is not None,
+            order=order,
+        )
+        self._under_way[row.id] = task
+        return task
+
+    def done(self, outcome: Outcome) -> None:
+        """What became of an upload. In a transaction."""
+        task = outcome.task
+        assert isinstance(task, UploadTask)
+        house = self._house
+        self._under_way.pop(task.file_id, None)
+        context = house.contexts.get(task.analysis)
+        row = house.journal.file(task.file_id)
+        if context is None or row is None:
+            return
+        now = house.clock.now()
+        match outcome.verdict:
+            case Verdict.STORED:
+                assert outcome.stored is not None
+                house.unpause(context)
+                house.journal.file_stored(row.id, task.expect, outcome.stored, now)
+                how = "was in S3 already, equal" if outcome.stored.adopted else "uploaded and verified"
+                house.event(context.name, subject(row), "stored", f"{how} ({outcome.stored.size} bytes, {task.key})")
+                after = house.journal.file(row.id)
+                if after is not None and after.state is FileState.STORED:
+                    house.journal.wake_jobs_using(context.name, row.key)
+                    self._stored(context, after)
+            case Verdict.CHANGED | Verdict.VANISHED:
+                if outcome.stored is not None:  # an older content of ours is at the key now
+                    house.journal.file_stored(row.id, task.expect, outcome.stored, now)
+                text = "it changed during its upload: uploaded again when it is quiet"
+                house.journal.set_file(row.id, FileState.SETTLING, text, now)
+                house.event(context.name, subject(row), "changed", text)
+                self._changed(row)
+            case Verdict.FOREIGN:
+                text = (
+                    f"something else is at {task.key} in S3 already, which this rig did not put: another rig, or the website."
+                    " Rename the file, or set upload.prefix; nothing is overwritten"
+                )
+                house.journal.set_file(row.id, FileState.HELD, text, now)
+                house.event(context.name, subject(row), "held", text, level=logging.ERROR)
+                house.journal.wake_jobs_using(context.name, row.key)
+            case Verdict.STOPPED:
+                house.journal.put_off_file(row.id, 0, "")
+            case _:
+                self._failed(context, row, outcome.error, now)
+
+    def _failed(self, context: Context, row: FileRow, error: Exception | None, now: float) -> None:
+        house = self._house
+        if house.handle(context, error):
+            house.journal.put_off_file(row.id, 0, str(error))
+            return
+        failures = row.failures + 1
+        wait = backoff(failures, first=5, most=300, spread=house.spread())
+        level = logging.WARNING if isinstance(error, StoreError) and error.transient else logging.ERROR
+        if row.reason != str(error):
+            house.event(
+                context.name, subject(row), "upload failed", f"{error}; tried again in {wait:.0f} s", level=level
+            )
+        if row.state is FileState.WHOLE:
+            house.journal.set_file(row.id, FileState.WHOLE, str(error), now, retry_at=now + wait, failures=failures)
