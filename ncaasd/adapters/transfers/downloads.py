@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import TypeVar
 
 from ncaasd.adapters.transfers.checksums import crc64, crc_of, digest_as, is_multipart
 from ncaasd.adapters.transfers.transfer import Abandoned, Room, Step, Transfer
@@ -21,10 +22,9 @@ DOWNLOAD_CRASH_POINTS = (
     "download.written",  # everything is in the temporary file, which has no final name
     "download.renamed",  # F10: it has its final name, nothing is recorded
 )
-WHOLE = 16 << 20  # bytes: up to here one GET
-RANGE = 16 << 20  # bytes of one range
-WORTH_KEEPING = 1 << 20  # bytes of a range that broke off: from here on they are kept
+WORTH_KEEPING = 16  # a range that broke off is kept from this fraction of it on (1 MiB of 16)
 PART_SIZE = 8 << 20  # what the platform's workers (AWS CLI) cut results with
+T = TypeVar("T")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -78,7 +78,7 @@ class Download(Transfer):
         try:
             if not self.is_the_object(fd):
                 return None
-            _sync(os.fsync, fd, task.name)  # nobody knows whether the sync after the rename took place
+            durable(partial(os.fsync, fd), task.name)  # nobody knows whether the sync after the rename took place
         except EOFError:
             return None
         finally:
@@ -147,7 +147,7 @@ class WholeDownload(Download):
                 self._verify(at, md5.hexdigest())
             os.ftruncate(file.fd, at)
             self.room.crash("download.written")
-            path = file.commit_deferred()
+            path = durable(file.commit_deferred, self.download.name)
         except Exception:
             file.discard()
             raise
@@ -198,7 +198,7 @@ class RangedDownload(Download):
             self._forget()
             done = []
         self.meter.start_at(sum(end - start for start, end in done))
-        self._todo = deque([start, end] for start, end in missing(done, task.size, RANGE))
+        self._todo = deque([start, end] for start, end in missing(done, task.size, self.room.range_size))
         return None
 
     def _range(self, span: list[int]) -> Outcome | None:
@@ -221,7 +221,7 @@ class RangedDownload(Download):
                 if at != end:
                     raise Corrupted(f"{task.key} came with {at - start} bytes of {end - start}")
         except (Unreachable, Abandoned):
-            if at - start >= WORTH_KEEPING:
+            if at - start >= self.room.range_size // WORTH_KEEPING > 0:
                 self._record(start, at, crc)
                 span[0] = at
                 self.meter.count(at - start)
@@ -231,7 +231,7 @@ class RangedDownload(Download):
 
     def _record(self, start: int, end: int, crc: int) -> None:
         assert self.partial is not None
-        _sync(os.fdatasync, self.partial.fd, self.download.name)
+        durable(partial(os.fdatasync, self.partial.fd), self.download.name)
         self.room.crash("download.range")
         self._crcs[start] = end, crc
         self.room.log.range_fetched(self.download.object_id, start, end)
@@ -243,7 +243,7 @@ class RangedDownload(Download):
         if self.is_the_object(file.fd, self._crcs) is False:
             return self._begin_again()
         self.room.crash("download.written")
-        path = file.commit()
+        path = durable(file.commit, task.name)
         self.room.crash("download.renamed")
         return Outcome(task, Verdict.FETCHED, path=path)
 
@@ -257,7 +257,7 @@ class RangedDownload(Download):
             )
             return self.failed(error)
         self._ending = False
-        self._todo = deque([start, end] for start, end in missing([], self.size, RANGE))
+        self._todo = deque([start, end] for start, end in missing([], self.size, self.room.range_size))
         self.meter.start_at(0)
         return None
 
@@ -309,9 +309,10 @@ def _write(fd: int, block: bytes, at: int) -> None:
         view, at = view[written:], at + written
 
 
-def _sync(sync: Callable[[int], None], fd: int, name: str) -> None:
+def durable(sync: Callable[[], T], name: str) -> T:
+    """Call something that ends in an fsync. Raises SyncFailed, which must end the process, when the disk failed."""
     try:
-        sync(fd)
+        return sync()
     except OSError as error:
         if error.errno in _FULL:
             raise

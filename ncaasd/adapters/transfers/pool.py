@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ncaasd.adapters.transfers.bandwidth import Bandwidth
-from ncaasd.adapters.transfers.downloads import WHOLE, RangedDownload, WholeDownload
+from ncaasd.adapters.transfers.downloads import RangedDownload, WholeDownload, durable
 from ncaasd.adapters.transfers.lanes import Lanes
 from ncaasd.adapters.transfers.transfer import Abandoned, ResultsFor, Room, Step, StoreFor, Transfer, may_pass
 from ncaasd.adapters.transfers.uploads import MultipartUpload, WholeUpload
@@ -20,6 +20,7 @@ from ncaasd.ports import Clock, CrashPoint, OutcomeSink, TransferLog, no_crash
 
 Task = UploadTask | DownloadTask
 
+RANGE_SIZE = 16 << 20  # bytes
 BATCH_AGE = 0.15  # seconds that a fetched small file waits for the sync it shares
 BATCH_MOST = 200  # files; the results tree keeps a descriptor of each until the sync
 PAUSE_LOOK = 0.25  # seconds between looks at a limit that is 0
@@ -41,7 +42,7 @@ class TransferPool:
     `parallel` workers share files, parts and ranges; with 0 there are no threads: `start` runs everything that can run
     in the caller's thread, sleeping on `clock` between retries, and what a pause of the budget keeps back is run by the
     next `start` or `drain`. `limit()` gives the bytes per second that are allowed now (None: any; 0: a pause).
-    `jitter()` gives numbers from 0 to 1, for the backoff.
+    `jitter()` gives numbers from 0 to 1, for the backoff. Objects of up to `range_size` bytes come in one request.
 
     A task whose file_id (or object_id) is under way already is started when that one has ended.
     """
@@ -58,9 +59,10 @@ class TransferPool:
         limit: Callable[[], int | None],
         crash: CrashPoint = no_crash,
         jitter: Callable[[], float] = random.random,
+        range_size: int = RANGE_SIZE,
     ) -> None:
         self._bandwidth = Bandwidth(limit, clock)
-        self._room = Room(store_for, results_for, log, clock, crash, self._bandwidth)
+        self._room = Room(store_for, results_for, log, clock, crash, self._bandwidth, range_size)
         self._sink = sink
         self._clock = clock
         self._jitter = jitter
@@ -144,8 +146,10 @@ class TransferPool:
         for thread in threads:
             thread.join(max(0.0, deadline - self._clock.monotonic()))
         with self._changed:
-            left = list(self._transfers.values())
-            self._transfers.clear()
+            left = [transfer for transfer in self._transfers.values() if not transfer.told]
+            for transfer in left:
+                transfer.told = True
+                del self._transfers[_key(transfer.task)]
         for transfer in left:  # its thread is stuck in a request; whatever it does yet is of no account
             self._sink(Outcome(transfer.task, Verdict.STOPPED))
 
@@ -302,8 +306,11 @@ class TransferPool:
     def _deliver(self, transfer: Transfer, outcome: Outcome) -> None:
         key = _key(transfer.task)
         with self._changed:
-            if self._transfers.get(key) is not transfer or self.broken is not None:
+            if transfer.told or self.broken is not None:
                 return  # left behind by `stop`, which has told already; or killed
+            transfer.told = True
+        self._sink(outcome)
+        with self._changed:
             del self._transfers[key]
             following = self._next_of.get(key)
             if following:
@@ -311,7 +318,6 @@ class TransferPool:
             if not following:
                 self._next_of.pop(key, None)
             self._changed.notify_all()
-        self._sink(outcome)
 
     def _admit(self, task: Task) -> None:
         key = _key(task)
@@ -340,7 +346,7 @@ class TransferPool:
     def _sync(self, analysis: str, batch: _Batch) -> None:
         failure: Exception | None = None
         try:
-            self._room.results_for(analysis).sync()
+            durable(self._room.results_for(analysis).sync, f"the last {len(batch.transfers)} files of {analysis}")
         except Exception as error:
             failure = error
         for transfer in batch.transfers:
@@ -357,4 +363,4 @@ def _transfer_for(task: Task, room: Room) -> Transfer:
     if isinstance(task, UploadTask):
         whole = task.expect.size <= task.part_size
         return WholeUpload(task, room) if whole else MultipartUpload(task, room)
-    return WholeDownload(task, room) if task.size <= WHOLE else RangedDownload(task, room)
+    return WholeDownload(task, room) if task.size <= room.range_size else RangedDownload(task, room)

@@ -36,6 +36,7 @@ class Room:
     clock: Clock
     crash: CrashPoint
     bandwidth: Bandwidth
+    range_size: int  # bytes of one range of a large download; smaller objects come in one request
     buffers: Buffers = field(default_factory=Buffers)
 
 
@@ -78,7 +79,8 @@ class Transfer(ABC):
         self.inflight = 0
         self.started = False
         self.halted = False
-        self.finished = False  # its outcome is final and told, or about to be
+        self.finished = False  # nothing of it runs any more, and nothing will
+        self.told = False  # its outcome was given away
         self.outcome: Outcome | None = None
         self._again: list[Step] = []  # failed or abandoned; to be tried again
 

@@ -260,8 +260,8 @@ class MultipartUpload(Upload):
         parts = [self._parts[number] for number in range(1, self._count + 1)]
         crc = combined_crc(parts)
         if self._completed is None:
-            source.check()
             self.room.crash("upload.parts_done")
+            source.check()
             try:
                 self._completed = store.complete_multipart(
                     task.key, self._upload_id, parts, crc=crc, size=self.size, only_if_absent=not task.ours
