@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from ncaasd.engine.declaring import Declarer
 from ncaasd.engine.fetching import Fetcher
@@ -15,20 +14,10 @@ from ncaasd.engine.opening import Opener
 from ncaasd.engine.reporting import Reporter
 from ncaasd.engine.uploading import Uploader
 from ncaasd.errors import JournalBroken, JournalError, SyncFailed
-from ncaasd.model import DownloadTask, FileRow, FileState, JobRow, JobState, Outcome, Phase
-from ncaasd.plan.files import role_of
+from ncaasd.model import DownloadTask, FileRow, JobRow, JobState, Outcome, Phase
 
 LONGEST_WAIT = 5.0  # the heartbeat to systemd is sent once a turn
 JOURNAL_RETRY = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is left to do, for `once`."""
-
-    files: int  # to settle or upload
-    jobs: int  # not ended, and not waiting for a person
-    busy: bool
 
 
 class Engine:
@@ -43,7 +32,9 @@ class Engine:
         )
         self.opener = Opener(house)
         self.reporter = Reporter(house, self.declarer, root=root)
+        self.root = root
         self.journal_trouble = ""
+        self.config_trouble = ""
         with house.journal.transaction():
             for context in house.contexts.values():
                 house.journal.retry_files(context.name)
@@ -121,29 +112,28 @@ class Engine:
             waits.append(0.3)
         return max(0.02, min(waits))
 
-    def left(self) -> Work:
-        """What is unfinished. Jobs that a person must decide about, and those of paused analyses, count as nobody's."""
-        journal = self.house.journal
-        files = 0
-        for name, context in self.house.contexts.items():
-            if context.tree_trouble:
+    def quiet(self, *, patient: bool, wait: bool) -> bool:
+        """Whether a pass is over: nothing is under way and nothing is due. `patient`: settling files are waited for;
+        `wait`: unended jobs too. What a person must decide, and what can't be reached, is not waited for."""
+        house = self.house
+        now = house.clock.now()
+        if not self.observer.scanned() or self.observer.working():
+            return False
+        if self.uploader.busy() or self.jobs.busy() or self.fetcher.busy() or not self.opener.settled():
+            return False
+        if patient and self.observer.unsettled():
+            return False
+        reachable = [c.name for c in house.contexts.values() if c.opened and house.awake(c)]
+        if any(house.journal.pending_files(name, now, 1) for name in reachable):
+            return False
+        for job in house.journal.jobs(unfinished=True):
+            if job.spec.analysis not in reachable:
                 continue
-            for row in journal.files(name, states=[FileState.SETTLING, FileState.WHOLE]):
-                files += role_of(row.place.path) != "none" and not row.reason.startswith(
-                    ("waits for", "aborted", "no rule")
-                )
-        waiting = (JobState.HELD, JobState.WAITING)
-        jobs = sum(j.state not in waiting or j.phase not in (Phase.OPEN,) for j in journal.jobs(unfinished=True))
-        busy = self.uploader.busy() or self.jobs.busy() or self.fetcher.busy() or not self.observer.settled()
-        return Work(files, jobs, busy or not all(c.opened or c.paused for c in self.house.contexts.values()))
-
-    def run(self, stop: Callable[[], bool], beat: Callable[[], None]) -> None:
-        """Turn until `stop()`. `beat` is called once a turn: a hung engine stops beating, and is restarted."""
-        wait = 0.0
-        while not stop():
-            self.turn(wait)
-            beat()
-            wait = self.wait_for()
+            if job.next_at <= now:
+                return False
+            if wait and (job.phase is not Phase.OPEN or job.state is JobState.READY):
+                return False
+        return True
 
 
 def _rescan(context: Context) -> float:

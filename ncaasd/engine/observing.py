@@ -105,11 +105,13 @@ class Observer:
         for watched in self.trees.values():
             watched.scan_at = 0.0
 
-    def settled(self) -> bool:
-        """Nothing is being looked at, waited for or due: for `ncaasd once`."""
-        return all(
-            w.scans and w.working_since is None and not w.hinted and not w.unsettled for w in self.trees.values()
-        )
+    def working(self) -> bool:
+        """A tree is being looked at, or is to be at once. One that hangs or is missing is not waited for."""
+        trees = [w for w in self.trees.values() if w.name not in w.context.tree_trouble]
+        return any(w.working_since is not None or w.hinted for w in trees)
+
+    def unsettled(self) -> int:
+        return sum(len(w.unsettled) for w in self.trees.values() if w.name not in w.context.tree_trouble)
 
     def scanned(self) -> bool:
         return all(w.scans or w.context.tree_trouble.get(w.name) for w in self.trees.values())

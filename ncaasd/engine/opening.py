@@ -45,6 +45,10 @@ class Opener:
             if not context.opened and context.name not in self._opening and not waiting:
                 self._open(context)
 
+    def settled(self) -> bool:
+        """Every analysis is open, or has been tried and failed."""
+        return all(c.opened or c.paused for c in self._house.contexts.values()) and not self._opening
+
     def next_due(self) -> float | None:
         """Wall time."""
         return min(

@@ -1,0 +1,269 @@
+"""Run the house: unattended (`serve`, for `ncaasd run`), or for one pass (`run_pass`, for `ncaasd once`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ncaasd.adapters.control import ControlServer
+from ncaasd.adapters.systemd import notify
+from ncaasd.declare.config import Config, load_config
+from ncaasd.engine import commands
+from ncaasd.engine.daemon import Running, running, state_folder
+from ncaasd.engine.documents import job_document
+from ncaasd.engine.engine import Engine
+from ncaasd.errors import NcaasdError, UserError
+from ncaasd.model import Phase
+from ncaasd.ports import CrashPoint, no_crash
+
+log = logging.getLogger("ncaasd")
+
+CONFIG_LIMIT = 16 * 2**20  # read; the parser's own limit is lower, and says so
+LOOK_AT_CONFIG = 5.0
+GRACE = 3.0  # `once` waits so much longer than `settle` for what it finds
+
+
+def read_config(path: str) -> Config:
+    """Raises UserError when it can't be read, DeclarationError with all its problems."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(CONFIG_LIMIT)
+    except OSError as error:
+        raise UserError(
+            f"the config {path} can't be read: {error.strerror}",
+            hint="`ncaasd init` writes one, or name it with --config",
+        ) from error
+    return load_config(data, path)
+
+
+@dataclass
+class _Signals:
+    """Handlers set flags and nothing else."""
+
+    stop: bool = False
+    reload: bool = False
+
+    def install(self) -> None:
+        def on_stop(_number: int, _frame: object) -> None:
+            self.stop = True
+
+        def on_reload(_number: int, _frame: object) -> None:
+            self.reload = True
+
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, on_stop)
+            signal.signal(signal.SIGHUP, on_reload)
+
+
+def serve(path: str, *, crash: CrashPoint = no_crash, stop: Callable[[], bool] = lambda: False) -> None:
+    """The daemon, until SIGTERM or SIGINT. A changed config is taken up without a restart; a bad one leaves the old in
+    force and says so (F78)."""
+    config = read_config(path)
+    signals = _Signals()
+    signals.install()
+    while not (signals.stop or stop()):
+        config = _serve_one(path, config, signals, crash, stop)
+    notify("STOPPING=1")
+    log.info("stopped; everything goes on where it was")
+
+
+def _serve_one(path: str, config: Config, signals: _Signals, crash: CrashPoint, stop: Callable[[], bool]) -> Config:
+    """Serve with one config until it is time to stop, or there is a better one, which is returned."""
+    taken = _mark(path)
+    with running(config, crash=crash) as house:
+        control = ControlServer(state_folder(config), lambda request: handle(house, request))
+        notify("READY=1", "STATUS=watching " + ", ".join(config.analyses))
+        log.info("watching %s for %s as rig %s", config.root, ", ".join(config.analyses), house.engine.house.rig)
+        try:
+            wait, looked = 0.0, time.monotonic()
+            while not (signals.stop or stop()):
+                house.engine.turn(min(wait, 0.5))  # a signal's flag is seen soon
+                notify("WATCHDOG=1")
+                house.waker.look()
+                wait = house.engine.wait_for()
+                if house.pool.broken is not None:
+                    raise house.pool.broken
+                due = time.monotonic() - looked > LOOK_AT_CONFIG
+                if signals.reload or (due and _mark(path) != taken):
+                    signals.reload, taken = False, _mark(path)
+                    better = _reload(path, house)
+                    if better is not None:
+                        return better
+                if due:
+                    looked = time.monotonic()
+        finally:
+            control.close()
+    return config
+
+
+def _mark(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _reload(path: str, house: Running) -> Config | None:
+    engine = house.engine
+    try:
+        config = read_config(path)
+    except NcaasdError as error:
+        engine.config_trouble = str(error)
+        with house.journal.transaction():
+            engine.house.event(
+                "", "config", "bad config", f"the old config stays in force: {error}", level=logging.ERROR
+            )
+        return None
+    engine.config_trouble = ""
+    if config == house.config:
+        return None
+    with house.journal.transaction():
+        engine.house.event("", "config", "reloaded", f"{path} has changed and is in force")
+    return config
+
+
+def handle(house: Running, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer one request of the command line. Runs in a thread of the socket's; the engine does what is asked."""
+    desk = house.engine.house.desk
+    match request.get("do"):
+        case "live":
+            return {"live": live(house)}
+        case "hold" | "release" | "rerun" | "forget" as action:
+            selection = selection_of(request)
+            return {"effects": desk.ask(lambda: effects(house.engine, str(action), selection))}
+        case "fetch":
+            selection = selection_of(request)
+            return {"effects": desk.ask(lambda: fetch(house.engine, selection))}
+        case "rescan":
+            desk.ask(house.engine.observer.rescan_all)
+            return {}
+        case other:
+            raise UserError(
+                f"the daemon does not know the request {other!r}", hint="is it of an older version? restart it"
+            )
+
+
+def selection_of(request: Mapping[str, Any]) -> commands.Selection:
+    return commands.Selection(
+        ids=tuple(request.get("ids", ())),
+        analysis=str(request.get("analysis", "")),
+        rule=str(request.get("rule", "")),
+        where=tuple((str(a), str(b)) for a, b in request.get("where", ())),
+        since=float(request.get("since", 0.0)),
+    )
+
+
+def effects(engine: Engine, action: str, selection: commands.Selection) -> list[dict[str, Any]]:
+    house = engine.house
+    done = commands.apply(house.journal, action, selection, house.clock.now())
+    for effect in done:
+        engine.declarer.changed.add((effect.job.spec.analysis, effect.job.spec.declared_in))
+    return [{"job": job_document(e.job, engine.root), "row": e.job.row, "done": e.done, "text": e.text} for e in done]
+
+
+def fetch(engine: Engine, selection: commands.Selection) -> list[dict[str, Any]]:
+    """Results of the jobs that are meant are wanted again, also those that were deleted here."""
+    answers = []
+    for job in commands.select(engine.house.journal, selection):
+        if job.phase is Phase.ENDED and job.verdict is not None:
+            engine.fetcher.fetch_again(job.row)
+            answers.append(
+                {"job": job_document(job, engine.root), "row": job.row, "done": True, "text": "being fetched"}
+            )
+        else:
+            text = f"it is {job.state}: its results come by themselves when it has ended"
+            answers.append({"job": job_document(job, engine.root), "row": job.row, "done": False, "text": text})
+    return answers
+
+
+def live(house: Running) -> dict[str, Any]:
+    """What only the running daemon knows: transfers, and what is in the way."""
+    engine = house.engine
+    contexts = engine.house.contexts.values()
+    modes = house.watcher.modes()
+    return {
+        "pid": os.getpid(),
+        "rig": engine.house.rig,
+        "transfers": [
+            {
+                "analysis": p.analysis,
+                "name": p.name,
+                "direction": "up" if p.upload else "down",
+                "done": p.done,
+                "size": p.size,
+                "rate": p.rate,
+            }
+            for p in house.progress()
+        ],
+        "troubles": [
+            *([engine.config_trouble] if engine.config_trouble else []),
+            *([engine.journal_trouble] if engine.journal_trouble else []),
+            *(f"{c.name}: {t}" for c in contexts for t in (c.paused, c.submits_blocked, c.results_trouble) if t),
+            *(f"{c.name}: {t}" for c in contexts for t in c.tree_trouble.values()),
+        ],
+        "watching": {name: {"mode": mode.mode, "why": mode.why} for name, mode in modes.items()},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """How a pass ended. `troubles` are of the environment (S3, disks), not of jobs."""
+
+    finished: bool  # False: interrupted
+    troubles: tuple[str, ...]
+
+
+def run_pass(
+    config: Config,
+    *,
+    wait: bool = False,
+    each: Callable[[Running], None] = lambda _house: None,
+    stop: Callable[[], bool] = lambda: False,
+    crash: CrashPoint = no_crash,
+) -> PassResult:
+    """One pass: wait at most `settle` for what is found, upload what is whole, submit what is ready, look at every
+    unfinished job once, fetch what has ended. With `wait`, until every job has ended or needs a person.
+
+    `each` is called after every turn, for progress bars.
+    """
+    with running(config, crash=crash) as house:
+        engine = house.engine
+        with house.journal.transaction():
+            for job in house.journal.jobs(unfinished=True):
+                if job.phase is Phase.SUBMITTED:
+                    house.journal.update_job(job.row, next_at=0.0)
+        settle = max((c.settle for c in engine.house.contexts.values()), default=0.0)
+        deadline: float | None = None
+        pause = 0.0
+        while not stop():
+            engine.turn(min(pause, 0.2))
+            if house.pool.broken is not None:
+                raise house.pool.broken
+            each(house)
+            pause = engine.wait_for()
+            if deadline is None and engine.observer.scanned():
+                deadline = time.monotonic() + settle + GRACE
+            patient = deadline is None or time.monotonic() < deadline
+            if engine.quiet(patient=patient or wait, wait=wait):
+                engine.reporter.turn(now=True)
+                _drain(house)
+                break
+        else:
+            return PassResult(False, tuple(live(house)["troubles"]))
+        return PassResult(True, tuple(live(house)["troubles"]))
+
+
+def _drain(house: Running) -> None:
+    """Let status files that are on their way be written."""
+    until = time.monotonic() + 5
+    lanes = [f"status:{name}" for name in house.engine.house.contexts]
+    while any(house.engine.house.desk.busy(lane) for lane in lanes) and time.monotonic() < until:
+        house.engine.house.desk.read(0.05)
