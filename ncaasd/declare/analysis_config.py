@@ -15,6 +15,7 @@ import yaml
 from ncaasd.declare import yamlio
 from ncaasd.errors import DeclarationError, Problem
 
+MAX_NODES = 50_000  # an analysis may well want a table of numbers
 RESERVED = {"__duration__": "minutes", "__dataset_size__": "GB of extra disk"}
 
 
@@ -40,7 +41,7 @@ def read_analysis_config(data: bytes, name: str) -> dict[str, Any]:
         text = yamlio.decode(data, name)
         values, places = _read_json(text, name, problems), _Places(text)
     else:
-        document = yamlio.parse(yamlio.decode(data, name, bom=True).encode(), name, tags=True)
+        document = yamlio.parse(yamlio.decode(data, name, bom=True).encode(), name, tags=True, nodes=MAX_NODES)
         problems += document.problems
         values, places = _typed(document.root), _Places(root=document.root)
     if not isinstance(values, dict) or not values:

@@ -87,7 +87,7 @@ def _rate(value: Any) -> Any:
 def one_line(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty")
-    if not text.isprintable():
+    if re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029]", text):
         raise ValueError("must be one line without control characters")
     return text
 

@@ -400,7 +400,7 @@ def parse_manifest(
     if isinstance(root, yamlio.Mapping) and other in root.entries:
         key = root.entries[other][0]
         problems.append(Problem(file, key.line, key.column, other, _MISPLACED[other]))
-    elif isinstance(root, yamlio.Scalar) and root.is_null:
+    elif isinstance(root, yamlio.Mapping) and not root.entries:
         problems.append(Problem(file, 0, 0, "", f"is empty; it should have `{wanted}:`"))
     elif isinstance(root, yamlio.Mapping) and wanted not in root.entries:
         problems.append(Problem(file, root.line, root.column, wanted, "is missing"))

@@ -65,11 +65,12 @@ def finish(problems: list[Problem]) -> None:
     """Raise DeclarationError when there are problems: each once, in the order of the file, not endlessly many."""
     if not problems:
         return
-    once: dict[tuple[int, int, str], Problem] = {}
+    once: dict[tuple[int, int, str, str], Problem] = {}
     for problem in problems:
-        known = once.get((problem.line, problem.column, problem.message))
-        if known is None or len(problem.key) < len(known.key):
-            once[problem.line, problem.column, problem.message] = problem
+        # A value of a general section is read once for each analysis, too: the shortest path is the section's own.
+        same = (problem.line, problem.column, problem.message, problem.key.rpartition(".")[2])
+        if same not in once or len(problem.key) < len(once[same].key):
+            once[same] = problem
     ordered = sorted(once.values(), key=lambda p: (p.line, p.column))
     if len(ordered) > yamlio.MAX_PROBLEMS:
         more = len(ordered) - yamlio.MAX_PROBLEMS
@@ -114,7 +115,7 @@ def _problems(model: type[BaseModel], root: yamlio.Node, file: str, details: Err
     kind = details["type"]
     error = details.get("ctx", {}).get("error")
     if isinstance(error, Misfit):
-        for steps, message in error.faults:
+        for steps, message in error.faults[: yamlio.MAX_PROBLEMS]:
             path, key, node = locate(root, (*loc, *steps))
             yield Problem(file, node.line, node.column, path, message)
         return

@@ -95,7 +95,7 @@ def say_duration(seconds: float) -> str:
     for unit, name in ((3600.0, "h"), (60.0, "m")):
         if seconds and seconds % unit == 0:
             return f"{seconds / unit:.0f}{name}"
-    return f"{seconds:g}s"
+    return f"{seconds:.0f}s" if seconds == int(seconds) else f"{round(seconds, 3)}s"
 
 
 def say_size(count: int) -> str:

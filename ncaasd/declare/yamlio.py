@@ -17,7 +17,7 @@ from ncaasd.errors import DeclarationError, Problem
 
 MAX_BYTES = 1 << 20  # callers read at most MAX_BYTES + 1 bytes of a file, so that a huge one is refused unread
 MAX_DEPTH = 40
-MAX_NODES = 50_000  # aliases count as often as they are used
+MAX_NODES = 20_000  # aliases count as often as they are used
 MAX_PROBLEMS = 100
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where PyYAML was built with it
@@ -66,19 +66,19 @@ Node = Scalar | Sequence | Mapping
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file's tree, and what is wrong with it already though it could be read (duplicate keys, tags)."""
+    """A file's tree (an empty mapping for an empty file), and what is wrong in it though it could be read."""
 
     root: Node
     problems: list[Problem]
 
 
-def parse(data: bytes, file: str, *, tags: bool = False) -> Document:
+def parse(data: bytes, file: str, *, tags: bool = False, nodes: int = MAX_NODES) -> Document:
     """The tree of the one YAML document in `data`. `file` is the name that problems give.
 
-    `tags` lets YAML's own tags (`!!str`, `!!float` …) pass; without it every tag is a problem. Raises
-    DeclarationError when there is no tree: too large, too deep, not UTF-8, not YAML.
+    `tags` lets YAML's own tags (`!!str`, `!!float` …) pass; without it every tag is a problem; `nodes` is how
+    many values there may be. Raises DeclarationError when there is no tree: too large, too deep, not UTF-8, not YAML.
     """
-    return _Composer(file, tags).compose(decode(data, file))
+    return _Composer(file, tags, nodes).compose(decode(data, file))
 
 
 def decode(data: bytes, file: str, *, bom: bool = False) -> str:
@@ -196,9 +196,10 @@ class _Open:
 class _Composer:
     """Events in, a tree out. A limit that is passed ends it before the next node is made."""
 
-    def __init__(self, file: str, tags: bool) -> None:
+    def __init__(self, file: str, tags: bool, limit: int) -> None:
         self.file = file
         self.tags = tags
+        self.limit = limit
         self.problems: list[Problem] = []
         self.anchors: dict[str, tuple[Node, int]] = {}
         self.stack: list[_Open] = []
@@ -214,7 +215,7 @@ class _Composer:
             raise self._not_yaml(error, text) from None
         except (yaml.YAMLError, RecursionError) as error:
             raise _refused(self.file, 0, 0, f"is not YAML: {error}") from None
-        return Document(self.root or Scalar("", True, 1, 1), self.problems)
+        return Document(self.root or Mapping({}, 1, 1), self.problems)
 
     def _take(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.DocumentStartEvent):
@@ -303,8 +304,8 @@ class _Composer:
 
     def _count(self, event: yaml.Event, weight: int) -> None:
         self.nodes += weight
-        if self.nodes > MAX_NODES:
-            raise self._stop(event, f"has more than {MAX_NODES:,} values (an alias counts as often as it is used)")
+        if self.nodes > self.limit:
+            raise self._stop(event, f"has more than {self.limit:,} values (an alias counts as often as it is used)")
 
     def _problem(self, problem: Problem) -> None:
         self.problems.append(problem)
@@ -322,7 +323,10 @@ class _Composer:
         lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
         line = lines[mark.line] if mark.line < len(lines) else ""
         message = f"is not YAML: {error.problem}"
-        if error.context_mark is not None and error.context_mark.line != mark.line:
+        if error.context_mark is not None and not "".join(lines[mark.line :])[mark.column :].strip():
+            mark = error.context_mark  # the end of the file helps nobody
+            message = f"is not YAML: {error.problem}; what begins here is not closed"
+        elif error.context_mark is not None and error.context_mark.line != mark.line:
             message += f" ({error.context} that begins in line {error.context_mark.line + 1})"
         if "\t" in line[: len(line) - len(line.lstrip())] or (line[mark.column : mark.column + 1] == "\t"):
             message = "a tab is used for indentation; YAML wants spaces"
