@@ -106,7 +106,8 @@ def settle(
         return Wait(now + needed, "this machine was restarted; a second look will tell")
     if held_open:
         return Wait(max(now + ASK_AGAIN, observation.since + needed), "a program still has it open for writing")
-    if observation.seen - observation.since >= needed and observation.seen > observation.since:
+    # Compared as `until` is made, so that a look at exactly that time is late enough whatever floats do.
+    if observation.since < observation.seen >= observation.since + needed:
         return Settled(observation.stat)
     if observation.sign is not Sign.NONE:
         why = f"it was {observation.sign.value}; a second look will tell"

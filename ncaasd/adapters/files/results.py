@@ -118,6 +118,23 @@ class LocalResults:
                 return False
             return modes.S_ISREG(seen.st_mode) and seen.st_size == size
 
+    def open(self, path: str) -> int | None:
+        *folders, name = path.split("/")
+        with self._opened() as root, contextlib.ExitStack() as opened:
+            try:
+                folder = reach(root, folders, opened)
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            except (FileNotFoundError, UnsafePath):
+                return None
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+                    return None
+                raise
+            if not modes.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                return None
+            return fd
+
     def sync(self) -> None:
         with self._lock:
             files, self._deferred = self._deferred, []
