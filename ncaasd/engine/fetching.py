@@ -220,6 +220,7 @@ class Fetcher:
         if job.row in self._finishing:
             return
         self._finishing.add(job.row)
+        self._house.journal.update_job(job.row, next_at=self._house.clock.now() + RESULTS_RETRY)
         body = final_document(job, self._root)
         results = context.results
 

@@ -305,8 +305,8 @@ class Jobs:
         house = self._house
         self._busy.pop(row, None)
         job = house.journal.job(row)
-        if job is None:
-            return
+        if job is None or job.phase is not Phase.SUBMITTED:
+            return  # forgotten, or finished, while it was looked at
         now = house.clock.now()
         if result.error is not None:
             if not isinstance(result.error, NcaasdError):
