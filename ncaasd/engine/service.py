@@ -15,12 +15,13 @@ from ncaasd.adapters.control import ControlServer
 from ncaasd.adapters.systemd import notify
 from ncaasd.declare.config import Config, load_config
 from ncaasd.engine import commands
+from ncaasd.engine.crash import armed
 from ncaasd.engine.daemon import Running, running, state_folder
 from ncaasd.engine.documents import job_document
 from ncaasd.engine.engine import Engine
 from ncaasd.errors import NcaasdError, UserError
 from ncaasd.model import Phase
-from ncaasd.ports import CrashPoint, no_crash
+from ncaasd.ports import CrashPoint
 
 log = logging.getLogger("ncaasd")
 
@@ -62,9 +63,10 @@ class _Signals:
             signal.signal(signal.SIGHUP, on_reload)
 
 
-def serve(path: str, *, crash: CrashPoint = no_crash, stop: Callable[[], bool] = lambda: False) -> None:
+def serve(path: str, *, crash: CrashPoint | None = None, stop: Callable[[], bool] = lambda: False) -> None:
     """The daemon, until SIGTERM or SIGINT. A changed config is taken up without a restart; a bad one leaves the old in
     force and says so (F78)."""
+    crash = crash or armed()
     config = read_config(path)
     signals = _Signals()
     signals.install()
@@ -227,14 +229,14 @@ def run_pass(
     wait: bool = False,
     each: Callable[[Running], None] = lambda _house: None,
     stop: Callable[[], bool] = lambda: False,
-    crash: CrashPoint = no_crash,
+    crash: CrashPoint | None = None,
 ) -> PassResult:
     """One pass: wait at most `settle` for what is found, upload what is whole, submit what is ready, look at every
     unfinished job once, fetch what has ended. With `wait`, until every job has ended or needs a person.
 
     `each` is called after every turn, for progress bars.
     """
-    with running(config, crash=crash) as house:
+    with running(config, crash=crash or armed()) as house:
         engine = house.engine
         with house.journal.transaction():
             for job in house.journal.jobs(unfinished=True):

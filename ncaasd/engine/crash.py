@@ -1,0 +1,33 @@
+"""Named points at which a test may kill us, to prove that every restart converges. Armed by an environment variable only.
+
+NCAASD_TEST_CRASH="submit.put:2" kills the process with SIGKILL when the point `submit.put` is passed the second time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+
+from ncaasd.ports import CrashPoint, no_crash
+
+VARIABLE = "NCAASD_TEST_CRASH"
+
+# Beside those of the transfers (adapters/transfers) and of the journal's migrations.
+ENGINE_POINTS = ("open.committed", "submit.before_intent", "submit.intended", "submit.attempted", "submit.put")
+
+
+def armed() -> CrashPoint:
+    """What the environment asks for; in production, nothing."""
+    wanted = os.environ.get(VARIABLE, "")
+    if not wanted:
+        return no_crash
+    name, _, count = wanted.partition(":")
+    passed = itertools.count(1)
+    fatal = int(count or 1)
+
+    def crash(point: str) -> None:
+        if point == name and next(passed) == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return crash
