@@ -159,10 +159,12 @@ class LocalTree:
            of the tree, or more than a FEW files were known there.
         """
         top, before = tops[name], self._last.get(name)
-        if top.met or top.identity == before:
+        if top.met:
             return
         if top.identity is None:
             raise self._missing(f"its folder {name}/ is not there", "mount it, or make the folder again")
+        if top.identity == before:
+            return
         if not name and self._within and any(tops[other].identity for other in self._within):
             return  # manifest.yaml alone, of a tree that has its folders
         if before is not None:

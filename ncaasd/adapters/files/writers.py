@@ -78,7 +78,7 @@ def _mapped(maps: str, names: set[str], inodes: Mapping[int, Identity]) -> set[I
         fields = line.split(None, 5)  # address, permissions, offset, device, inode, path (proc_pid_maps(5))
         if len(fields) < 6 or fields[1][1:2] != b"w" or fields[1][3:4] != b"s":
             continue
-        inode, name = int(fields[4]), os.path.basename(os.fsdecode(fields[5]))
+        inode, name = int(fields[4]), os.path.basename(os.fsdecode(fields[5])).replace("\\012", "\n")
         # Compared by name and not by device: btrfs shows another device here than stat does.
         if inode in inodes and name in names:
             found.add(inodes[inode])
