@@ -32,7 +32,7 @@ from ncaasd.declare.kinds import (
     Written,
 )
 from ncaasd.declare.reading import Misfit, Section
-from ncaasd.errors import Problem
+from ncaasd.errors import DeclarationError, Problem
 
 DAY = 24 * 60  # minutes
 
@@ -470,15 +470,14 @@ def load_config(data: bytes, file: str) -> Config:
     problems = list(document.problems)
     root = document.root
     if isinstance(root, yamlio.Mapping):
-        # The file's own sections first, so that their problems are reported once, at their own keys.
-        root = _with_analyses_merged(root, file, problems)
+        root = _with_analyses_merged(root, file)
     config = reading.check(Config, root, file, problems)
     reading.finish(problems)
     assert config is not None  # there were no problems
     return config
 
 
-def _with_analyses_merged(root: yamlio.Mapping, file: str, problems: list[Problem]) -> yamlio.Mapping:
+def _with_analyses_merged(root: yamlio.Mapping, file: str) -> yamlio.Mapping:
     """The file with each analysis's sections laid over the general ones; every value keeps its own place."""
     entry = root.entries.get("analyses")
     if entry is None or not isinstance(entry[1], yamlio.Mapping):
@@ -487,6 +486,9 @@ def _with_analyses_merged(root: yamlio.Mapping, file: str, problems: list[Proble
     merged: dict[str, tuple[yamlio.Scalar, yamlio.Node]] = {}
     general = {name: root.entries[name] for name in Sections.model_fields if name in root.entries}
     base = yamlio.Mapping(general, analyses.line, analyses.column)
+    if yamlio.count(base) * len(analyses.entries) > yamlio.MAX_NODES:
+        message = f"are too many: with the general sections in each, they have more than {yamlio.MAX_NODES:,} values"
+        raise DeclarationError([Problem(file, entry[0].line, entry[0].column, "analyses", message)])
     for name, (key, node) in analyses.entries.items():
         merged[name] = (key, _merge(Analysis, base, node))
     entries = {**root.entries, "analyses": (entry[0], yamlio.Mapping(merged, analyses.line, analyses.column))}

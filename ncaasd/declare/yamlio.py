@@ -146,6 +146,13 @@ def natural_scalar(scalar: Scalar) -> object:
     return text
 
 
+def count(node: Node) -> int:
+    """How many values a tree has, as for MAX_NODES."""
+    if isinstance(node, Mapping):
+        return 1 + sum(1 + count(value) for _, value in node.entries.values())
+    return 1 + sum(map(count, node.items)) if isinstance(node, Sequence) else 1
+
+
 def describe(node: Node) -> str:
     """What was found, in few words."""
     if isinstance(node, Mapping):

@@ -126,7 +126,7 @@ class UnitTemplate:
             return None
         values: dict[str, str] = {}
         for folder, name in zip(self._folders, names, strict=False):
-            found = _parts(template.expand(folder, values), name)
+            found = _parts(folder, name, values)
             if found is None:
                 return None
             values |= found
@@ -137,19 +137,27 @@ class UnitTemplate:
         return template.expand(text, fields)
 
 
-def _parts(folder: str, name: str) -> dict[str, str] | None:
-    """The parts of one folder's name. The first place where a literal fits is right, as for a glob."""
-    (start, _), *rest = template.split(folder)
-    if not name.startswith(start):
+def _parts(folder: str, name: str, known: Mapping[str, str]) -> dict[str, str] | None:
+    """The new parts of one folder's name. The first place where a literal fits is right, as for a glob."""
+    parts: list[str] = []
+    literals = [""]
+    for piece, is_part in template.split(folder):
+        if is_part and piece not in known:
+            parts.append(piece)
+            literals.append("")
+        else:
+            literals[-1] += known[piece] if is_part else piece
+    start, *ends = literals
+    if not parts:
+        return {} if name == start else None
+    if not (name.startswith(start) and name.endswith(ends[-1])):
         return None
-    at = len(start)
     values: dict[str, str] = {}
-    for number in range(0, len(rest), 2):
-        part, literal = rest[number][0], rest[number + 1][0]
-        last = number == len(rest) - 2
-        end = len(name) - len(literal) if last else name.find(literal, at + 1)
-        if end <= at or (last and not name.endswith(literal)):
+    at = len(start)
+    for number, (part, literal) in enumerate(zip(parts, ends, strict=True), 1):
+        end = len(name) - len(literal) if number == len(parts) else name.find(literal, at + 1)
+        if end <= at:
             return None
         values[part] = name[at:end]
         at = end + len(literal)
-    return values if rest or at == len(name) else None
+    return values
