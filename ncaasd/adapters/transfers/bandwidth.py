@@ -64,9 +64,9 @@ class Bandwidth:
             with self._lock:
                 self._advance(rate)
                 missing = ticket - self._allowed
-            if missing <= 0:
+            if missing < 1:
                 return
-            self._clock.sleep(min(missing / rate, SLICE))
+            self._clock.sleep(min(max(missing / rate, 0.001), SLICE))
             give_up()
 
     def _advance(self, rate: int) -> None:

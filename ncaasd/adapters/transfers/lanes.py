@@ -1,8 +1,8 @@
 """Whose turn it is. No threads and no clock in here: the pool asks under its lock.
 
 Every analysis has a lane. The lane that was served least (in bytes, and something for each request) is next, so
-analyses share the line evenly whatever they move. Within a lane, small files and large ones share it evenly in the same
-way, so neither waits behind the other; within each of the two, lower `order` is first. What has a negative order
+analyses share the line evenly whatever they move. Within a lane, uploads and downloads, small and large, share it evenly
+in the same way, so none of the four kinds waits behind another; within each, lower `order` is first. What has a negative order
 (manifests, configs) goes before everything. A lane whose store answers with errors is asked less and less often, by one
 request at a time, until it answers well again.
 """
@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from ncaasd.adapters.transfers.transfer import Step, Transfer, backoff
+from ncaasd.model import UploadTask
 
 REQUEST_COST = 256 << 10  # bytes that a request counts for besides its body
 MEMORY = 80 << 20  # bytes of buffers in flight, if at least one part fits
@@ -89,15 +90,16 @@ class Lane:
 
     def __init__(self) -> None:
         self.served = 0.0
-        self.urgent, self.small, self.large = Queue(), Queue(), Queue()
+        self.urgent = Queue()
+        self.kinds = {(upload, small): Queue() for upload in (True, False) for small in (True, False)}
         self._inflight = 0
         self._failures = 0  # in a row, of all its requests
         self._not_before = 0.0
         self._failed_at = 0.0
 
     @property
-    def queues(self) -> tuple[Queue, Queue, Queue]:
-        return self.urgent, self.small, self.large
+    def queues(self) -> list[Queue]:
+        return [self.urgent, *self.kinds.values()]
 
     def __bool__(self) -> bool:
         return any(self.queues)
@@ -105,7 +107,7 @@ class Lane:
     def queue_of(self, transfer: Transfer) -> Queue:
         if transfer.task.order < 0:
             return self.urgent
-        return self.small if transfer.small else self.large
+        return self.kinds[isinstance(transfer.task, UploadTask), transfer.small]
 
     def add(self, transfer: Transfer) -> None:
         queue = self.queue_of(transfer)
@@ -173,7 +175,7 @@ class Lanes:
         lanes = sorted((lane for lane in self._lanes.values() if lane and lane.open(now)), key=lambda lane: lane.served)
         turns = itertools.chain(
             ((lane, lane.urgent) for lane in lanes),
-            ((lane, queue) for lane in lanes for queue in sorted((lane.small, lane.large), key=lambda q: q.served)),
+            ((lane, queue) for lane in lanes for queue in sorted(lane.kinds.values(), key=lambda queue: queue.served)),
         )
         for lane, queue in turns:
             if queue and (found := queue.take(now, self.limits)):
