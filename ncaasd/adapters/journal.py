@@ -93,21 +93,29 @@ def open_journal(path: str, *, crash: CrashPoint = no_crash) -> Journal:
     """
     with _translated():
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-        db.execute("PRAGMA busy_timeout=5000")
-        mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA foreign_keys=ON")
-        full = db.execute("PRAGMA synchronous").fetchone()[0]
-        if mode != "wal" or full != 2:
-            raise JournalError(
-                f"the journal {path} cannot be made safe: journal_mode is {mode}, synchronous is {full}",
-                hint="put `state:` on a local disk (ext4, xfs, btrfs, zfs), not on a network share",
-            )
-        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise JournalBroken(f"the journal {path} is corrupt: {found}", hint=_REBUILD)
-        _migrate(db, path, crash)
+        try:
+            _make_safe(db, path)
+            _migrate(db, path, crash)
+        except BaseException:
+            db.close()
+            raise
     return Journal(db, path)
+
+
+def _make_safe(db: sqlite3.Connection, path: str) -> None:
+    db.execute("PRAGMA busy_timeout=5000")
+    mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("PRAGMA foreign_keys=ON")
+    full = db.execute("PRAGMA synchronous").fetchone()[0]
+    if mode != "wal" or full != 2:
+        raise JournalError(
+            f"the journal {path} cannot be made safe: journal_mode is {mode}, synchronous is {full}",
+            hint="put `state:` on a local disk (ext4, xfs, btrfs, zfs), not on a network share",
+        )
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise JournalBroken(f"the journal {path} is corrupt: {found}", hint=_REBUILD)
 
 
 def open_reader(path: str) -> Journal:
@@ -365,9 +373,10 @@ class Journal:
             yield _file(row)
 
     def pending_files(self, analysis: str, now: float, limit: int) -> list[FileRow]:
-        """Whole files that are due for their upload, configs and then the oldest recording first."""
+        """Whole files that are due for their upload, and held ones that are due for another look at what is in S3;
+        configs and then the oldest recording first."""
         rows = self._run(
-            f"SELECT {_FILE} FROM file WHERE analysis=? AND state='whole' AND key<>'' AND retry_at<=?"
+            f"SELECT {_FILE} FROM file WHERE analysis=? AND state IN ('whole', 'held') AND key<>'' AND retry_at<=?"
             " ORDER BY path NOT LIKE 'configs/%', mtime_ns LIMIT ?",
             analysis,
             now,
@@ -380,11 +389,11 @@ class Journal:
 
     def retry_files(self, analysis: str) -> None:
         """Every whole file is due again: at start, or when what they wait for may have changed."""
-        self._run("UPDATE file SET retry_at=0 WHERE analysis=? AND state='whole'", analysis)
+        self._run("UPDATE file SET retry_at=0 WHERE analysis=? AND state IN ('whole', 'held')", analysis)
 
     def next_upload(self) -> float | None:
         """When the next whole file is due."""
-        row = self._run("SELECT min(retry_at) FROM file WHERE state='whole' AND key<>''").fetchone()
+        row = self._run("SELECT min(retry_at) FROM file WHERE state IN ('whole', 'held') AND key<>''").fetchone()
         return None if row[0] is None else float(row[0])
 
     def set_file(

@@ -23,7 +23,7 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (analysis, tree, path)
     );
     CREATE INDEX file_key ON file (analysis, key) WHERE key <> '';
-    CREATE INDEX file_pending ON file (state, retry_at) WHERE state IN ('settling', 'whole');
+    CREATE INDEX file_pending ON file (state, retry_at) WHERE state IN ('whole', 'held');
 
     -- What a multipart upload needs to go on after a crash, without ListParts: its id and each part as answered.
     CREATE TABLE upload (

@@ -17,6 +17,7 @@ QUEUED = 256  # transfers given to the pool at a time; the rest wait in the jour
 NEVER = 1e15
 LOOK_AGAIN = 30.0  # a file that may not go up yet is asked for again after so many seconds
 CONFIGS_FIRST = -1.0
+FOREIGN_AGAIN = 3600.0
 
 
 class JournaledTransfers:
@@ -112,7 +113,7 @@ class Uploader:
             upload_id=upload_id,
             parts=tuple(parts),
             ours=row.stored is not None,
-            look_first=house.journal.inventory(context.name, row.key) is not None,
+            look_first=row.state is FileState.HELD or house.journal.inventory(context.name, row.key) is not None,
             order=order,
         )
         self._under_way[row.id] = task
@@ -152,9 +153,11 @@ class Uploader:
                     f"something else is at {task.key} in S3 already, which this rig did not put: another rig, or the website."
                     " Rename the file, or set upload.prefix; nothing is overwritten"
                 )
-                house.journal.set_file(row.id, FileState.HELD, text, now)
-                house.event(context.name, subject(row), "held", text, level=logging.ERROR)
-                house.journal.wake_jobs_using(context.name, row.key)
+                # Looked at again now and then: on a folder that two daemons share, the other one's version comes to be ours.
+                house.journal.set_file(row.id, FileState.HELD, text, now, retry_at=now + FOREIGN_AGAIN)
+                if row.state is not FileState.HELD:
+                    house.event(context.name, subject(row), "held", text, level=logging.ERROR)
+                    house.journal.wake_jobs_using(context.name, row.key)
             case Verdict.STOPPED:
                 house.journal.put_off_file(row.id, 0, "")
             case _:

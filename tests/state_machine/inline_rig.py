@@ -1,0 +1,203 @@
+"""A whole ncaasd in one thread over a store in memory: every step is chosen by the test, and may be the last one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from fakes.memory_store import MemoryStore
+
+from ncaasd.adapters.files.results import LocalResults
+from ncaasd.adapters.files.tree import LocalTree
+from ncaasd.adapters.journal import Journal, open_journal
+from ncaasd.adapters.statusfiles import LocalStatusFiles
+from ncaasd.adapters.transfers.pool import TransferPool
+from ncaasd.declare.config import load_config
+from ncaasd.engine.desk import InlineDesk
+from ncaasd.engine.engine import Engine
+from ncaasd.engine.house import Context, House
+from ncaasd.engine.uploading import JournaledTransfers
+from ncaasd.model import Listing, ObjectInfo, Part
+from ncaasd.neurocaas.naming import Layout
+from ncaasd.ports import ObjectStore
+
+BUCKET, GROUP = "caiman-web", "lab"
+
+
+class Killed(BaseException):
+    """SIGKILL, in one thread: nothing may catch it."""
+
+
+class VirtualClock:
+    """Time that moves only when told to."""
+
+    def __init__(self, start: float) -> None:
+        self.wall, self.mono = start, 1000.0
+
+    def now(self) -> float:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self.mono
+
+    def sleep(self, seconds: float) -> None:
+        self.wall += seconds
+        self.mono += seconds
+
+
+class Fuse:
+    """Counts down at every crash point, before and after every request; kills when it comes to nothing."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+
+    def burn(self, _name: str = "") -> None:
+        if self.left is None:
+            return
+        self.left -= 1
+        if self.left < 0:
+            self.left = None
+            raise Killed
+
+
+class Client:
+    """The store as one daemon sees it: it may be killed before a request leaves, or before its answer is read."""
+
+    def __init__(self, server: MemoryStore, fuse: Fuse) -> None:
+        self._server, self._fuse = server, fuse
+        self.bucket = server.bucket
+
+    def _call(self, what: Callable[[], Any]) -> Any:
+        self._fuse.burn()
+        answer = what()
+        self._fuse.burn()
+        return answer
+
+    def list(self, prefix: str) -> Listing:
+        return self._call(lambda: self._server.list(prefix))  # type: ignore[no-any-return]
+
+    def find(self, key: str) -> ObjectInfo | None:
+        return self._call(lambda: self._server.find(key))  # type: ignore[no-any-return]
+
+    def put(self, key: str, body: Any, **options: Any) -> ObjectInfo:
+        return self._call(lambda: self._server.put(key, body, **options))  # type: ignore[no-any-return]
+
+    def create_multipart(self, key: str) -> str:
+        return self._call(lambda: self._server.create_multipart(key))  # type: ignore[no-any-return]
+
+    def put_part(self, key: str, upload_id: str, number: int, body: Any, **options: Any) -> Part:
+        return self._call(lambda: self._server.put_part(key, upload_id, number, body, **options))  # type: ignore[no-any-return]
+
+    def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part], **options: Any) -> ObjectInfo:
+        return self._call(lambda: self._server.complete_multipart(key, upload_id, parts, **options))  # type: ignore[no-any-return]
+
+    def get(self, key: str, **options: Any) -> Iterator[bytes]:
+        return self._call(lambda: self._server.get(key, **options))  # type: ignore[no-any-return]
+
+    def read(self, key: str, *, limit: int) -> tuple[bytes, ObjectInfo]:
+        return self._call(lambda: self._server.read(key, limit=limit))  # type: ignore[no-any-return]
+
+    def checksum(self, key: str, *, etag: str) -> int | None:
+        return self._call(lambda: self._server.checksum(key, etag=etag))  # type: ignore[no-any-return]
+
+    def delete(self, key: str) -> None:
+        self._call(lambda: self._server.delete(key))
+
+
+class InlineRig:
+    """One daemon: a root it may share with others, and a journal of its own."""
+
+    def __init__(self, name: str, root: str, state: str, server: MemoryStore, clock: VirtualClock, config: str) -> None:
+        self.name, self.root, self.server, self.clock = name, root, server, clock
+        self.journal_path = os.path.join(state, f"{name}.sqlite")
+        self.backup_path = os.path.join(state, f"{name}.backup")
+        self.config = load_config(f"group: {GROUP}\nroot: {root}\nanalyses: {{{BUCKET}: {{}}}}\n{config}".encode(), "c.yaml")
+        self.fuse = Fuse()
+        self.engine: Engine | None = None
+        self._journal: Journal | None = None
+
+    def start(self) -> None:
+        fuse = self.fuse
+        journal = self._journal = open_journal(self.journal_path, crash=fuse.burn)
+        settings = self.config.analyses[BUCKET]
+        folder = os.path.join(self.root, BUCKET)
+        expected = journal.get_meta(f"results id:{BUCKET}")
+        results = LocalResults(os.path.join(folder, "results"), expected_id=expected, adopt=True)
+        results.check()
+        with journal.transaction():
+            journal.set_meta(f"results id:{BUCKET}", results.id or "")
+        client: ObjectStore = Client(self.server, fuse)
+        context = Context(
+            name=BUCKET,
+            settings=settings,
+            layout=Layout(BUCKET, GROUP),
+            trees={"": LocalTree(folder, ignore=settings.watch.ignore)},
+            results=results,
+            status=LocalStatusFiles(folder),
+            store_for=lambda _bucket: client,
+            settle=settings.watch.settle_for(False),
+        )
+        house = House(
+            journal=journal,
+            desk=InlineDesk(journal),
+            clock=self.clock,
+            contexts={BUCKET: context},
+            rig=self.name,
+            crash=fuse.burn,
+        )
+        engine = Engine(house, root=self.root)
+        house.transfers = TransferPool(
+            lambda _analysis, _bucket: client,
+            lambda _analysis: results,
+            JournaledTransfers(house),
+            engine.sink,
+            self.clock,
+            parallel=0,
+            limit=lambda: None,
+            crash=fuse.burn,
+            jitter=lambda: 0.5,
+        )
+        self.engine = engine
+
+    def kill(self) -> None:
+        """What is not committed is gone, and so is all that was in memory."""
+        self.engine = None
+        if self._journal is not None:
+            with contextlib.suppress(Exception):
+                self._journal.close()
+            self._journal = None
+
+    def turn(self) -> bool:
+        """One turn of the loop, starting first when it isn't running; False when it was killed in it."""
+        try:
+            if self.engine is None:
+                self.start()
+            assert self.engine is not None
+            self.engine.turn(0.0)
+        except Killed:
+            self.kill()
+            return False
+        return True
+
+    @property
+    def journal(self) -> Journal:
+        if self._journal is None:
+            self.start()
+        assert self._journal is not None
+        return self._journal
+
+    def backup(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.backup_path)
+        self.journal.backup(self.backup_path)
+
+    def lose_journal(self, *, restore: bool) -> None:
+        """The disk with the state is gone; perhaps an old copy of it is put back."""
+        self.kill()
+        for end in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.journal_path + end)
+        if restore and os.path.exists(self.backup_path):
+            os.rename(self.backup_path, self.journal_path)
