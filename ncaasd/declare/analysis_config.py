@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import yaml
 
 from ncaasd.declare import yamlio
+from ncaasd.declare.overlay import wrong_reserved
 from ncaasd.errors import DeclarationError, Problem
 
 MAX_NODES = 50_000  # an analysis may well want a table of numbers
-RESERVED = {"__duration__": "minutes", "__dataset_size__": "GB of extra disk"}
 
 
 class Plain(str):
@@ -48,7 +48,7 @@ def read_analysis_config(data: bytes, name: str) -> dict[str, Any]:
         found = "empty" if values in (None, "", {}, []) else "no mapping"
         problems.append(Problem(name, 0, 0, "", f"is {found}: NeuroCAAS wants keys and values, at least one"))
     else:
-        problems += _reserved(values, places, name)
+        problems += (Problem(name, *places.of(key), key, message) for key, message in wrong_reserved(values))
     if problems:
         raise DeclarationError(sorted(problems, key=lambda p: (p.line, p.column)))
     assert isinstance(values, dict)
@@ -103,15 +103,6 @@ class _Places:
         found = re.search(rf'"{key}"\s*:', self.text)
         before = self.text[: found.start()] if found else ""
         return before.count("\n") + 1, len(before) - before.rfind("\n")
-
-
-def _reserved(values: dict[str, Any], places: _Places, name: str) -> Iterator[Problem]:
-    """Strings and fractions there kill the job, some after machines were launched."""
-    for key, unit in RESERVED.items():
-        value = values.get(key)
-        if key in values and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            message = f"must be a whole number of {unit}, 1 or more, without quotes; found {yamlio.shorten(str(value))}"
-            yield Problem(name, *places.of(key), key, message)
 
 
 def _typed(node: yamlio.Node) -> Any:

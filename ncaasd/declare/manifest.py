@@ -7,147 +7,27 @@ whoever can write to a share must not read files, or run code, as the daemon.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from ncaasd.declare import reading, template, yamlio
 from ncaasd.declare.kinds import Absent, Duration, Listed, Name, Text, Whole, Word
+from ncaasd.declare.overlay import Overlay, wrong_reserved
+from ncaasd.declare.paths import (
+    ConfigName,
+    Dataset,
+    Instance,
+    PackageName,
+    Pattern,
+    ResultPath,
+    Unit,
+    bucket_of,
+    is_s3,
+)
 from ncaasd.declare.reading import Loc, Misfit, Section
 from ncaasd.errors import Problem
-
-_SHELL = re.compile(r"[\s\"'$\\`;&|<>()*?!#~{}\[\]]")
-_S3 = re.compile(r"s3://([^/]+)/(.+)")
-
-
-def _relative(text: str) -> str:
-    """A path below inputs/ or configs/, or below a source."""
-    if text.startswith("/") or re.match(r"[A-Za-z]:[\\/]", text):
-        raise ValueError("must not be an absolute path: a manifest reaches files outside inputs/ only through `source`")
-    if "\\" in text:
-        raise ValueError("must have / between folders, not \\")
-    parts = text.split("/")
-    if ".." in parts:
-        raise ValueError("must not contain ..: a manifest reaches files outside inputs/ only through `source`")
-    if "" in parts or "." in parts:
-        raise ValueError("must be a path such as mouse7/a.tif, without // or ./ and not ending in /")
-    return text
-
-
-def _below_inputs(text: str) -> str:
-    text = _relative(text)
-    if text.startswith("inputs/"):
-        raise ValueError("is taken below inputs/ already; leave inputs/ out")
-    return text
-
-
-def _pattern(text: str) -> str:
-    if text.startswith("s3://"):
-        raise ValueError("must be a pattern below inputs/; data that is in S3 already goes into a one-off job")
-    return _below_inputs(text)
-
-
-def _no_signal(text: str) -> None:
-    """Keys with these endings start or end jobs, wherever they are. Source: NeuroCAAS protocol, docs/neurocaas.md."""
-    if text.endswith(("submit.json", "end.txt")):
-        raise ValueError(
-            "must not end in submit.json or end.txt: NeuroCAAS would start or end a job at that name; rename"
-        )
-
-
-def _s3(text: str) -> str:
-    if not _S3.fullmatch(text):
-        raise ValueError("must be s3://bucket/key")
-    if _SHELL.search(text):
-        raise ValueError("has characters that NeuroCAAS cannot take (it puts names in a shell line): rename in S3")
-    return text
-
-
-def _one_dataset(text: str) -> str:
-    if text.startswith("s3://"):
-        return _s3(text)
-    if "*" in text or "?" in text:
-        raise ValueError("must be a file; patterns belong in a rule of manifest.yaml")
-    text = _below_inputs(text)
-    _no_signal(text)
-    return text
-
-
-def _config_name(text: str) -> str:
-    """Source: NeuroCAAS protocol, docs/neurocaas.md: any other ending and the job dies without a word."""
-    if text.startswith("s3://"):
-        text = _s3(text)
-    else:
-        text = _relative(text)
-        if text.startswith("configs/"):
-            raise ValueError("is taken below configs/ already; leave configs/ out")
-        _no_signal(text)
-    if not text.endswith((".yaml", ".json")):
-        if text.lower().endswith((".yml", ".yaml")):
-            raise ValueError(
-                "must end in .yaml: NeuroCAAS knows no .yml and no .YAML; rename the file and write that here"
-            )
-        raise ValueError("must end in .yaml or .json: NeuroCAAS reads no other")
-    return text
-
-
-def _unit(text: str) -> str:
-    text = _below_inputs(text)
-    template.check_unit(text)
-    return text
-
-
-def _package_name(text: str) -> str:
-    text = _relative(text)
-    _no_signal(text)
-    return text
-
-
-def _instance(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", text):
-        raise ValueError("must be an AWS instance type such as p3.2xlarge")
-    return text
-
-
-def _resultpath(text: str) -> str:
-    return _s3(text).rstrip("/")
-
-
-def _overlay(value: Any) -> Any:
-    """Values for the config, as YAML means them (`yamlio.natural`)."""
-    if isinstance(value, yamlio.Scalar):
-        if value.is_null:
-            return {}
-        raise ValueError("must have keys and values below it")
-    faults: list[tuple[Loc, str]] = []
-    typed = _natural(value, (), faults)
-    if faults:
-        raise Misfit(faults)
-    return typed
-
-
-def _natural(value: Any, loc: Loc, faults: list[tuple[Loc, str]]) -> Any:
-    if isinstance(value, dict):
-        return {key: _natural(item, (*loc, key), faults) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_natural(item, (*loc, number), faults) for number, item in enumerate(value)]
-    try:
-        return yamlio.natural_scalar(value) if isinstance(value, yamlio.Scalar) else value
-    except ValueError as error:
-        faults.append((loc, f"{error}; found {yamlio.describe(value)}"))
-        return None
 
 
 def _known(kind: str, name: str, info: ValidationInfo) -> str:
@@ -159,20 +39,6 @@ def _known(kind: str, name: str, info: ValidationInfo) -> str:
     return name
 
 
-def _set_faults(overlay: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
-    """Source: NeuroCAAS protocol, docs/neurocaas.md: fractions and strings there kill the job, some after it is paid."""
-    for key, unit in (("__duration__", "minutes"), ("__dataset_size__", "GB of extra disk")):
-        value = overlay.get(key)
-        if key in overlay and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            yield ("set", key), f"must be a whole number of {unit}, 1 or more, without quotes"
-
-
-Path = Annotated[Text, AfterValidator(_below_inputs)]
-Pattern = Annotated[Text, AfterValidator(_pattern)]
-ConfigName = Annotated[Text, AfterValidator(_config_name)]
-Instance = Annotated[Text, AfterValidator(_instance)]
-Overlay = Annotated[dict[str, Any], BeforeValidator(_overlay), WithJsonSchema({"type": ["object", "null"]})]
-
 _SET = (
     "Laid over the config, key by key. Quotes make text; without them true and false are booleans, null is null, numbers are "
     "numbers, and all else is text (so on, 2024-01-02 and 007 are text). Reserved by NeuroCAAS: __duration__ (whole minutes), "
@@ -181,13 +47,15 @@ _SET = (
 _INSTANCE = "Another machine than the analysis's own, such as p3.2xlarge."
 
 
+def _set_faults(overlay: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    return ((("set", key), message) for key, message in wrong_reserved(overlay))
+
+
 class PackageTool(Section):
     """A command of the config's `tools` that turns a unit into one file."""
 
     tool: Text = Field(description="The name of one of the config's `tools`.")
-    name: Annotated[Text, AfterValidator(_package_name)] = Field(
-        description="The file's name, below inputs/; the unit's parts can be used in it."
-    )
+    name: PackageName = Field(description="The file's name, below inputs/; the unit's parts can be used in it.")
 
     @field_validator("tool")
     @classmethod
@@ -222,7 +90,7 @@ class Rule(Section):
         default=None,
         description="A tree of the config's `sources`: only what a job needs is uploaded from it, nothing is copied.",
     )
-    unit: Annotated[Annotated[Text, AfterValidator(_unit)] | None, Absent] = Field(
+    unit: Annotated[Unit | None, Absent] = Field(
         default=None,
         description="A folder that belongs together (a session), such as {animal}/{date}_{run}; its parts can be used in "
         "config, set and package. Between two parts, the first one ends as early as it can.",
@@ -259,7 +127,7 @@ class Rule(Section):
     @model_validator(mode="after")
     def _together(self) -> Rule:
         faults = [*_unit_faults(self), *_part_faults(self), *_set_faults(self.set)]
-        if self.config.startswith("s3://"):
+        if is_s3(self.config):
             faults.append(
                 (("config",), "must be below configs/; a config that is in S3 already goes into a one-off job")
             )
@@ -296,11 +164,11 @@ def _part_faults(rule: Rule) -> Iterator[tuple[Loc, str]]:
             )
     if rule.unit:
         places += _texts(rule.set, ("set",))
+    have = ", ".join(template.fields(rule.unit or "")) or "there is no `unit`"
     for loc, text in places:
-        for name in template.fields(text):
-            if name not in known:
-                have = ", ".join(template.fields(rule.unit or "")) or "there is no `unit`"
-                yield loc, f"{{{name}}} is no part of the unit ({have})"
+        strange = next((name for name in template.fields(text) if name not in known), None)
+        if strange is not None:
+            yield loc, f"{{{strange}}} is no part of the unit ({have})"
 
 
 def _texts(value: Any, loc: Loc) -> Iterator[tuple[Loc, str]]:
@@ -318,13 +186,13 @@ class OneOff(Section):
     """One job, now."""
 
     name: Name = Field(description="The job is known by it: the same name dropped again makes no new job.")
-    datasets: Annotated[tuple[Annotated[Text, AfterValidator(_one_dataset)], ...], Listed] = Field(
+    datasets: Annotated[tuple[Dataset, ...], Listed] = Field(
         min_length=1,
         description="Files below inputs/: one, or a list (one job, its datasets processed in parallel). Or s3:// (storage "
         "bypass: data that is in S3 already), then all of them and the config in one bucket.",
     )
     config: ConfigName = Field(description="Below configs/, .yaml or .json only; or s3://, when the datasets are.")
-    resultpath: Annotated[Annotated[Text, AfterValidator(_resultpath)] | None, Absent] = Field(
+    resultpath: Annotated[ResultPath | None, Absent] = Field(
         default=None, description="s3://bucket/folder: where results go, instead of the group's own results/."
     )
     instance_type: Annotated[Instance | None, Absent] = Field(default=None, description=_INSTANCE)
@@ -333,7 +201,7 @@ class OneOff(Section):
     @property
     def bypass(self) -> bool:
         """Whether data and config are in S3 already."""
-        return self.config.startswith("s3://")
+        return is_s3(self.config)
 
     @model_validator(mode="after")
     def _together(self) -> OneOff:
@@ -345,22 +213,18 @@ class OneOff(Section):
 
 def _bypass_faults(job: OneOff) -> Iterator[tuple[Loc, str]]:
     """Source: NeuroCAAS protocol, docs/neurocaas.md (storage bypass): the first dataset's bucket is used for all."""
-    s3 = [dataset.startswith("s3://") for dataset in job.datasets]
+    s3 = [is_s3(dataset) for dataset in job.datasets]
     if not any(s3) and not job.bypass:
         return
     if not all(s3):
         yield ("datasets",), "must all be s3:// when the config or one of them is: NeuroCAAS would not find the others"
     if not job.bypass:
         yield ("config",), "must be s3:// too when the datasets are, in their bucket"
-    buckets = {_bucket(path) for path in (*job.datasets, job.config) if path.startswith("s3://")}
+    buckets = {bucket_of(path) for path in (*job.datasets, job.config) if is_s3(path)}
     if len(buckets) > 1:
         yield ("datasets",), f"must be in one bucket with each other and the config; found {', '.join(sorted(buckets))}"
     if job.set and job.bypass:
         yield ("set",), "cannot be laid over a config that is in S3 already; write the values into it"
-
-
-def _bucket(path: str) -> str:
-    return path.removeprefix("s3://").partition("/")[0]
 
 
 def _same_names(job: OneOff) -> Iterator[tuple[Loc, str]]:

@@ -40,8 +40,8 @@ class Misfit(ValueError):
     """
 
     def __init__(self, faults: list[tuple[Loc, str]]) -> None:
-        super().__init__("; ".join(message for _, message in faults))
-        self.faults = faults
+        self.faults = faults[: yamlio.MAX_PROBLEMS]
+        super().__init__("; ".join(message for _, message in self.faults))
 
 
 def check(
@@ -115,7 +115,7 @@ def _problems(model: type[BaseModel], root: yamlio.Node, file: str, details: Err
     kind = details["type"]
     error = details.get("ctx", {}).get("error")
     if isinstance(error, Misfit):
-        for steps, message in error.faults[: yamlio.MAX_PROBLEMS]:
+        for steps, message in error.faults:
             path, key, node = locate(root, (*loc, *steps))
             yield Problem(file, node.line, node.column, path, message)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from declare_tables import problems
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ncaasd.declare.config import bandwidth_limit, load_config
 from ncaasd.declare.manifest import Manifest, OneOff, PackageTool, Rule, parse_manifest
 from ncaasd.declare.pages import JOBS, RULES
 
@@ -268,6 +270,17 @@ def test_f68_a_bad_manifest_among_good_ones_stops_none_of_them() -> None:
 def test_the_examples_of_the_page_are_read() -> None:
     assert read(RULES, standing=True).rules[0].set == {"fr": 30, "__duration__": 240}
     assert [one.bypass for one in read(JOBS, standing=False).jobs] == [False, True]
+
+
+def test_the_products_page_is_read_to_the_letter() -> None:
+    """Every key that the product promises, as it was promised."""
+    files = Path(__file__).with_name("files")
+    config = load_config((files / "config.yaml").read_bytes(), "config.yaml")
+    assert bandwidth_limit(config.upload.bandwidth, 12 * 60) == 10**7
+    (rule,) = read((files / "rules.yaml").read_text(), standing=True).rules
+    assert set(rule.model_fields_set) == set(Rule.model_fields)
+    one, two = read((files / "jobs.yaml").read_text(), standing=False).jobs
+    assert one.model_fields_set | two.model_fields_set | {"instance_type", "set"} == set(OneOff.model_fields)
 
 
 def test_a_program_may_make_a_rule() -> None:
