@@ -1,10 +1,11 @@
 """Events as hints: something happened at this path, so look there soon. The rescan is the truth (`FileTree.scan`).
 
-watchdog does the watching, over inotify. Four things of it (7.1) are dealt with here:
+watchdog does the watching, over inotify. Five things of it (7.1) are dealt with here:
 - Its default event mask has opens in it, so in a large tree its own walks overflow the queue, for ever (`_EVENTS`).
 - On an overflow it takes away and sets all watches again while nobody reads, and the kernel reports each watch that is
   taken away, so above 16,384 folders that overflows the queue again, for ever. Here the inotify instance is closed,
   which reports nothing, and a new one is made.
+- For a folder that it comes upon twice, while a tree is being made, it formats all its state (`_Plain`).
 - A folder below the root that cannot be watched because the limit is reached is passed over in silence.
 - Setting up watches walks the tree in the caller's thread. Here each root has a thread, so a mount that hangs stops
   nothing but its own.
@@ -18,6 +19,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,8 +38,10 @@ from watchdog.observers.inotify import InotifyFullEmitter
 from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchCallback, WatchDescriptor
 
 log = logging.getLogger(__name__)
-# It reports as errors that its threads were asked to stop; what matters is said here.
+# It reports as errors that its threads were asked to stop, and warns of folders that it came upon twice while they
+# were being made. What matters is said here.
 logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", message="Callback with id .* already exists", category=RuntimeWarning)
 
 # What is asked of the kernel. A file that is there before its new folder is watched comes as created (watchdog lists
 # new folders after it has set their watches), so no folder needs a rescan for being new (F23).
@@ -203,7 +207,7 @@ class _Root(threading.Thread):
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_AGAIN
                 # An unmounted, renamed or remounted root sends no events, or another folder's.
-                if not watches.alive() or self._identity() != identity:
+                if not watches.alive() or not self._is_still(identity):
                     return
 
     def _is_due(self) -> bool:
@@ -220,6 +224,12 @@ class _Root(threading.Thread):
             except FileNotFoundError:
                 identities.append(None)
         return identities
+
+    def _is_still(self, identity: list[tuple[int, int] | None]) -> bool:
+        try:
+            return self._identity() == identity
+        except OSError:
+            return False
 
     # From watchdog's threads
 
@@ -238,7 +248,10 @@ class _Root(threading.Thread):
             return
         with self._changed:
             if source and not self._is_ignored(source):
-                self._gathered.setdefault(source, False)
+                if isinstance(event, FileClosedEvent):  # written to, also after it was renamed into place
+                    self._gathered[source] = False
+                else:
+                    self._gathered.setdefault(source, False)
             if target and not self._is_ignored(target):
                 self._gathered[target] = not source or self._is_ignored(source)
             if self._gathered:
@@ -305,12 +318,22 @@ class _Instance(InotifyFD):
 
     def add_callback(self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId) -> WatchDescriptor:
         try:
-            return super().add_callback(path, mask, callback, id_)
+            return super().add_callback(path, mask, _Plain(callback), id_)
         except OSError as error:
             if error.errno in _LIMITS and self.refused is None:
                 self.refused = error
                 self._give_up("the limit of inotify watches is reached")
             raise
+
+
+class _Plain:
+    """Stands for watchdog's callback, and prints as little: watchdog formats it, with every folder of the tree in it,
+    for each folder that it comes upon twice."""
+
+    def __init__(self, callback: WatchCallback) -> None:
+        self.on_event = callback.on_event
+        self.on_watch_deleted = callback.on_watch_deleted
+        self.on_queue_overflow = callback.on_queue_overflow
 
 
 class _Handler(FileSystemEventHandler):
