@@ -35,9 +35,13 @@ from ncaasd.model import (
 )
 from ncaasd.ports import CrashPoint, no_crash
 
+EVENTUALLY = 1e14  # points in time beyond this mean "when something happens"
+LONGEST_DELAY = 6 * 3600.0
+DAY = 86400.0
+
 _FILE = (
     "id, analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key,"
-    " stored_size, stored_mtime_ns, stored_ctime_ns, stored_inode, etag, retry_at, failures"
+    " stored_size, stored_mtime_ns, stored_ctime_ns, stored_inode, etag, retry_at, failures, ours"
 )
 _JOB = (
     "id, analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type, resultpath,"
@@ -130,7 +134,15 @@ def open_reader(path: str) -> Journal:
         uri += "&immutable=1"
     with _translated():
         db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
-        _refuse_newer(_version(db), path)
+        try:
+            version = _version(db)
+            _refuse_newer(version, path)
+            if version < schema.VERSION:
+                what = f"is of an older ncaasd (schema {version})" if version else "is only being made"
+                raise StateError(f"the journal {path} {what}", hint="`ncaasd run` or `ncaasd once` brings it up to date")
+        except BaseException:
+            db.close()
+            raise
     return Journal(db, path)
 
 
@@ -222,6 +234,7 @@ def _file(r: Sequence[Any]) -> FileRow:
         etag=r[16],
         retry_at=r[17],
         failures=r[18],
+        ours=bool(r[19]),
     )
 
 
@@ -414,7 +427,7 @@ class Journal:
         """The content observed as `stat` is in S3, verified. Its upload's rows are done with."""
         self._run("DELETE FROM upload WHERE file_id=?", file_id)
         self._run(
-            "UPDATE file SET stored_size=?, stored_mtime_ns=?, stored_ctime_ns=?, stored_inode=?, etag=?, crc=?, failures=0,"
+            "UPDATE file SET stored_size=?, stored_mtime_ns=?, stored_ctime_ns=?, stored_inode=?, etag=?, crc=?, ours=1, failures=0,"
             " retry_at=0, key=? WHERE id=?",
             stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stored.etag, f"{stored.crc:016x}", stored.key, file_id,
         )  # fmt: skip
@@ -423,6 +436,10 @@ class Journal:
             " AND inode=?",
             now, file_id, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
         )  # fmt: skip
+
+    def own_file(self, file_id: int, now: float) -> None:
+        """A person allows what is at the key to be overwritten: the file is uploaded again."""
+        self._run("UPDATE file SET ours=1, state='whole', reason='', retry_at=0, since=? WHERE id=?", now, file_id)
 
     def unstore_file(self, file_id: int, now: float) -> None:
         """What was stored of a file is not in S3 any more: it is to be uploaded again, as if never put."""
@@ -642,10 +659,10 @@ class Journal:
                 datasets[job].append(Dataset(_path_in(name), key, etag))
         return [_job(r, tuple(datasets[r[0]])) for r in rows]
 
-    def usage(self, analysis: str, since: float) -> tuple[int, int]:
-        """(datasets of jobs that run now, datasets of jobs submitted after `since`), for the spend guards.
+    def usage(self, analysis: str, now: float) -> tuple[int, int]:
+        """(datasets of jobs that run now, datasets of jobs submitted in the 24 h before `now`), for the spend guards.
 
-        A submit that may have been sent counts as sent.
+        A submit that may have been sent counts as sent. What lies more than a day ahead was written by a wrong clock.
         """
         active = self._run(
             "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND verdict IS NULL"
@@ -654,11 +671,23 @@ class Journal:
         ).fetchone()[0]
         recent = self._run(
             "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND phase<>'open'"
-            " AND max(submitted, attempted, intended)>?",
+            " AND max(submitted, attempted, intended) BETWEEN ? AND ?",
             analysis,
-            since,
+            now - DAY,
+            now + DAY,
         ).fetchone()[0]
         return int(active), int(recent)
+
+    def forget_appointments(self, now: float) -> None:
+        """Everything that was put off to a point in time is due now; what waits for an event goes on waiting for it.
+
+        Points in time are wall time, so this is for a clock that has jumped, or may have while we were down.
+        """
+        self._run("UPDATE job SET next_at=0 WHERE phase<>'ended' AND next_at<?", EVENTUALLY)
+        # A retry's delay is kept, as far as it can have been meant.
+        self._run("UPDATE job SET not_before=min(not_before, ?) WHERE phase='open'", now + LONGEST_DELAY)
+        self._run("UPDATE file SET retry_at=0 WHERE state IN ('whole', 'held')")
+        self._run("UPDATE artefact SET retry_at=0 WHERE state='wanted'")
 
     # -- what jobs left in S3 ----------------------------------------------------------------------------------------
 
