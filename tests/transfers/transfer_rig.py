@@ -194,6 +194,7 @@ class Rig:
         self.outcomes: list[Outcome] = []
         self.rate: int | None = None
         self._ids: dict[str, int] = {}
+        self._begun: dict[int, Stat] = {}
 
     @property
     def store(self) -> MemoryStore:
@@ -232,6 +233,10 @@ class Rig:
     def upload(self, path: Path, *, part_size: int = 8 * MIB, analysis: str = ANALYSIS, **more: object) -> UploadTask:
         """The task the engine would make of a file now, with what the log knows of it."""
         file_id = self._ids.setdefault(f"{analysis}/{path.name}", len(self._ids) + 1)
+        # As the journal does: an upload is gone on with only when it was of this very content.
+        if self._begun.get(file_id) != observed(path):
+            self.log.uploads.pop(file_id, None)
+        self._begun[file_id] = observed(path)
         known = self.log.uploads.get(file_id, Uploads())
         return UploadTask(
             file_id,

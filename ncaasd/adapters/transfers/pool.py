@@ -267,8 +267,9 @@ class TransferPool:
             self._finish(transfer)
 
     def _after(self, transfer: Transfer, step: Step, failure: Exception, now: float) -> None:
-        again = isinstance(failure, Abandoned) or (may_pass(failure) and step.put_off(now, self._jitter()))
-        if again:
+        if isinstance(failure, Abandoned) or transfer.halted:
+            transfer.put_back(step)  # whatever went wrong while everything stops: it is no verdict on the task
+        elif may_pass(failure) and step.put_off(now, self._jitter()):
             transfer.put_back(step)
         else:
             transfer.end(transfer.verdict_of(failure))
