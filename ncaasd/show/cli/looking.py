@@ -1,0 +1,186 @@
+"""`status`, `jobs`, `job` and `logs`: what is going on, and what went on."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ncaasd.errors import UserError
+from ncaasd.show.cli.common import (
+    AnalysisOption,
+    ConfigOption,
+    JsonOption,
+    one_job,
+    read_config,
+    reader,
+    say_json,
+    state_of,
+)
+
+if TYPE_CHECKING:
+    from ncaasd.declare.config import Config
+    from ncaasd.show.status import StatusReport
+
+WATCH_EVERY = 1.0  # seconds
+FOLLOW_EVERY = 1.0
+
+
+def register(app: typer.Typer) -> None:
+    app.command("status", epilog="Example:  ncaasd status --watch")(status)
+    app.command("jobs", epilog="Example:  ncaasd jobs --state failed --state held")(jobs)
+    app.command("job", epilog="Example:  ncaasd job 482913377120344")(job)
+    app.command("logs", epilog="Example:  ncaasd logs -f 482913377120344")(logs)
+
+
+def status(
+    config: ConfigOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and show it anew every second; Ctrl-C ends.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Files and jobs at a glance: what is under way, what is held, and the command that releases it.
+
+    Asks the running daemon; without one, it shows what the journal knows.
+    """
+    loaded = read_config(config)
+    if as_json:
+        say_json(look(loaded).document())
+        return
+    from ncaasd.show.terminal import console, render_status
+
+    out = console()
+    if not watch:
+        out.print(render_status(look(loaded)))
+        return
+    from rich.live import Live
+
+    with Live(render_status(look(loaded)), console=out, screen=out.is_terminal, auto_refresh=False) as live:
+        while True:
+            time.sleep(WATCH_EVERY)
+            live.update(render_status(look(loaded)), refresh=True)
+
+
+def look(config: Config) -> StatusReport:
+    """One look at the journal and, when it runs, at the daemon."""
+    from ncaasd.adapters.control import ask
+    from ncaasd.adapters.lock import running
+    from ncaasd.show.status import status_report
+
+    state = state_of(config)
+    pid = running(state)
+    answer = ask(state, {"do": "live"}, timeout=5.0) if pid is not None else None
+    with reader(config) as journal:
+        return status_report(
+            journal,
+            answer["live"] if answer else None,
+            root=config.root,
+            analyses=config.analyses,
+            pid=pid,
+            now=time.time(),
+        )
+
+
+def jobs(
+    config: ConfigOption = None,
+    analysis: AnalysisOption = "",
+    state: Annotated[
+        list[str] | None, typer.Option("--state", metavar="STATE", help="In this state only; may be given again.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="So many, the newest.")] = 50,
+    all_attempts: Annotated[
+        bool, typer.Option("--all-attempts", help="Also those that were rerun or retried.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The table of jobs, the newest first."""
+    from ncaasd.model import JobState
+    from ncaasd.show.status import newest_attempts
+
+    loaded = read_config(config)
+    wrong = [s for s in state or () if s not in {str(known) for known in JobState}]
+    if wrong:
+        raise UserError(f"{wrong[0]!r} is no state", hint=f"there are: {', '.join(JobState)}")
+    if analysis and analysis not in loaded.analyses:
+        raise UserError(f"the config has no analysis {analysis!r}", hint=f"it has: {', '.join(loaded.analyses)}")
+    with reader(loaded) as journal:
+        rows = journal.jobs(analysis)
+    rows = rows if all_attempts else newest_attempts(rows)
+    found = [r for r in rows if not state or str(r.state) in state]
+    if as_json:
+        from ncaasd.engine.documents import job_document
+
+        say_json([job_document(row, loaded.root) for row in found])
+        return
+    from ncaasd.show.terminal import console, render_jobs
+
+    out = console()
+    if not found:
+        out.print("no jobs" + (" like that" if rows else " yet"))
+        return
+    out.print(render_jobs(found[:limit], time.time(), analyses=len({r.spec.analysis for r in found})))
+    if len(found) > limit:
+        out.print(f"and {len(found) - limit} older ones (--limit)")
+
+
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, number or name, as in `ncaasd jobs`.")]
+
+
+def job(
+    job_id: JobArgument, config: ConfigOption = None, analysis: AnalysisOption = "", as_json: JsonOption = False
+) -> None:
+    """One job: its state and why, what it costs, its datasets, where its results are, and its whole story."""
+    from ncaasd.show.jobs import job_report
+
+    loaded = read_config(config)
+    with reader(loaded) as journal:
+        report = job_report(journal, one_job(journal, job_id, analysis), loaded.root, time.time())
+    if as_json:
+        say_json(report.document())
+        return
+    from ncaasd.show.terminal import console, render_facts, render_timeline
+
+    out = console()
+    out.print(render_facts(report.facts()))
+    out.print()
+    out.print(render_timeline(report.events))
+
+
+def logs(
+    job_id: JobArgument,
+    config: ConfigOption = None,
+    analysis: AnalysisOption = "",
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Stay, and show what comes, until the job ends.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A job's logs, readable: what its certificate says, then what each dataset's analysis printed.
+
+    They are those in results/<job>/logs, which the daemon keeps up to date while the job runs (`results.logs: live`).
+    """
+    from ncaasd.show.joblogs import Following, read_logs
+
+    loaded = read_config(config)
+    seen: Following | None = None
+    while True:
+        with reader(loaded) as journal:
+            row = one_job(journal, job_id, analysis)
+            found = read_logs(journal, row, loaded.root)
+        if as_json:
+            say_json(found.document())
+            return
+        if not follow:
+            print(found.text() or _nothing_yet(row), end="")
+            return
+        seen = seen or Following()
+        fresh = seen.news(found)
+        if fresh:
+            print(fresh, end="", flush=True)
+        if row.phase == "ended" or (row.state.ended and found.complete):
+            return
+        time.sleep(FOLLOW_EVERY)
+
+
+def _nothing_yet(row: Any) -> str:
+    return f"no logs yet: the job is {row.state}" + (f" ({row.reason})" if row.reason else "") + "\n"

@@ -1,0 +1,107 @@
+"""What `once` shows while it works, and at its end. Bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from ncaasd.show import words
+from ncaasd.show.logs import TextLines, set_up
+from ncaasd.show.outcome import PassOutcome
+from ncaasd.show.terminal import console, plain, render_jobs
+
+if TYPE_CHECKING:
+    from ncaasd.declare.config import Config
+    from ncaasd.engine.daemon import Running
+
+NAME_WIDTH = 28
+BARS = 10
+
+
+class PassView:
+    """Shows a pass: give `turn` to `run_pass` as `each`."""
+
+    def __init__(self, config: Config, *, quiet: bool) -> None:
+        self._out = console(stderr=True)
+        self._progress: Progress | None = None
+        self._tasks: dict[tuple[str, str, bool], TaskID] = {}
+        self._sizes: dict[tuple[str, str, bool], int] = {}
+        level = "warning" if quiet else config.log.level
+        if self._out.is_terminal and not quiet:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=16),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(compact=True),
+                console=self._out,
+                transient=True,
+            )
+            set_up(level=level, json_lines=False, handler=_AboveBars(self._progress))
+        else:
+            set_up(level=level, json_lines=False)
+
+    def __enter__(self) -> PassView:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            set_up(level="info", json_lines=False)
+
+    def turn(self, house: Running) -> None:
+        """Bring the bars up to date: what is over is taken away."""
+        if self._progress is None:
+            return
+        under_way = {(p.analysis, p.name, p.upload): p for p in house.progress()}
+        for gone in self._tasks.keys() - under_way.keys():
+            self._progress.remove_task(self._tasks.pop(gone))
+        for key, p in under_way.items():
+            if key not in self._tasks:
+                if len(self._tasks) >= BARS:
+                    continue
+                name = f"{'↑' if p.upload else '↓'} {words.cut(plain(p.name), NAME_WIDTH)}"
+                self._tasks[key] = self._progress.add_task(f"{name:<{NAME_WIDTH + 2}}", total=p.size)
+            self._progress.update(self._tasks[key], completed=p.done, total=p.size)
+
+
+class _AboveBars(logging.Handler):
+    """Log lines scroll by above the bars."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.console.print((self.formatter or TextLines()).format(record), soft_wrap=True)
+
+
+def show_outcome(outcome: PassOutcome, now: float) -> None:
+    out = console()
+    if outcome.stored:
+        out.print(f"{words.count(len(outcome.stored), 'file')} stored in S3")
+    if outcome.jobs:
+        analyses = len({job.spec.analysis for job in outcome.jobs})
+        out.print(render_jobs(outcome.jobs, now, analyses=analyses))
+    for file in outcome.bad_files:
+        out.print(f"{file.state}: {plain(str(file.place))}: {plain(file.reason)}", soft_wrap=True)
+    for analysis, _path, problems in outcome.bad_manifests:
+        for problem in problems.splitlines():
+            out.print(f"not in force: {analysis}/{plain(problem)}", soft_wrap=True)
+    for trouble in outcome.troubles:
+        print(f"ncaasd: {plain(trouble)}", file=sys.stderr)
+    if not (outcome.stored or outcome.jobs or outcome.bad_files or outcome.bad_manifests or outcome.troubles):
+        out.print("nothing to do: everything here is stored, and no job is under way")

@@ -1,0 +1,106 @@
+"""A job's logs as they are on this disk, readable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ncaasd.adapters.journal import Journal
+from ncaasd.engine.documents import text
+from ncaasd.model import ArtefactState, JobRow
+from ncaasd.neurocaas.certificate import Certificate, DatasetStatus, parse_certificate, parse_status, readable_log
+
+LIMIT = 64 * 2**20  # bytes of one log that are read
+
+
+@dataclass(frozen=True, slots=True)
+class JobLogs:
+    job: JobRow
+    certificate: Certificate | None
+    statuses: tuple[DatasetStatus, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Every dataset has ended; nothing more is to come."""
+        return bool(self.statuses) and all(s.terminal for s in self.statuses)
+
+    def text(self) -> str:
+        return readable_log(self.certificate, self.statuses)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "job": self.job.job_id or None,
+            "state": str(self.job.state),
+            "summary": readable_log(self.certificate, ()).splitlines(),
+            "datasets": [
+                {
+                    "name": text(s.basename),
+                    "status": s.status,
+                    "cpu": s.cpu,
+                    "memory": s.memory,
+                    "started": s.started,
+                    "finished": s.finished,
+                    "output": s.text(),
+                }
+                for s in self.statuses
+            ],
+        }
+
+
+def read_logs(journal: Journal, job: JobRow, root: str) -> JobLogs:
+    """What was fetched of the job's logs. A log that is half-written or gone is left out."""
+    certificate, statuses = None, []
+    results = os.path.join(root, job.spec.analysis, "results")
+    for artefact in journal.artefacts(job.row):
+        if not artefact.name.startswith("logs/") or artefact.state is ArtefactState.REFUSED or not artefact.path:
+            continue
+        data = _read(os.path.join(results, artefact.path))
+        if data is None:
+            continue
+        if artefact.name == "logs/certificate.txt":
+            certificate = parse_certificate(data.decode("utf-8", "replace"))
+        else:
+            status = parse_status(data, artefact.name)
+            if status is not None:
+                statuses.append(status)
+    return JobLogs(job, certificate, tuple(statuses))
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        try:
+            return file.read(LIMIT)
+        except OSError:
+            return None
+
+
+@dataclass
+class Following:
+    """What was shown of a job's logs already, to show what is new."""
+
+    summary: Sequence[str] = ()
+    shown: dict[str, str] = field(default_factory=dict)  # dataset -> its text so far
+    status: dict[str, str] = field(default_factory=dict)
+
+    def news(self, logs: JobLogs) -> str:
+        """The text to print now; empty when nothing is new."""
+        lines: list[str] = []
+        summary = readable_log(logs.certificate, ()).splitlines()
+        lines += [f"certificate: {line}" for line in summary if line not in self.summary]
+        self.summary = summary
+        for status in logs.statuses:
+            name, now = status.basename, status.text()
+            if self.status.get(name) != status.status:
+                self.status[name] = status.status
+                lines.append(f"{name}: {status.status}")
+            before = self.shown.get(name, "")
+            fresh = now[len(before) :] if now.startswith(before) else now
+            self.shown[name] = now
+            lines += [f"{name} | {line}" for line in fresh.splitlines()]
+        return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,142 @@
+"""One job, whole: its row, its datasets, its attempts and its story. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ncaasd.adapters.journal import Journal
+from ncaasd.engine.documents import job_document, text, when
+from ncaasd.model import Event, FileRow, FileState, JobRow, JobState, Phase
+from ncaasd.show import words
+from ncaasd.show.status import ONLY_RERUN, changed_since, known_as, title
+
+EVENTS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetLine:
+    """One dataset of the job: where it is in S3, and how the local file is."""
+
+    name: str
+    key: str
+    here: FileRow | None  # None: no local file maps to it (bypass, or gone)
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    job: JobRow
+    root: str
+    at: float
+    datasets: tuple[DatasetLine, ...]
+    attempts: tuple[JobRow, ...]  # all of them, the oldest first
+    events: tuple[Event, ...]
+    fetched: tuple[int, int, int, int]  # objects here, in all; bytes here, in all
+    changed: str  # why a rerun may be wanted
+
+    @property
+    def command(self) -> str:
+        """What a person can do about it now; empty when nothing is to be done."""
+        job, name = self.job, known_as(self.job)
+        if job.phase is not Phase.ENDED and job.hold:
+            return f"ncaasd {'rerun' if job.hold in ONLY_RERUN else 'release'} {name}"
+        if job.state in (JobState.FAILED, JobState.REFUSED, JobState.TIMED_OUT, JobState.LOST) or self.changed:
+            return f"ncaasd rerun {name}"
+        return ""
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """(what, how) for people, in order."""
+        job, document = self.job, job_document(self.job, self.root)
+        yield "job", f"{title(job)}, of {job.spec.analysis}"
+        yield "id", job.job_id or f"none yet (number {job.row} here)"
+        yield "state", f"{job.state}: {job.reason}" if job.reason else str(job.state)
+        if self.command:
+            yield "to do", self.command
+        if self.changed:
+            yield "changed", self.changed
+        yield from self._times()
+        if job.cost is not None:
+            over = f", over the budget by {job.cost.over_by}" if job.cost.remaining is None else ""
+            left = (
+                "" if job.cost.remaining is None else f", {words.dollars(job.cost.remaining)} of the budget left then"
+            )
+            yield "cost", f"{words.dollars(job.cost.projected)} projected{left}{over}"
+        for number, dataset in enumerate(self.datasets):
+            yield "datasets" if not number else "", _dataset(dataset)
+        if len(self.datasets) > 1 and job.submitted:
+            yield "", f"{job.finished} of {len(self.datasets)} finished"
+        yield "config", job.spec.config + (f" (as {job.config_key})" if job.config_key else "")
+        if job.spec.overlay != "{}":
+            yield "set", job.spec.overlay
+        if job.spec.instance_type:
+            yield "machine", job.spec.instance_type
+        yield "declared in", f"{job.spec.analysis}/{job.spec.declared_in}"
+        here, whole, here_bytes, bytes_ = self.fetched
+        if whole:
+            yield "fetched", f"{here} of {words.count(whole, 'file')}, {words.size(here_bytes)} of {words.size(bytes_)}"
+        if document["results"]:
+            yield "results", document["results"]
+        others = [f"{known_as(a)} ({a.state})" for a in self.attempts if a.row != job.row]
+        if others:
+            yield "attempts", ", ".join(others)
+
+    def _times(self) -> Iterator[tuple[str, str]]:
+        job = self.job
+        yield "declared", f"{words.moment(job.created)} ({words.ago(job.created, self.at)})"
+        if job.submitted:
+            yield "submitted", f"{words.moment(job.submitted)} ({words.ago(job.submitted, self.at)})"
+        if job.ended and (job.state.ended or job.verdict):
+            took = f", {words.span(job.ended - job.submitted)} after its submit" if job.submitted else ""
+            yield "ended", f"{words.moment(job.ended)}{took}"
+
+    def document(self) -> dict[str, Any]:
+        here, whole, here_bytes, bytes_ = self.fetched
+        return job_document(self.job, self.root) | {
+            "command": self.command or None,
+            "changed": self.changed or None,
+            "inputs": [
+                {"name": text(d.name), "key": text(d.key), "local": str(d.here.state) if d.here else None}
+                for d in self.datasets
+            ],
+            "fetched": {"files": here, "of": whole, "bytes": here_bytes, "of_bytes": bytes_},
+            "attempts": [job_document(a, self.root) for a in self.attempts],
+            "timeline": [{"at": when(e.at), "kind": e.kind, "text": e.text} for e in self.events],
+        }
+
+
+def _dataset(line: DatasetLine) -> str:
+    if line.here is None or line.here.state is FileState.GONE:
+        return f"{line.name} ({line.key}, not here)"
+    row = line.here
+    why = f": {row.reason}" if row.reason else ""
+    return f"{line.name} ({words.size(row.stat.size)}, {row.state}{why})"
+
+
+def job_report(journal: Journal, job: JobRow, root: str, now: float) -> JobReport:
+    """`job` is a row of `journal`, which may be a reader; `root` the config's."""
+    spec = job.spec
+    attempts = journal.attempts(spec.analysis, spec.name, spec.unit, spec.version)
+    events: list[Event] = []
+    for attempt in [a for a in attempts if a.attempt <= job.attempt]:
+        events += journal.events(spec.analysis, subject_of(attempt), EVENTS)
+    changed = changed_since(journal, [job])
+    return JobReport(
+        job=job,
+        root=root,
+        at=now,
+        datasets=tuple(
+            DatasetLine(d.name, d.key, next(iter(journal.files_with_key(spec.analysis, d.key)), None))
+            for d in spec.datasets
+        ),
+        attempts=tuple(attempts),
+        events=tuple(sorted(events, key=lambda e: e.at)),
+        fetched=journal.fetch_progress(job.row),
+        changed=changed[0].why if changed else "",
+    )
+
+
+def subject_of(job: JobRow) -> str:
+    """Its name in the event log, as the engine writes it."""
+    name = f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,237 @@
+"""What is going on: from the journal, and from what only a running daemon knows, to one value. Pure.
+
+The terminal, `--json` and the page show the same `StatusReport`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ncaasd.adapters.journal import Journal
+from ncaasd.engine.documents import text, when
+from ncaasd.model import FileRow, FileState, JobRow, JobState, Phase
+from ncaasd.show import words
+
+CHECKED_FOR_CHANGES = 2000  # of the newest submitted jobs, the datasets are compared with what is in S3 now
+ONLY_RERUN = ("foreign", "replaced")  # holds that can't be released
+ATTENTION_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One file under way. `left` in seconds, None while it isn't known."""
+
+    analysis: str
+    name: str
+    up: bool
+    done: int
+    size: int
+    rate: float
+
+    @property
+    def left(self) -> float | None:
+        return words.left(self.done, self.size, self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Something that a person should look at. `command` does something about it; empty when only the reason tells."""
+
+    kind: str  # held | lost | changed | file | manifest
+    analysis: str
+    name: str
+    why: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestNote:
+    path: str
+    problems: tuple[str, ...]  # empty: it is in force
+    read_at: float
+
+
+@dataclass
+class AnalysisStatus:
+    """One analysis: (files, bytes) by state, jobs by state, and the manifests."""
+
+    name: str
+    files: dict[FileState, tuple[int, int]] = field(default_factory=dict)
+    jobs: dict[JobState, int] = field(default_factory=dict)
+    manifests: list[ManifestNote] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """All that `ncaasd status` shows. `pid` is the daemon's, None when it doesn't run."""
+
+    at: float
+    root: str
+    pid: int | None
+    rig: str
+    analyses: tuple[AnalysisStatus, ...]
+    transfers: tuple[Transfer, ...]
+    attention: tuple[Attention, ...]
+    troubles: tuple[str, ...]
+    watching: Mapping[str, str]  # tree -> how, and why so
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "at": when(self.at),
+            "root": self.root,
+            "daemon": {"running": self.pid is not None, "pid": self.pid or None},
+            "rig": self.rig or None,
+            "analyses": [_analysis_document(a) for a in self.analyses],
+            "transfers": [
+                {
+                    "analysis": t.analysis,
+                    "name": text(t.name),
+                    "direction": "up" if t.up else "down",
+                    "done": t.done,
+                    "size": t.size,
+                    "rate": round(t.rate),
+                    "seconds_left": None if t.left is None else round(t.left),
+                }
+                for t in self.transfers
+            ],
+            "attention": [
+                {
+                    "kind": a.kind,
+                    "analysis": a.analysis,
+                    "name": text(a.name),
+                    "why": text(a.why),
+                    "command": text(a.command) or None,
+                }
+                for a in self.attention
+            ],
+            "troubles": [text(t) for t in self.troubles],
+            "watching": dict(self.watching),
+        }
+
+
+def _analysis_document(analysis: AnalysisStatus) -> dict[str, Any]:
+    return {
+        "name": analysis.name,
+        "files": {str(s): {"files": n, "bytes": b} for s, (n, b) in analysis.files.items()},
+        "jobs": {str(s): n for s, n in analysis.jobs.items()},
+        "manifests": [
+            {"path": text(m.path), "ok": not m.problems, "errors": [text(p) for p in m.problems]}
+            for m in analysis.manifests
+        ],
+    }
+
+
+def status_report(
+    journal: Journal, live: Mapping[str, Any] | None, *, root: str, analyses: Iterable[str], pid: int | None, now: float
+) -> StatusReport:
+    """`journal` may be a reader; `live` is the daemon's answer to {"do": "live"}, None when there is none.
+
+    `analyses` are the config's; what the journal knows of others (left the config) is not shown.
+    """
+    found = {name: AnalysisStatus(name) for name in analyses}
+    for name, state, files, size in journal.count_files():
+        if name in found:
+            found[name].files[FileState(state)] = (files, size)
+    attention: list[Attention] = []
+    for name, status in found.items():
+        for path, _good, problems, at in journal.manifests(name):
+            status.manifests.append(ManifestNote(path, tuple(problems.splitlines()), at))
+            if problems:
+                attention.append(Attention("manifest", name, path, problems))
+        jobs = [job for job in newest_attempts(journal.jobs(name)) if not job.forgotten]
+        for job in jobs:
+            status.jobs[job.state] = status.jobs.get(job.state, 0) + 1
+        attention += held_jobs(jobs)
+        attention += changed_since(journal, jobs)
+        attention += [
+            Attention("file", name, str(row.place), f"{row.state}: {row.reason}")
+            for row in journal.files(name, states=[FileState.HELD, FileState.REFUSED])
+        ]
+    live = live or {}
+    return StatusReport(
+        at=now,
+        root=root,
+        pid=pid,
+        rig=str(live.get("rig", "")),
+        analyses=tuple(found.values()),
+        transfers=tuple(
+            Transfer(t["analysis"], t["name"], t["direction"] == "up", t["done"], t["size"], t["rate"])
+            for t in live.get("transfers", ())
+        ),
+        attention=tuple(attention[:ATTENTION_SHOWN]),
+        troubles=tuple(live.get("troubles", ())),
+        watching={name: _how(mode) for name, mode in live.get("watching", {}).items()},
+    )
+
+
+def _how(mode: Mapping[str, str]) -> str:
+    return f"{mode['mode']}: {mode['why']}" if mode.get("why") else mode["mode"]
+
+
+def newest_attempts(jobs: Iterable[JobRow]) -> list[JobRow]:
+    """Of each job its last attempt, the newest job first; `jobs` as the journal gives them."""
+    newest: dict[tuple[str, str, str, str], JobRow] = {}
+    for job in jobs:
+        key = (job.spec.analysis, job.spec.name, job.spec.unit, job.spec.version)
+        if key not in newest or job.attempt > newest[key].attempt:
+            newest[key] = job
+    return list(newest.values())
+
+
+def known_as(job: JobRow) -> str:
+    """What people call a job on the command line: its id, or its number here while it has none."""
+    return job.job_id or str(job.row)
+
+
+def title(job: JobRow) -> str:
+    """Its rule's or own name and its unit, once when they are the same."""
+    spec = job.spec
+    name = spec.name if spec.unit in ("", spec.name) else f"{spec.name} {spec.unit}"
+    return name + (f" (attempt {job.attempt})" if job.attempt else "")
+
+
+def held_jobs(jobs: Sequence[JobRow]) -> list[Attention]:
+    """What waits for a person, with the command that goes on. Many of one rule, held for one reason, are one line."""
+    groups: dict[tuple[str, str, str], list[JobRow]] = {}
+    for job in jobs:
+        if job.hold and job.hold not in job.released and job.phase is not Phase.ENDED:
+            groups.setdefault((job.spec.analysis, job.spec.name, job.hold), []).append(job)
+    found = []
+    for (analysis, name, hold), held in groups.items():
+        verb = "rerun" if hold in ONLY_RERUN else "release"
+        if len(held) == 1:
+            found.append(
+                Attention("held", analysis, title(held[0]), held[0].reason, f"ncaasd {verb} {known_as(held[0])}")
+            )
+            continue
+        much = f"{words.count(sum(j.total for j in held), 'machine')}, {words.size(sum(j.size for j in held))}"
+        shown = f"{name}: {words.count(len(held), 'job')} ({much})"
+        found.append(Attention("held", analysis, shown, held[0].reason, f"ncaasd {verb} --rule {name}"))
+    for job in jobs:
+        if job.state is JobState.LOST and job.phase is not Phase.ENDED:
+            command = f"ncaasd rerun {known_as(job)}"
+            found.append(Attention("lost", job.spec.analysis, title(job), job.reason, command))
+    return found
+
+
+def changed_since(journal: Journal, jobs: Sequence[JobRow]) -> list[Attention]:
+    """Jobs whose data is not what they were given any more: no new job is made of it by itself (F87)."""
+    found = []
+    submitted = [job for job in jobs if job.submitted and not job.hold]
+    for job in submitted[:CHECKED_FOR_CHANGES]:
+        if any(_has_changed(journal.files_with_key(job.spec.analysis, d.key)[:1], d.etag) for d in job.spec.datasets):
+            why = f"already job {job.job_id} of {words.moment(job.submitted)[:10]}; its data has changed since"
+            command = f"ncaasd rerun {known_as(job)}"
+            found.append(Attention("changed", job.spec.analysis, title(job), why, command))
+    return found
+
+
+def _has_changed(rows: Sequence[FileRow], etag: str) -> bool:
+    """Whether the local file is now other than what was at its key when the job was submitted."""
+    if not rows or not etag or rows[0].state in (FileState.GONE, FileState.REFUSED):
+        return False
+    row = rows[0]
+    return bool(row.stored) and (row.etag != etag or row.state in (FileState.SETTLING, FileState.WHOLE))
