@@ -92,14 +92,11 @@ class Lane:
         self.served = 0.0
         self.urgent = Queue()
         self.kinds = {(upload, small): Queue() for upload in (True, False) for small in (True, False)}
+        self.queues = (self.urgent, *self.kinds.values())
         self._inflight = 0
         self._failures = 0  # in a row, of all its requests
         self._not_before = 0.0
         self._failed_at = 0.0
-
-    @property
-    def queues(self) -> list[Queue]:
-        return [self.urgent, *self.kinds.values()]
 
     def __bool__(self) -> bool:
         return any(self.queues)
@@ -164,7 +161,10 @@ class Lanes:
         lane.add(transfer)
 
     def of(self, transfer: Transfer) -> Lane:
-        return self._lanes.setdefault(transfer.task.analysis, Lane())
+        lane = self._lanes.get(transfer.task.analysis)
+        if lane is None:
+            lane = self._lanes[transfer.task.analysis] = Lane()
+        return lane
 
     def remove(self, transfer: Transfer) -> None:
         lane = self.of(transfer)
