@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from conftest import needs_root
 
+from ncaasd.adapters.files import durable
 from ncaasd.adapters.files.localnames import original
 from ncaasd.adapters.files.marked import MARKER, PARTIAL
 from ncaasd.adapters.files.results import MAX_DEFERRED, LocalResults
-from ncaasd.errors import DiskFull, LocalError, RootMissing, UnsafePath
+from ncaasd.errors import DiskFull, LocalError, RootMissing, SyncFailed, UnsafePath
 from ncaasd.ports import ResultsTree
 
 JOB = "job__caiman-ncap-web_123456789012345"
@@ -443,11 +444,11 @@ def test_deferred_commits_do_not_use_up_the_descriptors(results: LocalResults) -
     assert len(files_in(results)) == MAX_DEFERRED + 20
 
 
-@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize("how", ["at once", "deferred, alone", "deferred, with many"])
 def test_F15_after_a_failed_sync_the_file_is_not_there(
-    results: LocalResults, monkeypatch: pytest.MonkeyPatch, deferred: bool
+    results: LocalResults, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """The system's error, once; a second fsync would succeed, and prove nothing."""
+    """The system's error, once: a second fsync would succeed, and prove nothing."""
     real, failing = os.fdatasync, [True]
 
     def fails_once(fd: int) -> None:
@@ -456,12 +457,15 @@ def test_F15_after_a_failed_sync_the_file_is_not_there(
         real(fd)
 
     monkeypatch.setattr(os, "fdatasync", fails_once)
-    with pytest.raises(LocalError):
-        fetch(results, "a", deferred=deferred)
+    monkeypatch.setattr(durable, "_syncfs", lambda fd: -1)
+    fetched = []
+    with pytest.raises(SyncFailed):
+        for number in range(20 if how == "deferred, with many" else 1):
+            fetched.append(fetch(results, f"{number}", deferred=how != "at once", token=str(number)))
         results.sync()
-    assert files_in(results) == {}
+    assert set(files_in(results)) == set(fetched[1:])
     assert os.listdir(Path(results.root) / PARTIAL) == []
-    assert fetch(results, "a") == f"{JOB}/a"
+    assert fetch(results, "0") == f"{JOB}/0"
 
 
 def test_many_threads_make_the_same_folders_at_once(results: LocalResults) -> None:

@@ -10,6 +10,7 @@ import unicodedata
 import uuid
 
 from ncaasd.adapters.files.localnames import NameRules
+from ncaasd.adapters.files.mounts import filesystem_of, sends_events
 from ncaasd.adapters.files.placing import FOLDER
 from ncaasd.errors import DiskFull, LocalError, RootMissing
 
@@ -32,6 +33,7 @@ class MarkedFolder:
         self._lock = threading.Lock()
         self._proved: tuple[int, int] | None = None  # device and inode of the folder whose marker was read
         self._rules: NameRules | None = None
+        self.is_local = False  # whether it is on a file system of this machine's own, once it was seen
 
     def open(self, *, again: bool = False) -> int:
         """A descriptor of the folder. Raises RootMissing.
@@ -48,6 +50,7 @@ class MarkedFolder:
                     self._prove(fd)
                 if identity != self._proved:
                     self._rules = _prepare(fd)
+                    self.is_local = sends_events(filesystem_of(self.path).fstype)
                     self._proved = identity
             except OSError as error:
                 os.close(fd)
@@ -58,8 +61,9 @@ class MarkedFolder:
             return fd
 
     def rules(self) -> NameRules:
-        """What the folder's file system does with names, tried out once for each mount. Raises RootMissing."""
-        os.close(self.open())
+        """What the folder's file system does with names, as tried out when it was last proved. Raises RootMissing."""
+        if self._rules is None:
+            os.close(self.open())
         assert self._rules is not None  # set by `open`
         return self._rules
 

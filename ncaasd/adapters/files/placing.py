@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from ncaasd.adapters.files.localnames import told_apart
@@ -39,7 +39,7 @@ def make_way(root: int, folders: Sequence[str], *, folds: bool, opened: ExitStac
 
 
 def _enter(parent: int, wanted: str, folds: bool) -> tuple[int, str, bool]:
-    for name in (wanted, told_apart(wanted)):
+    for name in _names(wanted):
         mode = _mode(parent, name)
         made = mode is None
         if mode is None:
@@ -64,13 +64,18 @@ def _reach_one(parent: int, name: str) -> int:
 
 def choose(parent: int, wanted: str, *, folds: bool) -> str:
     """The name in `parent` that the file `wanted` gets: its own, unless another key's file or folder has it."""
-    for name in (wanted, told_apart(wanted)):
+    for name in _names(wanted):
         mode = _mode(parent, name)
         if mode is None or (modes.S_ISREG(mode) and not (folds and not _is_listed(parent, name))):
             return name
         if not modes.S_ISREG(mode) and not modes.S_ISDIR(mode):
             break
     raise _unsafe(wanted)
+
+
+def _names(wanted: str) -> Iterator[str]:
+    yield wanted
+    yield told_apart(wanted)
 
 
 def _mode(parent: int, name: str) -> int | None:

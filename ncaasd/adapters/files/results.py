@@ -17,10 +17,11 @@ import stat as modes
 import threading
 from collections.abc import Collection, Iterator
 
+from ncaasd.adapters.files.durable import sync_files
 from ncaasd.adapters.files.localnames import local_segments
 from ncaasd.adapters.files.marked import NEW, PARTIAL, MarkedFolder, translated
 from ncaasd.adapters.files.placing import choose, make_way, reach
-from ncaasd.errors import DiskFull, LocalError, UnsafePath
+from ncaasd.errors import DiskFull, LocalError, SyncFailed, UnsafePath
 
 # A file that is renamed and not yet synced keeps its descriptor. Above so many, a deferred commit is made durable at
 # once: a process may usually open 1,024.
@@ -39,7 +40,7 @@ class LocalResults:
         self._placing = threading.Lock()  # choosing a name and taking it
         self._lock = threading.Lock()  # the three below
         self._open: dict[int, tuple[str, int]] = {}  # partial files: descriptor -> name, final size
-        self._deferred: list[tuple[int, str]] = []  # renamed, not yet synced: descriptor, path
+        self._deferred: dict[int, str] = {}  # renamed, not yet synced: descriptor -> path
         self._dirty: set[str] = set()  # folders with new names that are not yet synced
         self._numbers = itertools.count()
 
@@ -137,28 +138,25 @@ class LocalResults:
 
     def sync(self) -> None:
         with self._lock:
-            files, self._deferred = self._deferred, []
+            files, self._deferred = self._deferred, {}
             folders, self._dirty = self._dirty, set()
-        failed = []
-        for fd, path in files:
-            try:
-                os.fdatasync(fd)
-            except OSError:
-                failed.append(path)
-            finally:
-                os.close(fd)
-        with self._opened() as root:
-            for path in failed:
-                # What was written is lost, and a second fsync would not say so: better not there than broken.
-                *above, name = path.split("/")
-                with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as opened:
-                    os.unlink(name, dir_fd=reach(root, above, opened))
-            for path in sorted(folders):
-                with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as opened:
-                    os.fsync(reach(root, path.split("/") if path else [], opened))
+        if not files and not folders:
+            return
+        with self._opened() as root, contextlib.ExitStack() as opened:
+            for fd in files:
+                opened.callback(os.close, fd)
+            failed, names_too = sync_files(list(files), root, together=self._folder.is_local)
+            for fd in failed:
+                # The page cache has the right bytes still, the disk has not: better not there than seen as whole.
+                *above, name = files[fd].split("/")
+                with contextlib.suppress(OSError, UnsafePath), contextlib.ExitStack() as passed:
+                    os.unlink(name, dir_fd=reach(root, above, passed))
+            for path in () if names_too else sorted(folders):
+                with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as passed:
+                    _sync(reach(root, path.split("/") if path else [], passed), f"{self.root}/{path}")
         if failed:
-            raise LocalError(
-                f"the disk refused {len(failed)} results, {self.root}/{failed[0]} among them", hint="check the disk"
+            raise _sync_failed(
+                f"{self.root}/{files[failed[0]]}" + (f" and {len(failed) - 1} more" if failed[1:] else "")
             )
 
     def prune(self, keep: Collection[str]) -> int:
@@ -190,7 +188,7 @@ class LocalResults:
         with self._lock:
             del self._open[partial.fd]
             if not durable:
-                self._deferred.append((partial.fd, placed))
+                self._deferred[partial.fd] = placed
         if durable:
             os.close(partial.fd)
         return placed
@@ -209,7 +207,7 @@ class LocalResults:
         folds = self._folder.rules().folds
         with self._opened() as root, contextlib.ExitStack() as opened:
             if durable:
-                os.fdatasync(fd)
+                _sync(fd, f"{self.root}/{'/'.join(path)}", data=True)
             partials = reach(root, [PARTIAL], opened)
             with self._placing:
                 folder, names, changed = make_way(root, path[:-1], folds=folds, opened=opened)
@@ -219,7 +217,7 @@ class LocalResults:
                 os.rename(temporary, name, src_dir_fd=partials, dst_dir_fd=folder)
             if durable:
                 for each in (*changed, folder):
-                    os.fsync(each)
+                    _sync(each, f"{self.root}/{'/'.join(names)}")
             else:
                 with self._lock:
                     # With a folder that was made, the one above it has a new name in it.
@@ -286,6 +284,20 @@ def _file_name(token: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", token):
         return token
     return f"token-{hashlib.sha256(token.encode(errors='surrogateescape')).hexdigest()}"
+
+
+def _sync(fd: int, what: str, *, data: bool = False) -> None:
+    """fsync, or (a file's `data`) fdatasync. Raises SyncFailed, which must end the process: a second one would lie."""
+    try:
+        os.fdatasync(fd) if data else os.fsync(fd)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # found out only now, as on NFS
+            raise
+        raise _sync_failed(what) from error
+
+
+def _sync_failed(what: str) -> SyncFailed:
+    return SyncFailed(f"the disk did not take {what}", hint="check the results' disk; it is fetched again")
 
 
 def _open_own(folder: int, name: str) -> int:
