@@ -237,6 +237,7 @@ class FileRow:
     etag: str
     retry_at: float
     failures: int
+    ours: bool = False  # this rig put what is at the key, or a person allowed it to be overwritten
 
 
 @dataclass(frozen=True, slots=True)

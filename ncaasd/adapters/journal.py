@@ -139,7 +139,9 @@ def open_reader(path: str) -> Journal:
             _refuse_newer(version, path)
             if version < schema.VERSION:
                 what = f"is of an older ncaasd (schema {version})" if version else "is only being made"
-                raise StateError(f"the journal {path} {what}", hint="`ncaasd run` or `ncaasd once` brings it up to date")
+                raise StateError(
+                    f"the journal {path} {what}", hint="`ncaasd run` or `ncaasd once` brings it up to date"
+                )
         except BaseException:
             db.close()
             raise
@@ -636,7 +638,16 @@ class Journal:
         )
 
     def wake_open_jobs(self, analysis: str, name: str = "") -> None:
-        self._run("UPDATE job SET next_at=0 WHERE phase='open' AND analysis=?1 AND (?2='' OR name=?2)", analysis, name)
+        """What is not submitted yet is due again, a submit that was cut short included."""
+        self._run(
+            "UPDATE job SET next_at=0 WHERE phase IN ('open', 'intent', 'attempted') AND analysis=?1 AND (?2='' OR name=?2)",
+            analysis,
+            name,
+        )
+
+    def wake_unended_jobs(self, analysis: str) -> None:
+        """At start nothing is under way, so everything is due: also the submit that a crash has left in the middle."""
+        self._run("UPDATE job SET next_at=0 WHERE phase<>'ended' AND analysis=?", analysis)
 
     def wake_ready_jobs(self, analysis: str, limit: int) -> None:
         """A machine is free: the oldest jobs that queue are due again."""

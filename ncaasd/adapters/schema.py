@@ -18,7 +18,7 @@ MIGRATIONS: tuple[str, ...] = (
         state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', since REAL NOT NULL,
         key TEXT NOT NULL DEFAULT '',
         stored_size INTEGER, stored_mtime_ns INTEGER, stored_ctime_ns INTEGER, stored_inode INTEGER,
-        etag TEXT NOT NULL DEFAULT '', crc TEXT NOT NULL DEFAULT '',
+        etag TEXT NOT NULL DEFAULT '', crc TEXT NOT NULL DEFAULT '', ours INTEGER NOT NULL DEFAULT 0,
         retry_at REAL NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
         UNIQUE (analysis, tree, path)
     );

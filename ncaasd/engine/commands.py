@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.errors import UserError
-from ncaasd.model import JobRow, JobSpec, JobState, Phase
+from ncaasd.model import FileRow, FileState, JobRow, JobSpec, JobState, Phase
 
 NEVER = 1e15
 
@@ -82,6 +82,13 @@ def release(journal: Journal, job: JobRow, now: float) -> Effect:
     return _did(journal, job, now, "released", f"released from: {job.reason}")
 
 
+def release_file(journal: Journal, row: FileRow, now: float) -> None:
+    """Let a held file overwrite what is at its key in S3, which this rig did not put (F95)."""
+    journal.own_file(row.id, now)
+    text = "released by hand: it may overwrite what is at its key in S3"
+    journal.event(now, row.place.analysis, f"file {row.place.path}", "released", text)
+
+
 def rerun(journal: Journal, job: JobRow, now: float, *, spec: JobSpec | None = None) -> Effect:
     """A new attempt, with a new id, of what is declared now. Asked twice, it is made once."""
     spec = spec or job.spec
@@ -122,6 +129,13 @@ def _did(journal: Journal, job: JobRow, now: float, kind: str, text: str) -> Eff
     journal.event(now, job.spec.analysis, name, kind, text)
     logging.getLogger("ncaasd").info("%s: %s: %s", job.spec.analysis, name, text)
     return Effect(journal.job(job.row) or job, True, text)
+
+
+def held_files(journal: Journal, names: Sequence[str], analysis: str = "") -> list[FileRow]:
+    """The held files that are named, by their path below the analysis's folder or below `inputs/`."""
+    analyses = [analysis] if analysis else sorted({name for name, *_ in journal.count_files()})
+    rows = [r for a in analyses for r in journal.files(a, states=[FileState.HELD])]
+    return [r for r in rows if r.place.path in names or r.place.path.partition("/")[2] in names]
 
 
 def apply(journal: Journal, action: str, selection: Selection, now: float) -> Sequence[Effect]:

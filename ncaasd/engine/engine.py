@@ -18,6 +18,7 @@ from ncaasd.model import DownloadTask, FileRow, JobRow, JobState, Outcome, Phase
 
 LONGEST_WAIT = 5.0  # the heartbeat to systemd is sent once a turn
 JOURNAL_RETRY = 5.0
+JUMP = 30.0  # seconds by which wall and monotonic time may drift apart before it counts as a jump
 
 
 class Engine:
@@ -35,10 +36,11 @@ class Engine:
         self.root = root
         self.journal_trouble = ""
         self.config_trouble = ""
+        self._offset = house.clock.now() - house.clock.monotonic()
         with house.journal.transaction():
+            house.journal.forget_appointments(house.clock.now())  # the clock may have been put right while we were down
             for context in house.contexts.values():
                 house.journal.retry_files(context.name)
-                house.journal.wake_open_jobs(context.name)
             self.declarer.reread_unread()
 
     # -- called by others --------------------------------------------------------------------------------------------
@@ -71,6 +73,7 @@ class Engine:
         """One turn: read what others posted (waiting up to `wait` seconds for the first), then do all that is due."""
         try:
             self.house.desk.read(wait)
+            self._notice_jump()
             self.observer.turn()
             self.opener.turn()
             self.uploader.turn()
@@ -89,6 +92,21 @@ class Engine:
             if self.journal_trouble:
                 logging.getLogger("ncaasd").info("the journal can be written again")
                 self.journal_trouble = ""
+
+    def _notice_jump(self) -> None:
+        """A clock that was put back must not keep appointments waiting for years (F83)."""
+        house = self.house
+        offset = house.clock.now() - house.clock.monotonic()
+        moved, self._offset = offset - self._offset, offset
+        if abs(moved) < JUMP:
+            return
+        for context in house.contexts.values():
+            context.paused_until = min(context.paused_until, house.clock.now())
+            context.results_retry = 0.0
+        self.opener.forget_appointments()
+        with house.journal.transaction():
+            house.journal.forget_appointments(house.clock.now())
+            house.event("", "", "clock", f"this machine's clock has jumped by {moved:+.0f} s", level=logging.WARNING)
 
     def wait_for(self) -> float:
         """Seconds until something is due, at most LONGEST_WAIT."""

@@ -29,7 +29,6 @@ NEVER = 1e15
 CONSIDER_AGAIN = 300.0  # a waiting job is woken by what it waits for; this is for what was missed
 AUTOMATIC_HOLD = 30.0
 REMOTE_KNOWN_FOR = 30.0
-DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,8 @@ class Jobs:
             case Phase.OPEN:
                 return self._consider(context, job, now)
             case Phase.INTENT | Phase.ATTEMPTED:
-                if job.hold and job.hold not in job.released:
+                # A foreign submit file may turn out to be this job's after all, when its folder appears: looked at again.
+                if job.hold and job.hold != "foreign" and job.hold not in job.released:
                     self._house.journal.update_job(job.row, next_at=NEVER)
                     return []
                 if context.submits_blocked:
@@ -106,7 +106,7 @@ class Jobs:
         config = self._config(context, job)
         step = next_step(job, facts, config.problem, context.submits_blocked, self._stop(context, job, now))
         if step.submit:
-            self._show(job, JobState.READY, step.reason, next_at=NEVER)
+            self._show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN)
             return [self._submission(context, job, config)]
         wait = CONSIDER_AGAIN
         if step.state is JobState.READY or (step.state is JobState.HELD and not step.hold):
@@ -161,7 +161,7 @@ class Jobs:
 
     def _tally(self, context: Context, job: JobRow, now: float) -> Tally:
         journal = self._house.journal
-        active, day = journal.usage(context.name, now - DAY)
+        active, day = journal.usage(context.name, now)
         coming = sum(self._busy.values())
         siblings = journal.jobs_of_rule(context.name, job.spec.name)
         return tally(siblings, active + coming, day + coming, now)
@@ -259,8 +259,10 @@ class Jobs:
                 house.unpause(context)
                 house.journal.update_job(row, next_at=now + context.settings.jobs.poll.min, failures=0)
             case Ending.HELD:
-                house.event(context.name, job_subject(job), "held", report.reason, level=logging.WARNING)
-                self._show(job, JobState.HELD, report.reason, hold=report.kind, next_at=NEVER)
+                if job.reason != report.reason:
+                    house.event(context.name, job_subject(job), "held", report.reason, level=logging.WARNING)
+                again = now + CONSIDER_AGAIN if report.kind == "foreign" else NEVER
+                self._show(job, JobState.HELD, report.reason, hold=report.kind, next_at=again)
             case Ending.WAITS:
                 self._reupload(context, report.missing)
                 self._show(job, JobState.WAITING, report.reason, next_at=now + AUTOMATIC_HOLD)

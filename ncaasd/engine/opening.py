@@ -45,6 +45,9 @@ class Opener:
             if not context.opened and context.name not in self._opening and not waiting:
                 self._open(context)
 
+    def forget_appointments(self) -> None:
+        self._next.clear()
+
     def settled(self) -> bool:
         """Every analysis is open, or has been tried and failed."""
         return all(c.opened or c.paused for c in self._house.contexts.values()) and not self._opening
@@ -114,6 +117,7 @@ class Opener:
             return
         house.unpause(context)
         context.opened = True
+        house.journal.wake_unended_jobs(context.name)
         if not result.get().conditional:
             context.submits_blocked = (
                 "this S3 endpoint ignores If-None-Match, so a job could be started twice: nothing is submitted to it"

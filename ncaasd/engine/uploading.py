@@ -112,7 +112,7 @@ class Uploader:
             part_size=size,
             upload_id=upload_id,
             parts=tuple(parts),
-            ours=row.stored is not None,
+            ours=row.ours,
             look_first=row.state is FileState.HELD or house.journal.inventory(context.name, row.key) is not None,
             order=order,
         )

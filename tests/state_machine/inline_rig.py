@@ -47,6 +47,16 @@ class VirtualClock:
         self.mono += seconds
 
 
+class ServerClock:
+    """The server's, which doesn't jump when ours does."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock, self._start = clock, clock.wall - clock.mono
+
+    def now(self) -> float:
+        return self._start + self._clock.mono
+
+
 class Fuse:
     """Counts down at every crash point, before and after every request; kills when it comes to nothing."""
 
@@ -113,7 +123,9 @@ class InlineRig:
         self.name, self.root, self.server, self.clock = name, root, server, clock
         self.journal_path = os.path.join(state, f"{name}.sqlite")
         self.backup_path = os.path.join(state, f"{name}.backup")
-        self.config = load_config(f"group: {GROUP}\nroot: {root}\nanalyses: {{{BUCKET}: {{}}}}\n{config}".encode(), "c.yaml")
+        self.config = load_config(
+            f"group: {GROUP}\nroot: {root}\nanalyses: {{{BUCKET}: {{}}}}\n{config}".encode(), "c.yaml"
+        )
         self.fuse = Fuse()
         self.engine: Engine | None = None
         self._journal: Journal | None = None

@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Phase_
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from state_machine.inline_rig import BUCKET, GROUP, InlineRig, VirtualClock
+from state_machine.inline_rig import BUCKET, GROUP, InlineRig, ServerClock, VirtualClock
 
 from ncaasd.engine import commands
 from ncaasd.errors import Throttled, UserError
-from ncaasd.model import JobState, Origin, Phase
+from ncaasd.model import FileState, JobState, Origin, Phase
 
 EXAMPLES = int(os.environ.get("NCAASD_EXAMPLES", "300"))
 STEPS = 40
@@ -83,7 +83,7 @@ class ExactlyOnce(RuleBasedStateMachine):
         super().__init__()
         self.base = tempfile.mkdtemp(prefix="ncaasd-sm-", dir=SHM)
         self.clock = VirtualClock(time.time())
-        self.server = MemoryStore(BUCKET, clock=self.clock)
+        self.server = MemoryStore(BUCKET, clock=ServerClock(self.clock))
         self.platform = Platform(self.server)
         self.folder = os.path.join(self.base, "root", BUCKET)
         for area in ("inputs/m1", "configs", "submissions", "results"):
@@ -181,7 +181,10 @@ class ExactlyOnce(RuleBasedStateMachine):
             self.growing.discard(name)
             os.unlink(os.path.join(self.folder, "inputs", name))
 
-    @rule(name=st.sampled_from(("one", "two")), datasets=st.lists(st.sampled_from(FILES), min_size=1, max_size=2, unique=True))
+    @rule(
+        name=st.sampled_from(("one", "two")),
+        datasets=st.lists(st.sampled_from(FILES), min_size=1, max_size=2, unique=True),
+    )
     def ask_for_a_job(self, name: str, datasets: list[str]) -> None:
         """The same manifest dropped again, or another of that name with other datasets."""
         if name in self.one_offs:
@@ -266,7 +269,9 @@ class ExactlyOnce(RuleBasedStateMachine):
 
     # -- the operator ------------------------------------------------------------------------------------------------
 
-    @rule(which=st.integers(0, 1), action=st.sampled_from(("hold", "release")), name=st.sampled_from(("r", "one", "two")))
+    @rule(
+        which=st.integers(0, 1), action=st.sampled_from(("hold", "release")), name=st.sampled_from(("r", "one", "two"))
+    )
     def decide(self, which: int, action: str, name: str) -> None:
         rig = self.rigs[which]
         try:
@@ -304,11 +309,14 @@ class ExactlyOnce(RuleBasedStateMachine):
             for rig in self.rigs:
                 rig.fuse.left = None
                 rig.turn()
+                for row in list(rig.journal.files(BUCKET, states=[FileState.HELD])):
+                    with rig.journal.transaction():
+                        commands.release_file(rig.journal, row, self.clock.now())
                 for job in rig.journal.jobs(unfinished=True):
                     if job.hold:
                         with rig.journal.transaction():
                             effect = commands.release(rig.journal, job, self.clock.now())
-                        if not effect.done:
+                        if not effect.done and job.hold != "foreign":
                             with rig.journal.transaction():
                                 commands.forget(rig.journal, job, self.clock.now())
             self.platform.step()
@@ -368,7 +376,7 @@ ExactlyOnce.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
-    phases=[p for p in Phase_ if p is not Phase_.shrink or os.environ.get('SHRINK')],
+    phases=[p for p in Phase_ if p is not Phase_.shrink or os.environ.get("SHRINK")],
 )
 
 
