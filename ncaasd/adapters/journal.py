@@ -429,8 +429,8 @@ class Journal:
         """The content observed as `stat` is in S3, verified. Its upload's rows are done with."""
         self._run("DELETE FROM upload WHERE file_id=?", file_id)
         self._run(
-            "UPDATE file SET stored_size=?, stored_mtime_ns=?, stored_ctime_ns=?, stored_inode=?, etag=?, crc=?, ours=1, failures=0,"
-            " retry_at=0, key=? WHERE id=?",
+            "UPDATE file SET stored_size=?, stored_mtime_ns=?, stored_ctime_ns=?, stored_inode=?, etag=?, crc=?, ours=1,"
+            " failures=0, retry_at=0, key=? WHERE id=?",
             stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stored.etag, f"{stored.crc:016x}", stored.key, file_id,
         )  # fmt: skip
         self._run(

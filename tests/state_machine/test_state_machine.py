@@ -52,14 +52,14 @@ class Platform:
         self.failing: set[str] = set()
 
     def step(self, *, fail: bool = False) -> None:
-        for key in self.server.keys():
+        for key in _keys(self.server):
             if key.endswith("submit.json") and key not in self.answered:
                 self.answered.add(key)
                 self._run(json.loads(self.server.body(key)), fail)
                 return
 
     def waiting(self) -> bool:
-        return any(k.endswith("submit.json") and k not in self.answered for k in self.server.keys())
+        return any(k.endswith("submit.json") and k not in self.answered for k in _keys(self.server))
 
     def _run(self, body: dict[str, object], fail: bool) -> None:
         names = body["dataname"]
@@ -108,14 +108,14 @@ class ExactlyOnce(RuleBasedStateMachine):
 
     @invariant()
     def what_was_submitted_is_whole_and_stored(self) -> None:
-        for key in self.server.keys():
+        for key in _keys(self.server):
             if not key.endswith("submit.json"):
                 continue
             body = json.loads(self.server.body(key))
-            assert body["configname"] in self.server.keys()
+            assert body["configname"] in _keys(self.server)
             for name in body["dataname"]:
-                assert name in self.server.keys(), f"{key} names {name}, which is not in S3"
-        for key in self.server.keys():
+                assert name in _keys(self.server), f"{key} names {name}, which is not in S3"
+        for key in _keys(self.server):
             if key.startswith(f"{GROUP}/inputs/"):
                 assert self.server.body(key).endswith(MARK), f"{key} was stored half-written"
 
@@ -123,7 +123,7 @@ class ExactlyOnce(RuleBasedStateMachine):
     def two_submits_are_never_for_one_attempt(self) -> None:
         """Bodies differ in their timestamp only when a person or the platform asked for another attempt."""
         asked: dict[str, int] = {}
-        for key in self.server.keys():
+        for key in _keys(self.server):
             if key.endswith("submit.json"):
                 body = json.loads(self.server.body(key))
                 asked[json.dumps(body["dataname"])] = asked.get(json.dumps(body["dataname"]), 0) + 1
@@ -364,6 +364,10 @@ class ExactlyOnce(RuleBasedStateMachine):
                     assert artefact.state == "fetched", f"{artefact.name}: {artefact.state} {artefact.reason}"
                     with open(os.path.join(self.folder, "results", artefact.path), "rb") as file:
                         assert file.read() == self.server.body(artefact.key)
+
+
+def _keys(server: MemoryStore) -> list[str]:
+    return server.keys()
 
 
 def _is_submit(key: str) -> bool:
