@@ -150,14 +150,26 @@ class _Root(threading.Thread):
 
     def run(self) -> None:
         while not self._stopping:
-            sends, fstype = self._events_from(self._path)
-            if self._wanted == "polling":
-                self._poll("as configured")
-            elif not sends and self._wanted != "native":
-                self._poll(f"{fstype or 'its file system'} does not tell of changes that other machines make")
-            else:
-                self._watch_natively(fstype)
+            try:
+                self._watch()
+            except Exception as error:  # months of rescans without hints are better than no thread, and silence
+                log.exception("watching %s failed", self._path)
+                self._poll(f"watching failed: {error}", again_after=TRY_AGAIN)
             self._wait(REST)
+
+    def _watch(self) -> None:
+        """As configured and as the file system allows. Returns when that is to be asked anew."""
+        if self._wanted == "polling":
+            self._poll("as configured")
+            return
+        # Each for itself: `inputs` may be a share that is mounted in a folder of a local disk.
+        folders = [self._path, *(os.path.join(self._path, name) for name in self._within)]
+        asked = [self._events_from(folder) for folder in folders]
+        silent = [fstype or "its file system" for sends, fstype in asked if not sends]
+        if self._wanted == "native" or not silent:
+            self._watch_natively(asked[0][1])
+        else:
+            self._poll(f"{silent[0]} does not tell of changes that other machines make", again_after=TRY_AGAIN)
 
     def _wait(self, seconds: float | None) -> None:
         with self._changed:
@@ -170,6 +182,8 @@ class _Root(threading.Thread):
 
     def _watch_natively(self, fstype: str) -> None:
         """Returns when the root is to be watched anew."""
+        with self._changed:
+            self._gathered, self._useless = {}, ""  # of watches that are closed
         try:
             identity = self._identity()
             watches = _Watches(self._path, self._within, self._happened, self._give_up)

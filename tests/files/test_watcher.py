@@ -310,6 +310,15 @@ def test_F24_how_a_root_is_watched_and_why(
         watcher.stop()
 
 
+def test_F24_a_share_mounted_on_one_of_its_folders_makes_the_root_polled(hints: Hints, tree: Path) -> None:
+    watcher = Watcher(hints, events_from=lambda path: (False, "cifs") if path.endswith("inputs") else (True, "ext4"))
+    watcher.watch("a", str(tree), within=WITHIN)
+    try:
+        assert "cifs" in mode_of(watcher, "a", "polling").why
+    finally:
+        watcher.stop()
+
+
 def test_F24_both_ways_in_one_process(hints: Hints, tmp_path: Path) -> None:
     for name in ("local", "share"):
         (tmp_path / name).mkdir()
