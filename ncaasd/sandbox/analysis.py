@@ -150,12 +150,12 @@ def write_summary(path: str, channels: list[Channel]) -> None:
             rows.writerow([channel.name, len(channel.values), *(f"{value:.6g}" for value in channel.summary())])
 
 
-WIDTH, LEFT, RIGHT, TOP, PANEL, GAP, BOTTOM = 860, 92, 24, 64, 110, 34, 52
+WIDTH, LEFT, RIGHT, TOP, PANEL, GAP, BOTTOM = 860, 92, 24, 82, 110, 36, 52
 COLOURS = ("#2563eb", "#db6c1c", "#0f9d6b", "#9333ea", "#c81e4a", "#0e8fa8")
 STYLE = (
     "text{font:12px system-ui,'Helvetica Neue',Arial,sans-serif;fill:#475569}"
     ".title{font-size:19px;font-weight:600;fill:#0f172a}.name{font-size:13px;font-weight:600;fill:#1e293b}"
-    ".grid{stroke:#e2e8f0;stroke-width:1}.raw{fill:none;stroke-width:1;opacity:.35}"
+    ".grid{stroke:#e2e8f0;stroke-width:1}.raw{fill:none;stroke-width:1;opacity:.5}"
     ".smooth{fill:none;stroke-width:2.2;stroke-linejoin:round;stroke-linecap:round}.area{opacity:.08}"
 )
 

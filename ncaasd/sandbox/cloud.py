@@ -106,13 +106,18 @@ class Cloud:
 
     def project(self, job: str, machines: int, instance_type: object, minutes: object) -> float:
         """Dollars that would be spent when this job ran for `minutes` (None: an hour): past jobs and running ones
-        counted. Raises what Python raises for a type without a price, or minutes that are no number.
+        counted. Within the budget it counts from now on, until `forget`.
+
+        Raises what Python raises there for a type without a price, or minutes that are no number.
         """
-        price = [dollars for name, dollars in PRICES.items() if name == instance_type][0]  # noqa: RUF015 - IndexError, as there
+        price = [dollars for name, dollars in PRICES.items() if name == instance_type][0]  # noqa: RUF015 - IndexError
         hours = 1.0 if minutes is None else minutes / 60  # type: ignore[operator]  # a string raises, as it does there
         with self._lock:
-            self._projected[job] = machines * price * hours
-            return self._spent + sum(self._projected.values())
+            others = sum(cost for name, cost in self._projected.items() if name != job)
+            total = self._spent + others + machines * price * hours
+            if total <= self.settings.budget:
+                self._projected[job] = machines * price * hours
+            return total
 
     def acquire(self, instance_type: str, count: int) -> list[str] | None:
         """Ids of new machines; None when that would be more than the platform allows of a type."""

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
@@ -27,6 +27,7 @@ from ncaasd.sandbox.worker import Worker
 END_MARKER = b"end of analysis marker"
 EARLY_MARKER = b"end file.\n"
 _ATTEMPTS = 3  # the platform's own
+_DISK = 15  # GB that every machine has, to which __dataset_size__ is added
 _RETRY_AFTER = 3.0  # steps; a minute or two there
 _AWS_CODES = {Fault.NO_CAPACITY: "InsufficientInstanceCapacity", Fault.VCPU_LIMIT: "VcpuLimitExceeded"}
 
@@ -78,7 +79,8 @@ class Job:
         self.submission = submission
         self.cloud = cloud
         self.scenario = scenario
-        self.outcome = "starting"  # then: rejected, silent, launched, ended
+        self.outcome: Literal["starting", "no certificate", "silent", "rejected", "launched", "ended"] = "starting"
+        self.over = threading.Event()  # nothing more will come of it
         self._launched = launched
         self._complaint: ValueError | None = None
         self._lock = threading.Lock()
@@ -169,6 +171,9 @@ class Job:
         if self._step != 4:
             self._reject("INTERNAL", traceback_text(error))
             return False
+        if self.scenario.fault is Fault.NO_ANSWER:
+            self._reject("AWS", "Transient AWS Communication Error. Please Try Again")
+            return False
         self._reject("AWS", str(error.response["Error"]))
         # It cleans up what isn't there yet, twice, and dies of that: which makes the platform try again, for what
         # happened before there were machines.
@@ -222,10 +227,10 @@ class Job:
         end: Place | None = home
         to: dict[str, str | None] = {"bucket": None, "resultpath": None}
         if isinstance(target, str) and target.startswith("s3://"):
-            bucket, path = _split(target.rstrip("/"))
+            bucket, path = _split(target)
             self.certificate.internal("init", f"Storage Bypass initiated to bucket: s3://{bucket}")
             to = {"bucket": bucket, "resultpath": path}
-            self._logs = Place(bucket, "/".join(part for part in (path, self.submission.job_name) if part))
+            self._logs = Place(bucket, f"{path.strip('/')}/{self.submission.job_name}".lstrip("/"))
             # The marker is put into the analysis's own bucket, at that path; with none, nowhere.
             end = Place(self.submission.bucket, self._logs.prefix) if path else None
         self._end = end if self._names and "/inputs/" in str(self._names[0]) else None
@@ -300,11 +305,15 @@ class Job:
         if fault is Fault.NO_BANDWIDTH:
             self._no_bandwidth()
         certificate.utils(f"Acquiring new {self._instance_type} instances from ami-0a0000000000000aa ...")
-        self._check_types()
+        self._check_duration()
         certificate.utils("save not available. Launching standard instance.")
+        self._check_disk()
         if fault in _AWS_CODES and attempt <= self.scenario.times:
             message = "the sandbox was asked to play this"
             raise ClientError({"Error": {"Code": _AWS_CODES[fault], "Message": message}}, "RunInstances")
+        if not count:
+            message = "Value (0) for parameter minCount is invalid. It must be at least 1."
+            raise ClientError({"Error": {"Code": "InvalidParameterValue", "Message": message}}, "RunInstances")
         instances = self.cloud.acquire(self._instance_type, count)
         if instances is None:
             self._no_bandwidth()
@@ -329,7 +338,7 @@ class Job:
         self.certificate.internal("acquire_instances", text)
         raise ValueError("[JOB TERMINATE REASON] Instance requests greater than pipeline bandwidth.")
 
-    def _check_types(self) -> None:
+    def _check_duration(self) -> None:
         if self._minutes is not None and type(self._minutes) is not int:
             text = "duration parameter is not valid. Must be an integer representing max number of minutes expected."
             self.certificate.utils(text)
@@ -338,13 +347,15 @@ class Job:
                 "[JOB TERMINATE REASON] Given __duration__ parameter is not valid. "
                 "Must be an integer, giving the maximum time expected in minutes."
             )
+
+    def _check_disk(self) -> None:
         if self._extra_disk is not None and type(self._extra_disk) is not int:
+            size = _DISK + self._extra_disk  # of a string, this is where it ends
             self.certificate.line("No instances to terminate")
-            report = (
-                "\nInvalid type for parameter BlockDeviceMappings[0].Ebs.VolumeSize, "
-                f"value: {self._extra_disk}, type: {type(self._extra_disk)}, valid types: <class 'int'>"
+            raise ParamValidationError(
+                report="Invalid type for parameter BlockDeviceMappings[0].Ebs.VolumeSize, "
+                f"value: {size}, type: {type(size)}, valid types: <class 'int'>"
             )
-            raise ParamValidationError(report=report)
 
     def _boot(self, instances: list[str]) -> None:
         certificate = self.certificate
@@ -359,6 +370,8 @@ class Job:
         certificate.utils("Instance systems are set up.")
         certificate.utils("All Instances Initialized.")
         certificate.internal("start_instance", f"Created {len(instances)} immutable analysis environments.")
+        if self.scenario.fault is Fault.NO_ANSWER:
+            raise ClientError({"Error": {"Code": "InvalidInstanceId", "Message": "not yet"}}, "SendCommand")
 
     def _dispatch(self, instances: list[str]) -> None:
         self.workers = [
@@ -368,6 +381,8 @@ class Job:
         for number, worker in enumerate(self.workers, start=1):
             worker.initialize()
             self.certificate.internal("process_inputs", f"Starting analysis {number} with parameter set {worker.base}")
+        if self.scenario.racing:
+            self.workers[0].stale = self.certificate.text  # one of them read it before there was a monitor section
         self.certificate.dispatch(self._names)
         self.certificate.internal("process_inputs", "All jobs submitted. Processing...")
         self.outcome = "launched"

@@ -7,6 +7,7 @@ are polled, so that a doubled put is a doubled job, as it would be there.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shlex
@@ -14,7 +15,7 @@ import shutil
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -25,7 +26,7 @@ from ncaasd.sandbox.job import END_MARKER, Job, read_submission
 from ncaasd.sandbox.scenarios import SCENARIOS
 
 _POLL = 0.2  # seconds between two looks into submissions/
-_FULL_SHARE = 20  # a look through a whole bucket is made so seldom that it takes a 20th of the time
+_REST = 20.0  # after a look through whole buckets: so many times as long as that took
 
 
 class JobManager:
@@ -59,7 +60,7 @@ class JobManager:
             pace=pace,
             tick=max(2 * pace, 0.2) if tick is None else tick,
             scenario=SCENARIOS[scenario],
-            budget=budget,
+            budget=float(budget),
             machines=machines,
         )
         self.cloud = Cloud(s3, settings)
@@ -68,9 +69,10 @@ class JobManager:
         self._group = group
         self._say = say
         self._seen: set[tuple[str, str, str]] = set()
-        self._full_look_after = 0.0
         self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
+        self._claiming = threading.Lock()
+        self._watchers: list[threading.Thread] = []
+        self._players: list[threading.Thread] = []
 
     def __enter__(self) -> JobManager:
         self.start()
@@ -85,13 +87,15 @@ class JobManager:
         shutil.rmtree(self.cloud.settings.folder, ignore_errors=True)
         for end in self._recall():
             self.cloud.put(end, "process_results/end.txt", END_MARKER)
-        self._start_thread(self._watch, "job manager")
+        for prefix in (f"{self._group}/submissions/", ""):
+            watch = functools.partial(self._watch, prefix)
+            self._watchers.append(self._start_thread(watch, f"looking into /{prefix}"))
 
     def stop(self, timeout: float = 30.0) -> None:
         """End all jobs where they are; their analyses' processes are ended. Returns when all threads are gone."""
         self.cloud.stopping.set()
         deadline = time.monotonic() + timeout
-        for thread in self._threads:
+        for thread in [*self._watchers, *self._players]:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def forget_everything(self) -> None:
@@ -101,33 +105,33 @@ class JobManager:
 
     def busy(self) -> int:
         """How many jobs are being played."""
-        return sum(1 for thread in self._threads[1:] if thread.is_alive())
+        return sum(not job.over.is_set() for job in list(self.jobs))
+
+    def wait(self, jobs: int, timeout: float) -> bool:
+        """Wait until so many jobs were begun since the start, and all begun ones are over; False when it takes longer."""
+        deadline = time.monotonic() + timeout
+        while len(self.jobs) < jobs or self.busy():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
 
     # -- watching
 
-    def _watch(self) -> None:
+    def _watch(self, prefix: str) -> None:
+        """Begin a job for every new version of a submit file below `prefix` of each bucket, the oldest first."""
         with contextlib.suppress(Stopping):
             while True:
+                start = time.monotonic()
                 try:
-                    for bucket, key, version in self._look():
+                    found = [version for bucket in self._buckets for version in self._versions(bucket, prefix)]
+                    for _moment, bucket, key, version in sorted(found):
                         self._begin(bucket, key, version)
                 except (ClientError, BotoCoreError) as error:
                     self._say(f"the job manager cannot look for submit files: {error}")
                     self.cloud.sleep(2.0)
-                self.cloud.sleep(_POLL)
-
-    def _look(self) -> list[tuple[str, str, str]]:
-        """Versions of submit files that weren't seen before, the oldest first."""
-        everywhere = time.monotonic() >= self._full_look_after
-        start = time.monotonic()
-        found = [
-            version
-            for bucket in self._buckets
-            for version in self._versions(bucket, "" if everywhere else f"{self._group}/submissions/")
-        ]
-        if everywhere:
-            self._full_look_after = time.monotonic() + _FULL_SHARE * (time.monotonic() - start)
-        return [(bucket, key, version) for _moment, bucket, key, version in sorted(found)]
+                # A whole bucket may be large: looking through it takes a small part of the time.
+                self.cloud.sleep(_POLL if prefix else max(_POLL, _REST * (time.monotonic() - start)))
 
     def _versions(self, bucket: str, prefix: str) -> Iterator[tuple[float, str, str, str]]:
         pages = self.cloud.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
@@ -138,7 +142,10 @@ class JobManager:
                     yield (version["LastModified"].timestamp(), *name)
 
     def _begin(self, bucket: str, key: str, version: str) -> None:
-        self._remember("begun", bucket, key, version)
+        with self._claiming:
+            if (bucket, key, version) in self._seen:
+                return  # both looks found it
+            self._remember("begun", bucket, key, version)
         if event_key(key) != key:
             self._say(f"s3://{bucket}/{key}: its name arrives URL-encoded and is not decoded; no job starts")
             return
@@ -156,7 +163,10 @@ class JobManager:
         )
         self.jobs.append(job)
         self._say(f"{submission.job_name}: begun")
-        self._start_thread(lambda: self._play(job, bucket, key, version), submission.job_name)
+        play = functools.partial(self._play, job, bucket, key, version)
+        with self._lock:
+            self._players = [thread for thread in self._players if thread.is_alive()]
+            self._players.append(self._start_thread(play, submission.job_name))
 
     def _play(self, job: Job, bucket: str, key: str, version: str) -> None:
         try:
@@ -166,14 +176,15 @@ class JobManager:
         except (ClientError, BotoCoreError) as error:
             self._say(f"{job.submission.job_name}: the sandbox's S3 failed: {error}")
         self._remember("ended", bucket, key, version)
+        job.over.set()
         verdicts = ", ".join(worker.verdict or "no verdict" for worker in job.workers)
         self._say(f"{job.submission.job_name}: {job.outcome}{f' ({verdicts})' if verdicts else ''}")
 
-    def _start_thread(self, target: Any, name: str) -> None:
+    @staticmethod
+    def _start_thread(target: Callable[[], None], name: str) -> threading.Thread:
         thread = threading.Thread(target=target, name=name, daemon=True)
-        self._threads = [known for known in self._threads if known.is_alive() or known is self._threads[0]]
-        self._threads.append(thread)
         thread.start()
+        return thread
 
     # -- memory
 
@@ -209,7 +220,7 @@ class JobManager:
 
 def event_key(key: str) -> str:
     """The key as S3's event carries it."""
-    return urllib.parse.quote_plus(key, safe="/-_.*")
+    return urllib.parse.quote_plus(key, safe="/-_.*").replace("~", "%7E")  # Python never quotes ~, Java does
 
 
 def _command(analysis: str | Sequence[str]) -> tuple[str, ...]:

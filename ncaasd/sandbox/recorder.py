@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 COLUMNS = ("time_s", "cpu_percent", "memory_percent", "disk_read_bytes_per_s", "disk_write_bytes_per_s")
+_PROC = "/proc"
 _SECTOR = 512  # bytes; the unit of /proc/diskstats, whatever the disk's own is
 
 
@@ -108,6 +109,6 @@ def _disks() -> tuple[float, float]:
 
 
 def _proc(name: str) -> str:
-    with contextlib.suppress(OSError), open(f"/proc/{name}", encoding="ascii", errors="replace") as file:
+    with contextlib.suppress(OSError), open(f"{_PROC}/{name}", encoding="ascii", errors="replace") as file:
         return file.read()
     return ""

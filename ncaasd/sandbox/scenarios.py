@@ -32,6 +32,7 @@ class Fault(Enum):
     NO_BANDWIDTH = auto()  # step 4: RESOURCE ERROR, too many machines of the type
     NO_CAPACITY = auto()  # step 4: AWS has no machine
     VCPU_LIMIT = auto()  # step 4: the account's limit
+    NO_ANSWER = auto()  # step 4: an AWS error that the platform does not try again after
     NO_BOOT = auto()  # step 4: the machines did not come up in time
 
 
@@ -98,6 +99,8 @@ _TABLE = (
              JobState.REFUSED, fault=Fault.VCPU_LIMIT),
     Scenario("no-bandwidth", "Step 4 ends with a RESOURCE ERROR: more machines of the type than the platform allows.",
              JobState.REFUSED, fault=Fault.NO_BANDWIDTH),
+    Scenario("aws-error", "Step 4 gets an AWS error when the machines are there; the platform gives up at once.",
+             JobState.FAILED, fault=Fault.NO_ANSWER),
     Scenario("retry-succeeds", "Step 4 gets an AWS error; the platform's own retry starts the certificate again and "
              "succeeds.", fault=Fault.NO_CAPACITY, times=1),
     Scenario("one-fails", "The last dataset's analysis fails, the others succeed.", JobState.FAILED, fate=Fate.FAILURE),

@@ -257,6 +257,7 @@ class SandboxServer:
             "-webdav=false",
             "-admin.ui=false",
             "-master.telemetry=false",  # on unless told not to
+            "-s3.autoCreateBucket=false",  # a mistyped bucket is no new bucket
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             *(f"-{service}.port={self._ports[service]}" for service in _SERVICES),
@@ -381,7 +382,7 @@ def s3_client(endpoint: str, who: Credentials | None) -> Any:
         retries={"total_max_attempts": 2, "mode": "standard"},
         connect_timeout=5,
         read_timeout=30,
-        max_pool_connections=64,
+        max_pool_connections=512,  # hundreds of jobs write at a time
         s3={"addressing_style": "path"},
         proxies={},  # the sandbox is on this machine: never through a proxy
         **signing,

@@ -45,13 +45,13 @@ class Worker:
     command: str
     through: Callable[[Worker], None]  # called when everything of this dataset is uploaded
 
+    stale: str | None = None  # the certificate as this worker believes it to be, and writes it
     late: list[tuple[str, bytes]] = field(default_factory=list)  # what is put after the end marker
     verdict: str = ""
     _cpu: str = "0.0 %"
     _started: str = ""
     _log: list[str] = field(default_factory=list)
     _errors: list[str] = field(default_factory=list)  # apart from the log with the older workers only
-    _seen: str | None = None
 
     @property
     def base(self) -> str:
@@ -81,7 +81,8 @@ class Worker:
             return
         self.cloud.pause()
         self._started = _stamp()
-        self._seen = self.certificate.text if self.scenario.racing else None
+        if self.scenario.racing and self.stale is None:
+            self.stale = self.certificate.text
         here = os.path.join(self.cloud.settings.folder, self.instance)
         try:
             os.makedirs(os.path.join(here, "results"), mode=0o700)
@@ -106,7 +107,11 @@ class Worker:
         self._say("----STARTING ANALYSIS----\n")
         code = self._analyse(here, paths)
         self._linger()
-        return 1 if self.fate is Fate.FAILURE and code == 0 else code
+        if self.fate is Fate.FAILURE and code == 0:
+            code = 1
+            self._complain("Traceback (most recent call last):\n")
+            self._complain(f"ValueError: the sandbox was asked to make {self.base} fail\n")
+        return code
 
     def _download(self, folder: str, key: str) -> str:
         if _SHELL.search(key):
@@ -206,6 +211,9 @@ class Worker:
     def _say(self, line: str) -> None:
         self._log.append(line)
 
+    def _complain(self, line: str) -> None:
+        (self._log if self.scenario.log_format is LogFormat.STD else self._errors).append(line)
+
     @property
     def _status_name(self) -> str:
         return f"logs/DATASET_NAME:{self.base}_STATUS.txt"
@@ -226,7 +234,7 @@ class Worker:
         else:
             cpu = self._cpu.split(".")[0]
             line = legacy_monitor_line(self.data, status, finished=finished, command=self._last_command, cpu=cpu)
-        self.certificate.replace(self.data, line, seen=self._seen)
+        self.certificate.replace(self.data, line, seen=self.stale)
 
     @property
     def _last_command(self) -> str:
