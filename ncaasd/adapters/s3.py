@@ -10,23 +10,32 @@ retries are off, so that `retry=False` is one request, and so that both ways of 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import botocore.config
-import botocore.handlers
 import botocore.session
-from awscrt import checksums
 from botocore import UNSIGNED
 
-from ncaasd.adapters.s3_errors import DELETE, GET, LIST, PUT, Request, not_s3, server_time, translate
+from ncaasd.adapters.s3_answers import Blocks, encoded, etag_of, full_crc, multipart_etag, number_of
+from ncaasd.adapters.s3_errors import (
+    DELETE,
+    GET,
+    LIST,
+    PUT,
+    AbandonedError,
+    Request,
+    WrongRegionError,
+    not_s3,
+    server_time,
+    translate,
+)
+from ncaasd.adapters.s3_fast import FastBytes
+from ncaasd.adapters.s3_sdk import SdkBytes, alone
 from ncaasd.errors import Absent, BadCredentials, Busy, Corrupted, Denied, StoreError
 from ncaasd.model import Listing, ObjectInfo, Part
 from ncaasd.ports import Pace
@@ -34,15 +43,9 @@ from ncaasd.ports import Pace
 T = TypeVar("T")
 Client = Any  # botocore makes its clients' classes at run time
 
-BLOCK = 1 << 20  # bytes: what `get` gives at a time; smaller blocks cost Python more than the network does
-PACED = 128 << 10  # bytes: the most that goes to the socket between two calls of a pace
 CONNECT_TIMEOUT = 10.0  # seconds
 READ_TIMEOUT = 45.0  # seconds; with the connect timeout, a half-open socket is given up within 60 s
 FIRST_WAIT, LONGEST_WAIT = 0.3, 5.0  # seconds between tries; who waits longer is the caller's business
-
-# A whole object's etag is 32 hexadecimal digits, a multipart one's has the count of parts behind. What looks otherwise
-# is not S3: web servers, captive portals' included, send etags of their own.
-_ETAG = re.compile(r'^"?([0-9a-f]{32}(?:-\d{1,5})?)"?$')
 
 
 class Sessions(Protocol):
@@ -66,8 +69,8 @@ _Page = tuple[list[ObjectInfo], float, str]
 class S3Store:
     """One bucket, with one key's permissions. Safe to use from many threads.
 
-    `endpoint_url`: another S3 than AWS's; addressed path-style. `unsigned`: a public bucket, read without credentials.
-    `attempts`: tries of one request, retry=False aside.
+    `endpoint_url`: another S3 than AWS's, addressed path-style. `unsigned`: a public bucket, read without credentials.
+    `fast`: bodies by s3_fast.py, else by the SDK. `attempts`: tries of one request, retry=False aside.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class S3Store:
         region: str | None = None,
         endpoint_url: str | None = None,
         unsigned: bool = False,
+        fast: bool = True,
         connections: int = 16,
         attempts: int = 3,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -86,12 +90,16 @@ class S3Store:
     ) -> None:
         self._bucket = bucket
         self._sessions = sessions
+        self._region = region
+        self._timeouts = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
+        self._connections = connections
         self._endpoint_url = endpoint_url
+        self._unsigned = unsigned
+        self._fast = fast
         self._label = "no credentials" if unsigned else sessions.label
         self._attempts = attempts
         self._sleep = sleep
         self._config = botocore.config.Config(
-            region_name=region,
             signature_version=UNSIGNED if unsigned else "s3v4",
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
@@ -105,7 +113,7 @@ class S3Store:
             user_agent_extra="ncaasd",
         )
         self._lock = threading.Lock()
-        self._made: tuple[botocore.session.Session, Client] | None = None
+        self._made: _Made | None = None
 
     @property
     def bucket(self) -> str:
@@ -142,20 +150,18 @@ class S3Store:
         pace: Pace | None = None,
     ) -> ObjectInfo:
         request = self._request(PUT, key)
-        headers = {"ChecksumCRC64NVME": encoded(crc), **({"IfNoneMatch": "*"} if only_if_absent else {})}
 
-        def send(client: Client) -> ObjectInfo:
-            with _Body(body, pace) as file:
-                answer = client.put_object(Bucket=self._bucket, Key=key, Body=file, **headers)
-            return ObjectInfo(key, len(body), _etag(answer, request), _date(answer, request))
+        def send(to: _Made) -> ObjectInfo:
+            headers = to.bytes.put(request, body, crc=encoded(crc), only_if_absent=only_if_absent, part=None, pace=pace)
+            return ObjectInfo(key, len(body), etag_of(headers, request), server_time(headers, request))
 
         return self._tried(request, send, attempts=self._attempts if retry else 1)
 
     def create_multipart(self, key: str) -> str:
         request = self._request(PUT, key)
 
-        def send(client: Client) -> str:
-            answer = client.create_multipart_upload(
+        def send(to: _Made) -> str:
+            answer = to.client.create_multipart_upload(
                 Bucket=self._bucket, Key=key, ChecksumAlgorithm="CRC64NVME", ChecksumType="FULL_OBJECT"
             )
             upload_id = answer.get("UploadId")
@@ -170,17 +176,11 @@ class S3Store:
     ) -> Part:
         request = self._request(PUT, key)
 
-        def send(client: Client) -> Part:
-            with _Body(body, pace) as file:
-                answer = client.upload_part(
-                    Bucket=self._bucket,
-                    Key=key,
-                    UploadId=upload_id,
-                    PartNumber=number,
-                    Body=file,
-                    ChecksumCRC64NVME=encoded(crc),
-                )
-            return Part(number, len(body), _etag(answer, request), crc)
+        def send(to: _Made) -> Part:
+            headers = to.bytes.put(
+                request, body, crc=encoded(crc), only_if_absent=False, part=(upload_id, number), pace=pace
+            )
+            return Part(number, len(body), etag_of(headers, request), crc)
 
         return self._tried(request, send)
 
@@ -193,8 +193,8 @@ class S3Store:
             for part in parts
         ]
 
-        def send(client: Client) -> ObjectInfo:
-            answer = client.complete_multipart_upload(
+        def send(to: _Made) -> ObjectInfo:
+            answer = to.client.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
                 UploadId=upload_id,
@@ -204,10 +204,10 @@ class S3Store:
                 MpuObjectSize=size,
                 **({"IfNoneMatch": "*"} if only_if_absent else {}),
             )
-            etag = _etag(answer, request)
+            etag = etag_of({"etag": answer.get("ETag", "")}, request)
             if etag != multipart_etag(parts):
                 raise Corrupted(f"{self._bucket}/{key} was put together from other parts than were sent ({etag})")
-            return ObjectInfo(key, size, etag, _date(answer, request))
+            return ObjectInfo(key, size, etag, server_time(_headers(answer), request))
 
         return self._tried(request, send)
 
@@ -230,22 +230,31 @@ class S3Store:
     def checksum(self, key: str, *, etag: str) -> int | None:
         request = self._request(GET, key)
 
-        def send(client: Client) -> int | None:
-            answer = client.head_object(Bucket=self._bucket, Key=key, IfMatch=f'"{etag}"', ChecksumMode="ENABLED")
-            _etag(answer, request)
-            return _full_crc(answer)
+        def send(to: _Made) -> int | None:
+            answer = to.client.head_object(Bucket=self._bucket, Key=key, IfMatch=f'"{etag}"', ChecksumMode="ENABLED")
+            headers = _headers(answer)
+            etag_of(headers, request)
+            return full_crc(headers)
 
         return self._tried(request, send)
 
     def delete(self, key: str) -> None:
         request = self._request(DELETE, key)
 
-        def send(client: Client) -> None:
-            status = client.delete_object(Bucket=self._bucket, Key=key)["ResponseMetadata"]["HTTPStatusCode"]
+        def send(to: _Made) -> None:
+            status = to.client.delete_object(Bucket=self._bucket, Key=key)["ResponseMetadata"]["HTTPStatusCode"]
             if status != 204:
                 raise not_s3(request, f"HTTP {status} for a delete")
 
         self._tried(request, send)
+
+    def close(self) -> None:
+        """Give the kept connections back. The store can be used again after it."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made.bytes.close()
+            made.client.close()
 
     # -- inside
 
@@ -255,9 +264,9 @@ class S3Store:
     def _page(self, prefix: str, token: str, count: int) -> _Page:
         request = self._request(LIST, prefix)
 
-        def send(client: Client) -> _Page:
+        def send(to: _Made) -> _Page:
             more = {"ContinuationToken": token} if token else {}
-            answer = client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=count, **more)
+            answer = to.client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=count, **more)
             # A portal's page may well be XML: read as a listing it would say that nothing is there.
             if answer.get("Name") != self._bucket:
                 raise not_s3(request, "a listing of nothing")
@@ -266,35 +275,35 @@ class S3Store:
                 for found in answer.get("Contents", ())
             ]
             truncated = bool(answer.get("IsTruncated"))
-            return page, _date(answer, request), answer.get("NextContinuationToken", "") if truncated else ""
+            return (
+                page,
+                server_time(_headers(answer), request),
+                answer.get("NextContinuationToken", "") if truncated else "",
+            )
 
         return self._tried(request, send)
 
-    def _opened(self, key: str, etag: str | None, start: int, length: int | None) -> tuple[_Blocks, ObjectInfo]:
+    def _opened(self, key: str, etag: str | None, start: int, length: int | None) -> tuple[Blocks, ObjectInfo]:
         request = self._request(GET, key)
         ranged = start > 0 or length is not None
-        asked: dict[str, Any] = {"IfMatch": f'"{etag}"'} if etag is not None else {}
-        if ranged:
-            asked["Range"] = f"bytes={start}-" + (str(start + length - 1) if length is not None else "")
-        else:
-            asked["ChecksumMode"] = "ENABLED"
+        span = f"bytes={start}-" + ("" if length is None else str(start + length - 1)) if ranged else None
 
-        def send(client: Client) -> tuple[_Blocks, ObjectInfo]:
-            answer = client.get_object(Bucket=self._bucket, Key=key, **asked)
-            size = int(answer["ContentLength"])
+        def send(to: _Made) -> tuple[Blocks, ObjectInfo]:
+            headers, body = to.bytes.get(request, etag=etag, span=span)
             try:
-                found = _etag(answer, request)
+                found = etag_of(headers, request)
                 if etag is not None and found != etag:
                     raise not_s3(request, "another object than was asked for")
-                if ranged and not str(answer.get("ContentRange", "")).startswith(f"bytes {start}-"):
+                if ranged and not headers.get("content-range", "").startswith(f"bytes {start}-"):
                     raise not_s3(request, "another range than was asked for")
+                size = number_of(headers, "content-length", request)
                 if length is not None and size != length:
                     raise Corrupted(f"{self._bucket}/{key} has {size} bytes from {start} on, not {length}")
+                info = ObjectInfo(key, size, found, server_time(headers, request, "last-modified"))
             except StoreError:
-                answer["Body"].close()
+                body.close()
                 raise
-            info = ObjectInfo(key, size, found, answer["LastModified"].timestamp())
-            return _Blocks(answer["Body"], request, size, None if ranged else _full_crc(answer)), info
+            return Blocks(body, request, size, None if ranged else full_crc(headers)), info
 
         try:
             return self._tried(request, send)
@@ -304,37 +313,61 @@ class S3Store:
                 raise Absent(f"{self._bucket}/{key} is not there") from None
             raise
 
-    def _client(self) -> tuple[botocore.session.Session, Client]:
+    def _current(self) -> _Made:
+        """What sends, for the credentials and the region as they are now."""
         with self._lock:
             session = self._sessions.session()
-            if self._made is None or self._made[0] is not session:
-                client = session.create_client("s3", config=self._config, endpoint_url=self._endpoint_url)
-                # Bodies are file-like so that they go in blocks; that alone would cost an "Expect:" round trip each.
-                client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
-                self._made = (session, client)
-            return self._made
+            made = self._made
+            if made is None or made.session is not session or made.region != self._region:
+                client = alone(
+                    session.create_client(
+                        "s3", region_name=self._region, config=self._config, endpoint_url=self._endpoint_url
+                    )
+                )
+                sender: SdkBytes | FastBytes = SdkBytes(self._bucket, client)
+                if self._fast:
+                    sender = FastBytes(
+                        self._bucket,
+                        None if self._unsigned else session,
+                        client,
+                        ca_bundle=session.get_config_variable("ca_bundle"),
+                        connections=self._connections,
+                        **self._timeouts,
+                    )
+                self._made = made = _Made(session, self._region, client, sender)
+            return made
 
-    def _tried(self, request: Request, send: Callable[[Client], T], *, attempts: int | None = None) -> T:
+    def _mended(self, error: StoreError, made: _Made) -> bool:
+        """Whether what was refused has a cause that we could do something about: worth one more try."""
+        if isinstance(error, BadCredentials):
+            return self._sessions.renew(made.session)
+        if isinstance(error, WrongRegionError) and error.region not in ("", made.region):
+            with self._lock:
+                self._region = error.region
+            return True
+        return False
+
+    def _tried(self, request: Request, send: Callable[[_Made], T], *, attempts: int | None = None) -> T:
         """Send, translating what goes wrong; again when that may help, `attempts` times in all."""
         left = self._attempts if attempts is None else attempts
         once = left == 1
-        renewed = False
+        mended = False
         wait = FIRST_WAIT
         while True:
             left -= 1
-            session = None
+            made = None
             try:
-                session, client = self._client()
-                return send(client)
-            except _AbandonedError as abandoned:
+                made = self._current()
+                return send(made)
+            except AbandonedError as abandoned:
                 raise abandoned.reason from None
             except Exception as raised:
                 error = translate(request, raised)
                 if error is not raised:
                     error.__cause__ = raised
-            if isinstance(error, BadCredentials) and session is not None and not renewed:
-                renewed = self._sessions.renew(session)
-                if renewed and not once:
+            if made is not None and not mended and self._mended(error, made):
+                mended = True
+                if not once:
                     left += 1
                     continue
             # Busy is for the caller, who looks again at what is there before anything is sent again.
@@ -344,99 +377,16 @@ class S3Store:
             wait = min(wait * 3, LONGEST_WAIT)
 
 
-class _AbandonedError(Exception):
-    """The pace raised: what it raised passes through everything, as it is."""
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What sends: `client` for all that is small and rare, `bytes` for objects' bodies."""
 
-    def __init__(self, reason: BaseException) -> None:
-        self.reason = reason
-
-
-class _Body(io.BytesIO):
-    """A body as a file, so that it is sent in blocks (a socket's timeout is for one sendall), at the allowed pace."""
-
-    def __init__(self, body: bytes | memoryview, pace: Pace | None) -> None:
-        super().__init__(body)
-        self._pace = pace
-        self._raised: BaseException | None = None
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        block = super().read(size)
-        # Larger blocks are the signer's, who hashes the body before anything is sent where there is no TLS.
-        if self._pace is not None and 0 < len(block) <= PACED and size is not None and size <= PACED:
-            try:
-                self._pace(len(block))
-            except BaseException as raised:
-                self._raised = raised
-                raise
-        return block
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        super().__exit__(None, None, None)
-        if self._raised is not None:
-            raise _AbandonedError(self._raised)
+    session: botocore.session.Session
+    region: str | None
+    client: Client
+    bytes: SdkBytes | FastBytes
 
 
-class _Blocks:
-    """The body of an answer, in blocks; counted, and checked against the stored CRC64NVME when that is known."""
-
-    def __init__(self, body: Any, request: Request, size: int, crc: int | None) -> None:
-        self._body = body
-        self._request = request
-        self._left = size
-        self._wanted = crc
-        self._crc = 0
-
-    def __iter__(self) -> _Blocks:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._left == 0:
-            self.close()
-            if self._wanted is not None and self._wanted != self._crc:
-                raise Corrupted(f"{self._request.bucket}/{self._request.key} arrived changed: its checksum is another")
-            raise StopIteration
-        try:
-            block: bytes = self._body.read(min(BLOCK, self._left))
-        except Exception as raised:
-            self.close()
-            raise translate(self._request, raised) from raised
-        if not block:
-            self.close()
-            raise Corrupted(f"{self._request.bucket}/{self._request.key} ended {self._left} bytes early")
-        self._left -= len(block)
-        if self._wanted is not None:
-            self._crc = checksums.crc64nvme(block, self._crc)
-        return block
-
-    def close(self) -> None:
-        self._body.close()
-
-
-def encoded(crc: int) -> str:
-    """A CRC64NVME as S3's headers have it: base64 of its 8 bytes, big-endian."""
-    return base64.b64encode(crc.to_bytes(8, "big")).decode("ascii")
-
-
-def multipart_etag(parts: Sequence[Part]) -> str:
-    """The etag S3 gives to an object put together from `parts`: the MD5 of their MD5s, and their count."""
-    digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False)
-    return f"{digest.hexdigest()}-{len(parts)}"
-
-
-def _etag(answer: Mapping[str, Any], request: Request) -> str:
-    match = _ETAG.match(str(answer.get("ETag", "")))
-    if match is None:
-        raise not_s3(request, "an answer without an object's etag")
-    return match[1]
-
-
-def _date(answer: Mapping[str, Any], request: Request) -> float:
-    return server_time(answer["ResponseMetadata"]["HTTPHeaders"], request)
-
-
-def _full_crc(answer: Mapping[str, Any]) -> int | None:
-    # A composite checksum (of the parts' checksums) says nothing about the bytes as a whole.
-    value = answer.get("ChecksumCRC64NVME")
-    if value is None or answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
-        return None
-    return int.from_bytes(base64.b64decode(value), "big")
+def _headers(answer: Mapping[str, Any]) -> Mapping[str, str]:
+    found: Mapping[str, str] = answer["ResponseMetadata"]["HTTPHeaders"]  # names in lower case
+    return found

@@ -38,6 +38,19 @@ class Request:
         return f"{self.permission} on {self.bucket}/{self.key}"
 
 
+class WrongRegionError(errors.StoreError):
+    """The bucket is in `region` ("" when S3 did not say). The store goes there by itself, once."""
+
+    region = ""
+
+
+class AbandonedError(Exception):
+    """A pace raised: what it raised is to pass through everything, as it is."""
+
+    def __init__(self, reason: BaseException) -> None:
+        self.reason = reason
+
+
 _CLASS_OF_CODE: dict[str, type[errors.StoreError]] = {
     "AccessDenied": errors.Denied,
     "AllAccessDisabled": errors.Denied,
@@ -74,6 +87,9 @@ _CLASS_OF_CODE: dict[str, type[errors.StoreError]] = {
     "ServiceUnavailable": errors.Throttled,
     "InternalError": errors.Throttled,
     "RequestTimeout": errors.Unreachable,
+    "PermanentRedirect": WrongRegionError,
+    "AuthorizationHeaderMalformed": WrongRegionError,
+    "IllegalLocationConstraintException": WrongRegionError,
 }
 
 # What a status alone says, when no S3 code came with it. A bare 403 or 404 is as likely a proxy's: not listed.
@@ -86,33 +102,45 @@ _CLASS_OF_STATUS: dict[int, type[errors.StoreError]] = {
 }
 
 
-def answered(request: Request, status: int, code: str, detail: Mapping[str, str]) -> errors.StoreError:
+def answered(
+    request: Request, status: int, code: str, detail: Mapping[str, str], headers: Mapping[str, str]
+) -> errors.StoreError:
     """The error for an answer that is not a success.
 
     status: of HTTP. code: S3's own, or "" (or digits, as botocore makes up) when the body held none.
-    detail: what else the body said (`Message`, `ServerTime`, `Region`).
+    detail: what else the body said (`Message`, `ServerTime`, `Region`). headers: names in lower case.
     """
     kind = _CLASS_OF_CODE.get(code)
     if kind is None and (not code or code.isdigit() or code == "Unknown"):
-        return _without_code(request, status)
+        return _without_code(request, status, headers)
     if kind is None:
         kind = _CLASS_OF_STATUS.get(status, errors.StoreError)
+    if kind is WrongRegionError:
+        return _wrong_region(request, headers.get("x-amz-bucket-region", detail.get("Region", "")))
     message, hint = _words(kind, request, code, detail)
     return kind(message, hint=hint)
 
 
-def _without_code(request: Request, status: int) -> errors.StoreError:
+def _without_code(request: Request, status: int, headers: Mapping[str, str]) -> errors.StoreError:
     kind = _CLASS_OF_STATUS.get(status)
-    if kind is not None:
-        message, hint = _words(kind, request, str(status), {})
-        return kind(message, hint=hint)
-    return not_s3(request, f"HTTP {status} without an S3 error in it")
+    # botocore turns a page with status 200 into a 500 of its own.
+    if kind is None or (status == 500 and "html" in headers.get("content-type", "")):
+        return not_s3(request, f"HTTP {status} without an S3 error in it")
+    message, hint = _words(kind, request, str(status), {})
+    return kind(message, hint=hint)
+
+
+def _wrong_region(request: Request, region: str) -> WrongRegionError:
+    where = f", {region}" if region else ""
+    error = WrongRegionError(f"the bucket {request.bucket} is in another region{where}", hint="set `aws.region` to it")
+    error.region = region
+    return error
 
 
 def bare(request: Request, status: int) -> errors.StoreError:
     """The error for an answer to HEAD, which never has a body."""
     code = {403: "AccessDenied", 404: "NoSuchKey"}.get(status, "")
-    return answered(request, status, code, {})
+    return answered(request, status, code, {}, {})
 
 
 def not_s3(request: Request, what: str) -> errors.Unreachable:
@@ -152,13 +180,7 @@ def _words(kind: type[errors.StoreError], request: Request, code: str, detail: M
         return f"{where} did not arrive as it was sent ({code}: {said})", "tried again"
     if kind is errors.Unreachable:
         return f"{request} got no usable answer in time ({code})", "tried again later"
-    if code in _WRONG_REGION:
-        region = detail.get("Region", "")
-        return f"{request.bucket} is in another region" + (f", {region}" if region else ""), "set `aws.region` to it"
     return f"{request} failed: {code}: {said}", ""
-
-
-_WRONG_REGION = frozenset({"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"})
 
 
 def _about_credentials(request: Request, code: str, said: str) -> tuple[str, str]:
@@ -185,7 +207,8 @@ def translate(request: Request, error: Exception) -> errors.StoreError:
         detail = {str(name): str(value) for name, value in error.response.get("Error", {}).items()}
         if error.operation_name == "HeadObject":
             return bare(request, status)
-        return answered(request, status, detail.get("Code", ""), detail)
+        headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+        return answered(request, status, detail.get("Code", ""), detail, headers)
     for kinds, found in _BY_EXCEPTION:
         if isinstance(error, kinds):
             return found(request, error)
@@ -284,9 +307,9 @@ _BY_EXCEPTION = (
 )
 
 
-def server_time(headers: Mapping[str, str], request: Request) -> float:
-    """The server's own time of an answer, from its Date header; raises Unreachable where there is none."""
+def server_time(headers: Mapping[str, str], request: Request, name: str = "date") -> float:
+    """The server's own time, from a header of its answer; raises Unreachable where there is none."""
     try:
-        return parsedate_to_datetime(headers["date"]).timestamp()
+        return parsedate_to_datetime(headers[name]).timestamp()
     except (KeyError, ValueError, TypeError):
-        raise not_s3(request, "an answer without a Date") from None
+        raise not_s3(request, f"an answer without {name}") from None

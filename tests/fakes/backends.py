@@ -63,7 +63,10 @@ def admin_client(endpoint: str, who: Credentials) -> Any:
     return FixedSession(who).session().create_client("s3", region_name="us-east-1", endpoint_url=endpoint)
 
 
-def s3_backend(name: str, endpoint: str, lab: Credentials, admin: Credentials, cannot: dict[str, str]) -> Backend:
+def s3_backend(
+    name: str, endpoint: str, lab: Credentials, admin: Credentials, way: str, cannot: dict[str, str]
+) -> Backend:
+    """way: "fast" or "sdk"."""
     client = admin_client(endpoint, admin)
     session = FixedSession(lab)
 
@@ -72,7 +75,9 @@ def s3_backend(name: str, endpoint: str, lab: Credentials, admin: Credentials, c
         return sum(version["Key"] == key for page in pages for version in page.get("Versions", ()))
 
     def make() -> ObjectStore:
-        return S3Store(BUCKET, session, region="us-east-1", endpoint_url=endpoint, sleep=lambda _: None)
+        return S3Store(
+            BUCKET, session, region="us-east-1", endpoint_url=endpoint, fast=way == "fast", sleep=lambda _: None
+        )
 
     def seed(key: str, body: bytes) -> None:
         client.put_object(Bucket=BUCKET, Key=key, Body=body)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from fakes.backends import BUCKET, GROUP, MOTO_CANNOT, WEED_CANNOT, Backend, admin_client, memory_backend, s3_backend
@@ -46,22 +47,39 @@ def moto_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def moto_backend(moto_endpoint: str) -> Backend:
-    who = Credentials("lab", "lab")
-    return s3_backend("moto", moto_endpoint, who, who, MOTO_CANNOT)
+def backends(request: pytest.FixtureRequest) -> Callable[[str], Backend]:
+    """Backends by name, each made when it is first asked for."""
+
+    @functools.cache
+    def backend(name: str) -> Backend:
+        server, _, way = name.partition("-")
+        if server == "memory":
+            return memory_backend()
+        if server == "moto":
+            who = Credentials("lab", "lab")
+            return s3_backend(name, request.getfixturevalue("moto_endpoint"), who, who, way, MOTO_CANNOT)
+        weed: SandboxServer = request.getfixturevalue("weed")
+        return s3_backend(name, weed.endpoint, weed.lab_credentials, weed.admin_credentials, way, WEED_CANNOT)
+
+    return backend
 
 
-@pytest.fixture(scope="session")
-def weed_backend(weed: SandboxServer) -> Backend:
-    return s3_backend("weed", weed.endpoint, weed.lab_credentials, weed.admin_credentials, WEED_CANNOT)
+@pytest.fixture(
+    params=[
+        "memory",
+        "moto-fast",
+        "moto-sdk",
+        pytest.param("weed-fast", marks=pytest.mark.weed),
+        pytest.param("weed-sdk", marks=pytest.mark.weed),
+    ]
+)
+def backend(request: pytest.FixtureRequest, backends: Callable[[str], Backend]) -> Backend:
+    return backends(request.param)
 
 
-@pytest.fixture(params=["memory", "moto", pytest.param("weed", marks=pytest.mark.weed)])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    if request.param == "memory":
-        return memory_backend()
-    found: Backend = request.getfixturevalue(f"{request.param}_backend")
-    return found
+@pytest.fixture
+def weed_backend(backends: Callable[[str], Backend]) -> Backend:
+    return backends("weed-fast")
 
 
 @pytest.fixture

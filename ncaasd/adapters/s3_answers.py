@@ -1,0 +1,90 @@
+"""What an answer of S3 must look like to be believed, and the bytes that come with it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from awscrt import checksums
+
+from ncaasd.adapters.s3_errors import Request, not_s3, translate
+from ncaasd.errors import Corrupted
+from ncaasd.model import Part
+
+BLOCK = 1 << 20  # bytes: what `get` gives at a time; smaller blocks cost Python more than the network does
+
+# A whole object's etag is 32 hexadecimal digits, a multipart one's has the count of parts behind. What looks otherwise
+# is not S3: web servers, captive portals' included, send etags of their own.
+_ETAG = re.compile(r'^"?([0-9a-f]{32}(?:-\d{1,5})?)"?$')
+
+
+class Blocks:
+    """The body of an answer, in blocks; counted, and checked against the stored CRC64NVME when that is known."""
+
+    def __init__(self, body: Any, request: Request, size: int, crc: int | None) -> None:
+        self._body = body
+        self._request = request
+        self._left = size
+        self._wanted = crc
+        self._crc = 0
+
+    def __iter__(self) -> Blocks:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._left == 0:
+            self.close()
+            if self._wanted is not None and self._wanted != self._crc:
+                raise Corrupted(f"{self._request.bucket}/{self._request.key} arrived changed: its checksum is another")
+            raise StopIteration
+        try:
+            block: bytes = self._body.read(min(BLOCK, self._left))
+        except Exception as raised:
+            self.close()
+            raise translate(self._request, raised) from raised
+        if not block:
+            self.close()
+            raise Corrupted(f"{self._request.bucket}/{self._request.key} ended {self._left} bytes early")
+        self._left -= len(block)
+        if self._wanted is not None:
+            self._crc = checksums.crc64nvme(block, self._crc)
+        return block
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def encoded(crc: int) -> str:
+    """A CRC64NVME as S3's headers have it: base64 of its 8 bytes, big-endian."""
+    return base64.b64encode(crc.to_bytes(8, "big")).decode("ascii")
+
+
+def multipart_etag(parts: Sequence[Part]) -> str:
+    """The etag S3 gives to an object put together from `parts`: the MD5 of their MD5s, and their count."""
+    digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False)
+    return f"{digest.hexdigest()}-{len(parts)}"
+
+
+def etag_of(headers: Mapping[str, str], request: Request) -> str:
+    match = _ETAG.match(headers.get("etag", ""))
+    if match is None:
+        raise not_s3(request, "an answer without an object's etag")
+    return match[1]
+
+
+def number_of(headers: Mapping[str, str], name: str, request: Request) -> int:
+    value = headers.get(name, "")
+    if not value.isdigit():
+        raise not_s3(request, f"an answer without {name}")
+    return int(value)
+
+
+def full_crc(headers: Mapping[str, str]) -> int | None:
+    # A composite checksum (of the parts' checksums) says nothing about the bytes as a whole.
+    value = headers.get("x-amz-checksum-crc64nvme")
+    if value is None or headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
+        return None
+    return int.from_bytes(base64.b64decode(value), "big")
