@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ncaasd.neurocaas.naming import Layout, folder_name
-from ncaasd.neurocaas.submit_body import SubmitBody, split_s3
+from ncaasd.neurocaas.submit_body import SubmitBody, basename, split_s3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +78,12 @@ def _places(
         end_marker_readable=ends and ending.startswith(layout.results),
         blind=logs != results,
     )
+
+
+def is_result(name: str, config: str) -> bool:
+    """Whether an object, by its `name` below the job's folder, is a result of the analysis. `config` is the job's.
+
+    Workers put a copy of the config and `update.txt` for each dataset, also after a failure; `end.txt` is the end marker.
+    """
+    folder, _, rest = name.partition("/")
+    return folder == "process_results" and rest not in ("", "update.txt", "end.txt", basename(config))

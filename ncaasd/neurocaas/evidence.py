@@ -35,7 +35,7 @@ class Evidence:
     age: float  # since the submit file was put
     timeout: float | None = None  # jobs.timeout; None: Patience.whole_job
     blind: bool = False  # its status files never change (`submission.ArtefactPlaces.blind`)
-    results: int = 0  # result files there, beyond the config, update.txt and end.txt; needed when blind
+    results: int = 0  # result files there (`submission.is_result`); needed when blind
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,25 @@ LINES: dict[str, list[str]] = {
     "vcpu": [*STARTED, *aws_error("{'Code': 'VcpuLimitExceeded', 'Message': 'no more'}"), *CLEANING_UP],
     "rule limit": [*STARTED, *aws_error("{'Code': 'LimitExceededException', 'Message': 'too many rules'}")],
     "transient": [*STARTED, *aws_error("Transient AWS Communication Error. Please Try Again")],
+    "code only": [*STARTED, *aws_error("{'Code': 'UnauthorizedOperation'}")],
+    # the error's own words count, not what came of cleaning up after it
+    "transient, and cleaning up": [
+        *STARTED,
+        *aws_error("Transient AWS Communication Error. Please Try Again"),
+        *CLEANING_UP,
+    ],
+    "argument": [
+        *header(DATA),
+        *STEP_1[:0],
+        stamped("        [Internal (init)] INPUT ERROR: something new", 6),
+    ],
+    "cut off": [
+        *header(DATA),
+        *STEP_1,
+        "[Job Manager] STEP 2/4 (Validation): INTERNAL ERROR. Traceback (most recent call last):",
+        "KeyError: 'fr'",
+    ],
+    "step 1": [*header(DATA), *STEP_1],
     "waiter": [
         *STARTED,
         *internal_error(

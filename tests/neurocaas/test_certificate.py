@@ -70,6 +70,15 @@ def test_steps_done(name: str, steps: set[int]) -> None:
             "transient",
             StepError(4, "Initialize Processing", "AWS", "Transient AWS Communication Error. Please Try Again"),
         ),
+        (
+            "transient, and cleaning up",
+            StepError(4, "Initialize Processing", "AWS", "Transient AWS Communication Error. Please Try Again"),
+        ),
+        (
+            "code only",
+            StepError(4, "Initialize Processing", "AWS", "UnauthorizedOperation", "UnauthorizedOperation"),
+        ),
+        ("cut off", StepError(2, "Validation", "INTERNAL", "'fr'")),
         # an exception whose sentence goes on in the next line
         (
             "disk",
@@ -313,6 +322,8 @@ def test_fields_of_many_types(field: str, value: object, found: str) -> None:
             "no such command (exit code 127)",
         ),
         (status("FAILED", lines=("----STARTING ANALYSIS----",), reason=3), "exit code 3"),
+        (status("FAILED", lines=("boom",), reason=1), "boom (exit code 1)"),
+        (status("FAILED", lines=("boom",), reason=0), "boom"),
         (status("FAILED", reason=None), "no reason was given"),
         # an error of long ago was survived
         (

@@ -146,7 +146,15 @@ CASES: list[tuple[Evidence, JobState, str, str]] = [
         "silent death",
         "it failed silently while starting: only NeuroCAAS's own log knows why",
     ),
+    (
+        seen("argument", quiet=9 * MIN),
+        JobState.FAILED,
+        "rejected",
+        "something new",
+    ),
+    (seen("cut off"), JobState.FAILED, "rejected", "step 2 of 4 (Validation) failed: 'fr'"),
     # later steps
+    (seen("step 1", quiet=9 * MIN), JobState.STARTING, "setting up", "NeuroCAAS sets it up: 1 of 4 steps done"),
     (seen("launched", quiet=20 * MIN - 1), JobState.STARTING, "setting up", "its machines are starting"),
     (
         seen("launched", quiet=20 * MIN),
@@ -323,6 +331,11 @@ def test_many_failures_are_not_all_listed() -> None:
         "9 of 9 datasets failed: 0.tif: ValueError: no frames; 1.tif: ValueError: no frames; 2.tif: ValueError: no frames; "
         "and 6 more"
     )
+
+
+def test_many_names_are_not_all_listed() -> None:
+    evidence = replace(seen("running", "init", END_MARKER), expected=("a.tif", "b.tif", "c.tif", "d.tif", "e.tif"))
+    assert judge(evidence).reason == "the machine of a.tif, b.tif, c.tif and 2 more went down without a verdict"
 
 
 def test_patience_is_an_argument() -> None:

@@ -17,6 +17,7 @@ from ncaasd.neurocaas.submission import (
     SubmitBody,
     artefacts,
     config_problems,
+    is_result,
     parse_submit,
     reserved_problems,
     split_s3,
@@ -409,3 +410,20 @@ def test_where_artefacts_lie(
     assert found.stub == place(stub, "logs/certificate.txt")
     assert found.blind is blind
     assert set(found.folders) == {place(folder, "") for folder in (logs, results, stub) if folder}
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("process_results/a_result.mat", True),
+        ("process_results/figures/end.txt", True),
+        ("process_results/c.yaml.bak", True),
+        ("process_results/c.yaml", False),  # its copy comes after a failure too
+        ("process_results/update.txt", False),
+        ("process_results/end.txt", False),
+        ("process_results/", False),
+        ("logs/certificate.txt", False),
+    ],
+)
+def test_what_is_a_result(name: str, result: bool) -> None:
+    assert is_result(name, BYPASS.configname) is result
