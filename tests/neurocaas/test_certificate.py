@@ -239,9 +239,9 @@ def test_a_hostile_line_is_read_in_no_time() -> None:
         "        [Internal (init)] Analysis request with dataset(s): [" + "'\\" * 500_000,
         "[Job Manager] STEP 2/4 (x): AWS ERROR. " + "'Code': '" * 100_000,
     ]
-    begun = time.perf_counter()
+    begun = time.process_time()
     parse_certificate("\n".join(lines))
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 # Status files

@@ -193,10 +193,10 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 def test_F67_a_file_of_many_keys_is_refused_in_no_time() -> None:
     data = ("{" + ",\n".join(f'"{number}": 0' for number in range(70_000)) + "}").encode()
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(DeclarationError):
         parse_submit(data, FILE)
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 # The rules
