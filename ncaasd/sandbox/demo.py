@@ -123,10 +123,9 @@ class _Demo:
                     self._say("NeuroCAAS", f"does not enforce {sentence}")
                 with self._daemon(sandbox) as daemon:
                     self._drop(recording)
-                    document = self._follow(daemon)
+                    self._show(self._follow(daemon))
         finally:
             recording.stop()
-        self._show(document)
 
     # -- the steps
 
@@ -169,7 +168,7 @@ class _Demo:
                 message = json.loads(line)["message"]
             except (ValueError, KeyError, TypeError):
                 message = line.rstrip()
-            short = str(message).removeprefix(f"{ANALYSIS}: ").replace("job demo recording.csv: ", "job: ")
+            short = str(message).removeprefix(f"{ANALYSIS}: ").replace("job demo recording.csv: ", "")
             self._heard.put(("ncaasd", short))
 
     def _drop(self, recording: _Recording) -> None:

@@ -15,7 +15,7 @@ from ncaasd.declare.config import Config, inside
 from ncaasd.errors import NcaasdError
 from ncaasd.show import words
 from ncaasd.show.check import Finding, Level, above
-from ncaasd.show.cli.common import journal_of, state_of
+from ncaasd.show.places import journal_of, state_of
 
 INOTIFY = "/proc/sys/fs/inotify"
 COUNT_FOR = 5.0  # seconds; then the folders counted so far are said to be a part

@@ -79,10 +79,8 @@ def _attempts(store: ObjectStore, layout: Layout, check: str) -> Iterator[tuple[
     def reading() -> str:
         key = layout.configs + check
         store.put(key, BODY, crc=crc64nvme(BODY), only_if_absent=False)
-        try:
-            data, _info = store.read(key, limit=len(BODY))
-        finally:
-            store.delete(key)
+        data, _info = store.read(key, limit=len(BODY))
+        store.delete(key)
         if data != BODY:
             raise Corrupted(f"{key} came back as something else than was put")
         return f"s3://{layout.bucket}/{layout.configs}"
@@ -97,10 +95,8 @@ def _attempts(store: ObjectStore, layout: Layout, check: str) -> Iterator[tuple[
 
     def conditional() -> str:
         key = layout.submissions + check
-        try:
-            honoured = honours_if_none_match(store, key)
-        finally:
-            store.delete(key)
+        honoured = honours_if_none_match(store, key)
+        store.delete(key)
         if not honoured:
             raise StoreError("this endpoint overwrites what is there in spite of If-None-Match", hint=BLOCKED)
         return "honoured: no job can be started twice"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,23 +83,26 @@ def _read(path: str) -> bytes | None:
 class Following:
     """What was shown of a job's logs already, to show what is new."""
 
-    summary: Sequence[str] = ()
+    summary: set[str] = field(default_factory=set)
     shown: dict[str, str] = field(default_factory=dict)  # dataset -> its text so far
     status: dict[str, str] = field(default_factory=dict)
 
     def news(self, logs: JobLogs) -> str:
         """The text to print now; empty when nothing is new."""
         lines: list[str] = []
-        summary = readable_log(logs.certificate, ()).splitlines()
-        lines += [f"certificate: {line}" for line in summary if line not in self.summary]
-        self.summary = summary
+        for line in readable_log(logs.certificate, ()).splitlines():
+            said = line.partition(" at ")[0]  # the time and load of a dataset's line change every few seconds
+            if said not in self.summary:
+                self.summary.add(said)
+                lines.append(f"certificate: {line}")
+        several = len(logs.statuses) > 1
         for status in logs.statuses:
             name, now = status.basename, status.text()
-            if self.status.get(name) != status.status:
-                self.status[name] = status.status
-                lines.append(f"{name}: {status.status}")
             before = self.shown.get(name, "")
             fresh = now[len(before) :] if now.startswith(before) else now
             self.shown[name] = now
-            lines += [f"{name} | {line}" for line in fresh.splitlines()]
+            lines += [f"{name} | {line}" if several else line for line in fresh.splitlines()]
+            if self.status.get(name) != status.status:
+                self.status[name] = status.status
+                lines.append(f"=== {name}: {status.status} ===")
         return "".join(f"{line}\n" for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -13,6 +14,9 @@ from ncaasd.model import Event, FileState, JobRow, JobState
 from ncaasd.neurocaas.text import short
 from ncaasd.show import words
 from ncaasd.show.status import AnalysisStatus, Attention, StatusReport, Transfer, known_as, title
+
+if TYPE_CHECKING:
+    from ncaasd.show.manifests import Planned
 
 GOOD, BAD, WARN, DIM = "green", "red", "yellow", "dim"
 STYLE = {
@@ -152,13 +156,9 @@ def latest(job: JobRow) -> float:
     return max(t for t in (job.created, job.intended, job.submitted, ended) if t < 1e12)
 
 
-def render_facts(facts: Iterable[tuple[str, str]]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style=DIM, no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in facts:
-        grid.add_row(name, plain(value))
-    return grid
+def facts_text(facts: Iterable[tuple[str, str]]) -> str:
+    """One fact a line, never folded: a path can be copied, and found by grep."""
+    return "\n".join(f"{name:<12}{plain(value)}" for name, value in facts)
 
 
 def render_timeline(events: Sequence[Event]) -> Table:
@@ -169,3 +169,16 @@ def render_timeline(events: Sequence[Event]) -> Table:
     for event in events:
         grid.add_row(words.moment(event.at), event.kind, plain(event.text))
     return grid
+
+
+def render_plan(planned: Sequence[Planned]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=DIM)
+    table.add_column("plan", no_wrap=True)
+    table.add_column("job", max_width=30, overflow="fold")
+    table.add_column("size", no_wrap=True, justify="right")
+    table.add_column("why", overflow="fold", ratio=1)
+    styles = {"submit": GOOD, "hold": WARN, "wait": "", "known": DIM}
+    for p in planned:
+        name = p.spec.name if p.spec.unit in ("", p.spec.name) else f"{p.spec.name} {p.spec.unit}"
+        table.add_row(Text(p.verdict, style=styles[p.verdict]), plain(name), words.size(p.size), plain(p.why))
+    return table

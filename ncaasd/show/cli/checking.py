@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from ncaasd.errors import DeclarationError, NcaasdError
-from ncaasd.show.cli.common import NOT_WELL, ConfigOption, JsonOption, config_path, read_config, say_json
+from ncaasd.show.cli.common import NOT_WELL, ConfigOption, JsonOption, command, say_json
+from ncaasd.show.places import config_path, read_config
 
 
 def register(app: typer.Typer) -> None:
-    app.command("check", epilog="Example:  ncaasd check && ncaasd run")(check)
+    command(app, check, "Is everything as it should be? With the fix.", example="ncaasd check && ncaasd run")
 
 
 def check(
@@ -43,7 +44,7 @@ def check(
         mark, style = marks[finding.level]
         where = f"{finding.analysis}: " if finding.analysis else ""
         out.print(Text(f"{mark} ", style=style) + Text(plain(f"{where}{finding.what}: {finding.text}")), soft_wrap=True)
-        if finding.fix:
+        if finding.fix and finding.fix != (found[-2].fix if len(found) > 1 else ""):  # said once, of many alike
             out.print(Text(f"    → {plain(finding.fix)}", style=DIM), soft_wrap=True)
 
     try:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +13,6 @@ from ncaasd.errors import DeclarationError, NcaasdError, UserError
 
 if TYPE_CHECKING:
     from ncaasd.adapters.journal import Journal
-    from ncaasd.declare.config import Config
     from ncaasd.model import JobRow
 
 WELL, NOT_WELL, MISTAKE, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -31,66 +28,10 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 AnalysisOption = Annotated[str, typer.Option("--analysis", metavar="NAME", help="Of this analysis only.")]
 
-SYSTEM_CONFIG = "/etc/ncaasd/config.yaml"
 
-
-def user_config() -> str:
-    """Where this user's config is, or would be."""
-    import platformdirs
-
-    return os.path.join(platformdirs.user_config_dir("ncaasd"), "config.yaml")
-
-
-def config_path(given: str | None) -> str:
-    """The config to use. The last place is named when there is none, so that the error says what to do."""
-    named = given or os.environ.get("NCAASD_CONFIG", "")
-    if named:
-        return os.path.abspath(os.path.expanduser(named))
-    mine = user_config()
-    if os.path.exists(mine) or not os.path.exists(SYSTEM_CONFIG):
-        return mine
-    return SYSTEM_CONFIG
-
-
-def read_config(given: str | None) -> Config:
-    """Raises UserError when it can't be read, DeclarationError with all its problems."""
-    from ncaasd.declare.config import load_config
-    from ncaasd.declare.yamlio import MAX_BYTES
-
-    path = config_path(given)
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UserError(
-            f"the config {path} can't be read: {error.strerror}",
-            hint="`ncaasd init` writes one; or name yours with --config FILE or $NCAASD_CONFIG",
-        ) from error
-    return load_config(data, path)
-
-
-def state_of(config: Config) -> str:
-    """The state folder: the config's, systemd's, or the user's."""
-    import platformdirs
-
-    systemd = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    return config.state or systemd or os.path.join(platformdirs.user_state_dir("ncaasd"), config.group)
-
-
-def journal_of(config: Config) -> str:
-    return os.path.join(state_of(config), "journal.sqlite")
-
-
-@contextmanager
-def reader(config: Config) -> Iterator[Journal]:
-    """The journal, to read. Raises StateError when there is none."""
-    from ncaasd.adapters.journal import open_reader
-
-    journal = open_reader(journal_of(config))
-    try:
-        yield journal
-    finally:
-        journal.close()
+def command(app: typer.Typer, function: Callable[..., None], short: str, *, example: str) -> None:
+    """Make a function a command of its name. Its docstring is the help; each has an example."""
+    app.command(function.__name__, short_help=short, epilog=f"Example:  {example}")(function)
 
 
 def one_job(journal: Journal, name: str, analysis: str = "") -> JobRow:

@@ -1,9 +1,163 @@
-"""`hold`, `release`, `rerun`, `forget`, `fetch`: what a person decides."""
+"""`hold`, `release`, `rerun`, `forget`: what a person decides. Through the daemon when it runs, else on the journal itself,
+under the lock."""
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING, Any
+
 import typer
+
+from ncaasd.show.cli.choosing import (
+    Asked,
+    Ids,
+    RuleOption,
+    SinceOption,
+    WhereOption,
+    YesOption,
+    confirm,
+    nothing,
+    say_effects,
+)
+from ncaasd.show.cli.common import NOT_WELL, AnalysisOption, ConfigOption, JsonOption, command, say_json
+from ncaasd.show.places import journal_of, read_config, reader, state_of
+
+if TYPE_CHECKING:
+    from ncaasd.declare.config import Config
+    from ncaasd.model import JobRow
 
 
 def register(app: typer.Typer) -> None:
-    pass
+    command(app, hold, "Keep jobs from being submitted.", example="ncaasd hold --rule two-photon")
+    command(app, release, "Let held jobs go on.", example="ncaasd release --rule two-photon --yes")
+    command(app, rerun, "Run jobs again: each is a new job, and is paid for.", example="ncaasd rerun 482913377120344")
+    command(app, forget, "Stop following jobs; they are not made again.", example="ncaasd forget 482913377120344")
+
+
+def hold(
+    ids: Ids = None,
+    config: ConfigOption = None,
+    analysis: AnalysisOption = "",
+    rule: RuleOption = "",
+    where: WhereOption = None,
+    since: SinceOption = "",
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep jobs from being submitted until they are released.
+
+    What was submitted already can't be called back. Shows what is meant, and asks when it is more than one job.
+    """
+    _decide("hold", config, Asked(ids, analysis, rule, where, since), yes=yes, as_json=as_json)
+
+
+def release(
+    ids: Ids = None,
+    config: ConfigOption = None,
+    analysis: AnalysisOption = "",
+    rule: RuleOption = "",
+    where: WhereOption = None,
+    since: SinceOption = "",
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let held jobs go on, past what held them.
+
+    Shows how many jobs, machines and bytes that is, and asks when it is more than one job.
+    """
+    _decide("release", config, Asked(ids, analysis, rule, where, since), yes=yes, as_json=as_json)
+
+
+def rerun(
+    ids: Ids = None,
+    config: ConfigOption = None,
+    analysis: AnalysisOption = "",
+    rule: RuleOption = "",
+    where: WhereOption = None,
+    since: SinceOption = "",
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run jobs again, with their data and config as they are now. Each gets a new id, and is paid for.
+
+    Shows how many jobs, machines and bytes that is, and asks when it is more than one job. Asked twice, it is done once.
+    """
+    _decide("rerun", config, Asked(ids, analysis, rule, where, since), yes=yes, as_json=as_json)
+
+
+def forget(
+    ids: Ids = None,
+    config: ConfigOption = None,
+    analysis: AnalysisOption = "",
+    rule: RuleOption = "",
+    where: WhereOption = None,
+    since: SinceOption = "",
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop following jobs, and don't show them any more. What they left stays, and they are not made again.
+
+    A job that runs at NeuroCAAS goes on there, and is paid for. Asks when it is more than one job.
+    """
+    _decide("forget", config, Asked(ids, analysis, rule, where, since), yes=yes, as_json=as_json)
+
+
+def _decide(action: str, config: str | None, asked: Asked, *, yes: bool, as_json: bool) -> None:
+    from ncaasd.engine.commands import select
+
+    loaded = read_config(config)
+    with reader(loaded) as journal:
+        meant = select(journal, asked.selection())
+    # What is named is tried, so that it is said why nothing can be done; of what a rule gathers, only what it is about.
+    chosen = meant if asked.ids else [job for job in meant if _is_about(action, job)]
+    if not chosen:
+        nothing(action, len(meant), as_json)
+        return
+    if len(chosen) > 1:
+        confirm(action, chosen, loaded, yes=yes, silent=as_json)
+    done = _carry_out(loaded, action, [f"#{job.row}" for job in chosen])
+    if as_json:
+        say_json(done)
+    else:
+        say_effects(done)
+    if not any(effect["done"] for effect in done):
+        raise typer.Exit(NOT_WELL)
+
+
+def _is_about(action: str, job: JobRow) -> bool:
+    from ncaasd.model import Phase
+
+    match action:
+        case "hold":
+            return job.phase is Phase.OPEN and job.hold != "person"
+        case "release":
+            return bool(job.hold) and job.phase is not Phase.ENDED
+        case "rerun":
+            return job.phase is Phase.ENDED
+        case _:
+            return not job.forgotten
+
+
+def _carry_out(config: Config, action: str, ids: list[str]) -> list[dict[str, Any]]:
+    """Through the daemon; without one, on the journal, under the lock. Raises StateError when neither can be."""
+    from ncaasd.adapters.control import ask
+
+    answer = ask(state_of(config), {"do": action, "ids": ids})
+    if answer is not None:
+        effects: list[dict[str, Any]] = answer["effects"]
+        return effects
+    from ncaasd.adapters.journal import open_journal
+    from ncaasd.adapters.lock import Locked
+    from ncaasd.engine.commands import Selection, apply
+    from ncaasd.engine.documents import job_document
+
+    locked = Locked(state_of(config), config.root)
+    try:
+        journal = open_journal(journal_of(config))
+        try:
+            done = apply(journal, action, Selection(ids=tuple(ids)), time.time())
+        finally:
+            journal.close()
+    finally:
+        locked.close()
+    return [{"job": job_document(e.job, config.root), "row": e.job.row, "done": e.done, "text": e.text} for e in done]

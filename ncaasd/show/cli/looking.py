@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ncaasd.errors import UserError
-from ncaasd.show.cli.common import (
-    AnalysisOption,
-    ConfigOption,
-    JsonOption,
-    one_job,
-    read_config,
-    reader,
-    say_json,
-    state_of,
-)
+from ncaasd.show.cli.common import AnalysisOption, ConfigOption, JsonOption, command, one_job, say_json
+from ncaasd.show.places import read_config, reader, state_of
 
 if TYPE_CHECKING:
     from ncaasd.declare.config import Config
@@ -28,10 +20,10 @@ FOLLOW_EVERY = 1.0
 
 
 def register(app: typer.Typer) -> None:
-    app.command("status", epilog="Example:  ncaasd status --watch")(status)
-    app.command("jobs", epilog="Example:  ncaasd jobs --state failed --state held")(jobs)
-    app.command("job", epilog="Example:  ncaasd job 482913377120344")(job)
-    app.command("logs", epilog="Example:  ncaasd logs -f 482913377120344")(logs)
+    command(app, status, "Files and jobs at a glance, live.", example="ncaasd status --watch")
+    command(app, jobs, "The table of jobs.", example="ncaasd jobs --state failed --state held")
+    command(app, job, "One job: its state, datasets, story.", example="ncaasd job 482913377120344")
+    command(app, logs, "A job's logs, readable, also live.", example="ncaasd logs -f 482913377120344")
 
 
 def status(
@@ -138,11 +130,10 @@ def job(
     if as_json:
         say_json(report.document())
         return
-    from ncaasd.show.terminal import console, render_facts, render_timeline
+    from ncaasd.show.terminal import console, facts_text, render_timeline
 
     out = console()
-    out.print(render_facts(report.facts()))
-    out.print()
+    print(facts_text(report.facts()), end="\n\n", flush=True)
     out.print(render_timeline(report.events))
 
 

@@ -17,18 +17,18 @@ from ncaasd.show.cli.common import (
     WELL,
     ConfigOption,
     JsonOption,
-    config_path,
-    read_config,
+    command,
     say_json,
 )
+from ncaasd.show.places import config_path, read_config, reader
 
 if TYPE_CHECKING:
     from ncaasd.declare.config import Config
 
 
 def register(app: typer.Typer) -> None:
-    app.command("run", epilog="Example:  ncaasd run --config /etc/ncaasd/config.yaml")(run)
-    app.command("once", epilog="Example:  ncaasd once --wait && make figures")(once)
+    command(app, run, "The daemon, in the foreground.", example="ncaasd run --config /etc/ncaasd/config.yaml")
+    command(app, once, "One pass, for scripts and cron.", example="ncaasd once --wait && make figures")
 
 
 def run(config: ConfigOption = None) -> None:
@@ -80,7 +80,6 @@ def _stop(stopped: threading.Event) -> None:
 
 def _report(config: Config, began: float, troubles: tuple[str, ...], *, wait: bool, as_json: bool) -> int:
     """Say what happened in the pass; the exit code."""
-    from ncaasd.show.cli.common import reader
     from ncaasd.show.outcome import pass_outcome
 
     with reader(config) as journal:

@@ -9,19 +9,22 @@ from typing import Annotated
 import typer
 
 from ncaasd.errors import UserError
+from ncaasd.show.cli.common import command
 
 
 def register(app: typer.Typer) -> None:
-    app.command(
-        "sandbox",
-        epilog="Example:  ncaasd sandbox /tmp/neurocaas --analysis 'python mine.py {data} {config} {results}'",
-    )(sandbox)
-    app.command("demo", epilog="Example:  ncaasd demo --keep /tmp/demo")(demo)
+    command(
+        app,
+        sandbox,
+        "A NeuroCAAS on this machine.",
+        example="ncaasd sandbox /tmp/box --analysis 'python mine.py {data} {config} {results}'",
+    )
+    command(app, demo, "The whole loop on this machine, in seconds.", example="ncaasd demo --keep /tmp/demo")
 
 
 def sandbox(
     folder: Annotated[
-        str, typer.Argument(metavar="[DIR]", help="Where it keeps its data over restarts.")
+        str, typer.Argument(metavar="DIR", help="Where it keeps its data over restarts.")
     ] = "ncaasd-sandbox",
     analysis: Annotated[
         str,

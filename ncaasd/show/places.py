@@ -1,0 +1,84 @@
+"""Where things are: the config, the state folder, the journal. Light: what is heavy is imported when it is needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ncaasd.errors import UserError
+
+if TYPE_CHECKING:
+    from ncaasd.adapters.journal import Journal
+    from ncaasd.declare.config import Config
+
+SYSTEM_CONFIG = "/etc/ncaasd/config.yaml"
+
+
+def user_config() -> str:
+    """Where this user's config is, or would be."""
+    import platformdirs
+
+    return os.path.join(platformdirs.user_config_dir("ncaasd"), "config.yaml")
+
+
+def config_path(given: str | None) -> str:
+    """The config to use: `given`, else $NCAASD_CONFIG, else the user's where there is one, else the system's, else where
+    the user's would be."""
+    named = given or os.environ.get("NCAASD_CONFIG", "")
+    if named:
+        return os.path.abspath(os.path.expanduser(named))
+    mine = user_config()
+    return SYSTEM_CONFIG if not os.path.exists(mine) and os.path.exists(SYSTEM_CONFIG) else mine
+
+
+def read_config(given: str | None) -> Config:
+    """Raises UserError when it can't be read, DeclarationError with all its problems."""
+    from ncaasd.declare.config import load_config
+    from ncaasd.declare.yamlio import MAX_BYTES
+
+    path = config_path(given)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(
+            f"the config {path} can't be read: {error.strerror}",
+            hint="`ncaasd init` writes one; or name yours with --config FILE or $NCAASD_CONFIG",
+        ) from error
+    return load_config(data, path)
+
+
+def state_of(config: Config) -> str:
+    """The state folder, as `engine.daemon.state_folder` says (which takes a second to import; a test compares them)."""
+    import platformdirs
+
+    systemd = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return config.state or systemd or os.path.join(platformdirs.user_state_dir("ncaasd"), config.group)
+
+
+def journal_of(config: Config) -> str:
+    return os.path.join(state_of(config), "journal.sqlite")
+
+
+@contextmanager
+def reader(config: Config) -> Iterator[Journal]:
+    """The journal, to read. Raises StateError when there is none."""
+    from ncaasd.adapters.journal import open_reader
+
+    journal = open_reader(journal_of(config))
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+@contextmanager
+def reader_if_any(config: Config) -> Iterator[Journal | None]:
+    """The journal, to read; None where there is none yet."""
+    if not os.path.exists(journal_of(config)):
+        yield None
+        return
+    with reader(config) as journal:
+        yield journal
