@@ -185,6 +185,9 @@ class TransferLog(Protocol):
     def part_stored(self, file_id: int, part: Part) -> None:
         """May return before it is committed."""
 
+    def flush(self) -> None:
+        """Returns when everything that was recorded before is committed."""
+
     def upload_lost(self, file_id: int) -> None:
         """The upload is not there any more (NoSuchUpload): its parts are forgotten. Returns when committed."""
 

@@ -36,6 +36,9 @@ class JournaledTransfers:
     def part_stored(self, file_id: int, part: Part) -> None:
         self._desk.tell(lambda: self._house.journal.part_stored(file_id, part))
 
+    def flush(self) -> None:
+        self._desk.ask(lambda: None)  # the desk is read in order
+
     def upload_lost(self, file_id: int) -> None:
         self._desk.ask(lambda: self._house.journal.forget_upload(file_id))
 

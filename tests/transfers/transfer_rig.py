@@ -79,6 +79,10 @@ class MemoryLog:
         self._alive(f"part {part.number}")
         self.uploads[file_id].parts[part.number] = part
 
+    def flush(self) -> None:
+        if self.dead.is_set():
+            raise Killed
+
     def upload_lost(self, file_id: int) -> None:
         self._alive("lost")
         self.uploads.pop(file_id, None)

@@ -8,10 +8,10 @@ downloads   one object to one place    checksums  CRC64NVME and ETags
 bandwidth   the budget                 meter      live counters        buffers  reused memory
 """
 
-from ncaasd.adapters.transfers.downloads import DOWNLOAD_CRASH_POINTS
+from ncaasd.adapters.transfers.downloads import DOWNLOAD_CRASH_POINTS, partial_token
 from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.adapters.transfers.uploads import UPLOAD_CRASH_POINTS
 
 CRASH_POINTS = UPLOAD_CRASH_POINTS + DOWNLOAD_CRASH_POINTS
 
-__all__ = ["CRASH_POINTS", "TransferPool"]
+__all__ = ["CRASH_POINTS", "TransferPool", "partial_token"]

@@ -28,6 +28,11 @@ T = TypeVar("T")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
+def partial_token(bucket: str, key: str, etag: str, size: int) -> str:
+    """Names an object's temporary file: the same object finds it again; another one, or another version, never does."""
+    return hashlib.sha256(f"{bucket}/{key}\0{etag}\0{size}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
 class Download(Transfer):
     """What both ways of downloading share."""
 
@@ -61,9 +66,7 @@ class Download(Transfer):
 
     def open_partial(self) -> PartialFile:
         task = self.download
-        # The same object finds its temporary file again; another one, or another version of it, never does.
-        version = f"{task.bucket}/{task.key}\0{task.etag}\0{task.size}".encode("utf-8", "surrogateescape")
-        token = hashlib.sha256(version).hexdigest()[:32]
+        token = partial_token(task.bucket, task.key, task.etag, task.size)
         return self.results.partial(task.folder, task.name, size=task.size, token=token)
 
     def in_place(self) -> Outcome | None:

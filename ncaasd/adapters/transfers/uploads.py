@@ -260,6 +260,7 @@ class MultipartUpload(Upload):
         parts = [self._parts[number] for number in range(1, self._count + 1)]
         crc = combined_crc(parts)
         if self._completed is None:
+            self.room.log.flush()  # killed from here on, no part is sent again (F07)
             self.room.crash("upload.parts_done")
             source.check()
             try:
