@@ -20,6 +20,7 @@ from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.adapters.lock import Locked
 from ncaasd.adapters.statusfiles import LocalStatusFiles
+from ncaasd.adapters.transfers import partial_token
 from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.adapters.watcher import Hint, Watcher
 from ncaasd.declare.config import Analysis, Config, bandwidth_limit
@@ -162,6 +163,7 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
     trouble = ""
     try:
         results.check()
+        results.prune(_partials(journal, name))
     except LocalError as error:
         trouble = str(error)
     if expected is None and results.id is not None:
@@ -185,6 +187,13 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
         prefix=settings.upload.prefix,
         results_trouble=trouble,
     )
+
+
+def _partials(journal: Journal, analysis: str) -> set[str]:
+    """The temporary files that a download will go on with; those that earlier kills left behind are not among them."""
+    jobs = [job for row in journal.jobs_to_fetch() if (job := journal.job(row)) and job.spec.analysis == analysis]
+    wanted = [a for job in jobs for a in journal.artefacts(job.row, wanted=True)]
+    return {partial_token(a.bucket, a.key, a.etag, a.size) for a in wanted}
 
 
 def _make_folders(root: str, folder: str, *, known: bool) -> None:
