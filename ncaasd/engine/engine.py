@@ -18,6 +18,7 @@ from ncaasd.model import DownloadTask, FileRow, JobRow, JobState, Outcome, Phase
 
 LONGEST_WAIT = 5.0  # the heartbeat to systemd is sent once a turn
 JOURNAL_RETRY = 5.0
+ENDING = 300.0  # an end that may still turn out to be none is not waited for longer by `once`
 JUMP = 30.0  # seconds by which wall and monotonic time may drift apart before it counts as a jump
 
 
@@ -149,6 +150,10 @@ class Engine:
                 continue
             if job.next_at <= now:
                 return False
+            ended = job.phase is Phase.SUBMITTED and job.verdict is not None
+            surely = job.verdict is JobState.DONE or now - job.ended < ENDING
+            if ended and surely and not house.contexts[job.spec.analysis].results_trouble:
+                return False  # what it left is fetched in this pass
             if wait and (job.phase is not Phase.OPEN or job.state is JobState.READY):
                 return False
         return True

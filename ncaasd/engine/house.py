@@ -70,7 +70,8 @@ class House:
         """Into the journal and the log: each file's and job's story."""
         self.journal.event(self.clock.now(), analysis, subject, kind, text)
         shown = f"{analysis}: {subject}: {text}" if subject else f"{analysis}: {text}"
-        log.log(level, "%s", shown.encode("utf-8", "backslashreplace").decode())
+        extra = {"analysis": analysis, "subject": subject, "kind": kind}  # for `log.format: json`
+        log.log(level, "%s", shown.encode("utf-8", "backslashreplace").decode(), extra=extra)
 
     def pause(self, context: Context, error: Exception) -> None:
         """Ask nothing of S3 for this analysis for a while: the others go on (F55)."""

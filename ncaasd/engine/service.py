@@ -21,6 +21,7 @@ from ncaasd.engine.documents import job_document
 from ncaasd.engine.engine import Engine
 from ncaasd.errors import NcaasdError, UserError
 from ncaasd.model import Phase
+from ncaasd.neurocaas.evidence import Patience
 from ncaasd.ports import CrashPoint
 
 log = logging.getLogger("ncaasd")
@@ -63,23 +64,38 @@ class _Signals:
             signal.signal(signal.SIGHUP, on_reload)
 
 
-def serve(path: str, *, crash: CrashPoint | None = None, stop: Callable[[], bool] = lambda: False) -> None:
+def serve(
+    path: str,
+    *,
+    crash: CrashPoint | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    taken: Callable[[Config], None] = lambda _config: None,
+    patience: Patience | None = None,
+) -> None:
     """The daemon, until SIGTERM or SIGINT. A changed config is taken up without a restart; a bad one leaves the old in
-    force and says so (F78)."""
+    force and says so (F78). `taken` is called with each config that takes force, for the log's level and form."""
     crash = crash or armed()
     config = read_config(path)
     signals = _Signals()
     signals.install()
     while not (signals.stop or stop()):
-        config = _serve_one(path, config, signals, crash, stop)
+        taken(config)
+        config = _serve_one(path, config, signals, crash, stop, patience)
     notify("STOPPING=1")
     log.info("stopped; everything goes on where it was")
 
 
-def _serve_one(path: str, config: Config, signals: _Signals, crash: CrashPoint, stop: Callable[[], bool]) -> Config:
+def _serve_one(
+    path: str,
+    config: Config,
+    signals: _Signals,
+    crash: CrashPoint,
+    stop: Callable[[], bool],
+    patience: Patience | None,
+) -> Config:
     """Serve with one config until it is time to stop, or there is a better one, which is returned."""
     taken = _mark(path)
-    with running(config, crash=crash) as house:
+    with running(config, crash=crash, patience=patience) as house:
         control = ControlServer(state_folder(config), lambda request: handle(house, request))
         notify("READY=1", "STATUS=watching " + ", ".join(config.analyses))
         log.info("watching %s for %s as rig %s", config.root, ", ".join(config.analyses), house.engine.house.rig)
@@ -230,13 +246,14 @@ def run_pass(
     each: Callable[[Running], None] = lambda _house: None,
     stop: Callable[[], bool] = lambda: False,
     crash: CrashPoint | None = None,
+    patience: Patience | None = None,
 ) -> PassResult:
     """One pass: wait at most `settle` for what is found, upload what is whole, submit what is ready, look at every
     unfinished job once, fetch what has ended. With `wait`, until every job has ended or needs a person.
 
     `each` is called after every turn, for progress bars.
     """
-    with running(config, crash=crash or armed()) as house:
+    with running(config, crash=crash or armed(), patience=patience) as house:
         engine = house.engine
         with house.journal.transaction():
             for job in house.journal.jobs(unfinished=True):
