@@ -203,7 +203,7 @@ def test_wrong_credentials_and_an_endpoint_that_is_down_are_said(new_rig: Callab
     down.drop("inputs/a.bin", b"x")
     refused = command(down, "once")
     assert refused.returncode == 3, refused
-    assert "127.0.0.1:9" in refused.stdout + refused.stderr and "Traceback" not in refused.stderr
+    assert "endpoint_url" in refused.stdout + refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_the_daemon_survives_a_server_that_is_down_at_first(rig: Rig) -> None:
