@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or sets a sysctl")
 
 
 @pytest.fixture

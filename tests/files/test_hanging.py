@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import needs_root
+from disk_help import needs_root
 from tiny_fuse import TinyFuse, mounted
 
 from ncaasd.adapters.files.localnames import original

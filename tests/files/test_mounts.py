@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import needs_root
+from disk_help import needs_root
 
 from ncaasd.adapters.files.mounts import MountInfo, events_from, filesystem_of, is_network, sends_events
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import needs_root
+from disk_help import needs_root
 
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.errors import LocalError, SyncFailed

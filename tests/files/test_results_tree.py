@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import needs_root
+from disk_help import needs_root
 
 from ncaasd.adapters.files import durable
 from ncaasd.adapters.files.localnames import original
@@ -316,7 +316,7 @@ def test_F90_nothing_is_written_into_the_empty_mount_point_of_a_share(
             lambda: results.write(JOB, "job.json", b"{}"),
             lambda: results.matches(f"{JOB}/a", 1),
             lambda: results.open(f"{JOB}/a"),
-            lambda: results.free_bytes(),
+            results.free_bytes,
             lambda: results.prune([]),
         ):
             with pytest.raises(RootMissing):

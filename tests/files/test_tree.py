@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import needs_root
+from disk_help import needs_root
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ncaasd.adapters.files.tree import FEW, LocalTree
 from ncaasd.errors import FileChanged, FileVanished, LocalError, RootMissing, UnsafePath
@@ -48,16 +52,25 @@ def test_a_scan_finds_what_is_to_be_uploaded_and_nothing_else(tree: Path) -> Non
         ),
         *("submissions/j.status.json", "submissions/status/rule/unit.json", "manifest.status.json"),
     )
-    delta = LocalTree(str(tree), ignore=IGNORE).scan({})
+    local = LocalTree(str(tree), ignore=IGNORE)
+    delta = local.scan({})
     wanted = {"inputs/a.tif", "inputs/m7/b.tif", "configs/c.yaml", "submissions/j.yaml", "manifest.yaml"}
     assert set(delta.changed) == wanted
     assert (delta.gone, delta.skipped, delta.files) == (frozenset(), {}, 5)
+    everything = [str(path.relative_to(tree)) for path in tree.rglob("*")]
+    assert len(everything) > 20
+    assert {path for path in everything if local.stat(path) is not None} == wanted  # a hint may name any of them
 
 
 def test_a_source_is_scanned_whole(tmp_path: Path) -> None:
     put(tmp_path, "a.tif", "results/b.tif", "m/n/c.tif", "m/Thumbs.db")
     delta = LocalTree(str(tmp_path), ignore=IGNORE, within=()).scan({})
     assert set(delta.changed) == {"a.tif", "results/b.tif", "m/n/c.tif"}
+    put(tmp_path, "submissions/x.status.json")
+    assert set(LocalTree(str(tmp_path), within=()).scan(delta.changed).changed) == {
+        "submissions/x.status.json",
+        "m/Thumbs.db",
+    }
 
 
 def test_F27_only_differences_leave_a_rescan(tree: Path) -> None:
@@ -154,6 +167,39 @@ def test_a_scan_leaves_no_descriptor_open(tree: Path) -> None:
     with pytest.raises(FileVanished):
         local.read("inputs/0/none", limit=5)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["write", "delete", "rename", "touch"]), st.sampled_from("abc"), st.sampled_from("abc")),
+    max_size=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rounds=st.lists(STEPS, min_size=1, max_size=4))
+def test_rescans_agree_with_looking_at_everything(rounds: list[list[tuple[str, str, str]]]) -> None:
+    """Applied one after the other, what rescans say is different is always the whole tree as it is."""
+    with tempfile.TemporaryDirectory() as root:
+        local = LocalTree(root, within=())
+        known: dict[str, Stat] = {}
+        for steps in rounds:
+            for what, one, other in steps:
+                path, target = Path(root, one, f"{other}.tif"), Path(root, other)
+                with contextlib.suppress(OSError):
+                    if what == "write":
+                        put(Path(root), f"{one}/{other}.tif", body=one * (1 + len(known)))
+                    elif what == "delete":
+                        path.unlink()
+                    elif what == "rename":
+                        Path(root, one).rename(target)
+                    else:
+                        os.utime(path)
+            delta = local.scan(known)
+            known = {path: seen for path, seen in known.items() if path not in delta.gone} | delta.changed
+            there = [os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names]
+            assert known == {os.path.relpath(path, root): local.stat(os.path.relpath(path, root)) for path in there}
+            assert delta.files == len(there)
+            assert local.scan(known).changed == {}
 
 
 # What is not a file

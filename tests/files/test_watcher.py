@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from conftest import needs_root
+from disk_help import needs_root
 
 from ncaasd.adapters import watcher as module
 from ncaasd.adapters.files.mounts import events_from

@@ -15,7 +15,7 @@ import contextlib
 import os
 import stat as modes
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ncaasd.adapters.files.names import IgnoredNames
@@ -90,6 +90,8 @@ class LocalTree:
         return ScanDelta(found.changed, gone, found.skipped, found.files, time.monotonic() - began)
 
     def stat(self, path: str) -> Stat | None:
+        if not self._is_scanned(path):  # a hint may name anything; a file that no scan reports is none
+            return None
         try:
             with self._parent(path) as (folder, name):
                 seen = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -132,8 +134,7 @@ class LocalTree:
                     found.skipped[name] = kind_of(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode)
             return _Top(None, 0, 0)
         identity, files, met = _identity(fd), found.files, len(found.met)
-        ignored = self._ignored if name != "submissions" else lambda base: _OURS(base) or self._ignored(base)
-        walk(fd, f"{name}/", found, ignored)
+        walk(fd, f"{name}/", found, self._passed_over(name))
         return _Top(identity, found.files - files, len(found.met) - met)
 
     def _scan_manifest(self, root: int, found: Found) -> None:
@@ -141,6 +142,19 @@ class LocalTree:
             found.look_at(MANIFEST, os.stat(MANIFEST, dir_fd=root, follow_symlinks=False))
         except OSError as error:
             found.could_not_stat(MANIFEST, error)
+
+    def _passed_over(self, top: str) -> Callable[[str], bool]:
+        """Which base names are not looked at below a top folder."""
+        if self._within and top == "submissions":
+            return lambda base: _OURS(base) or self._ignored(base)
+        return self._ignored
+
+    def _is_scanned(self, path: str) -> bool:
+        top, _, below = path.partition("/")
+        if self._within and not (top in self._within and below):
+            return path == MANIFEST
+        passed_over = self._passed_over(top)
+        return not any(passed_over(part) for part in (below if self._within else path).split("/"))
 
     def _top_of(self, path: str) -> str:
         top, slash, _ = path.partition("/")
