@@ -176,8 +176,7 @@ class Answer:
         elif "chunked" in headers.get("transfer-encoding", "").lower():
             self._chunked, self._left = True, 0
         else:
-            announced = headers.get("content-length")
-            self._left = int(announced) if announced is not None else None
+            self._left = _announced(headers)
         if self._left == 0 and not self._chunked:
             self._end(whole=True)
 
@@ -275,6 +274,13 @@ def _head(reader: io.BufferedReader) -> tuple[int, dict[str, str]]:
         status = int(words[1])
         if status >= 200:  # below: interim answers
             return status, headers
+
+
+def _announced(headers: Mapping[str, str]) -> int | None:
+    value = headers.get("content-length")
+    if value is not None and not (value.isascii() and value.isdigit()):
+        raise http.client.HTTPException(f"an answer of {value} bytes")
+    return int(value) if value is not None else None
 
 
 def _address(url: SplitResult) -> tuple[str, int]:

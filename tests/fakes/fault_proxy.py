@@ -201,7 +201,7 @@ class _Connection(socketserver.BaseRequestHandler):
 def _one_request(proxy: FaultProxy, connection: socket.socket, stream: BinaryIO) -> bool:
 
     line = stream.readline(65536).decode("latin-1").split()
-    if len(line) != 3:
+    if len(line) != 3 or not line[2].startswith("HTTP/"):
         return False
     method, target, _version = line
     headers: list[tuple[str, str]] = []
