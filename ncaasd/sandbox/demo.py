@@ -165,11 +165,14 @@ class _Demo:
     def _listen(self, lines: IO[str]) -> None:
         for line in lines:
             try:
-                message = json.loads(line)["message"]
+                said = json.loads(line)
+                message, subject, kind = said["message"], said.get("subject", ""), said.get("kind", "")
             except (ValueError, KeyError, TypeError):
-                message = line.rstrip()
-            short = str(message).removeprefix(f"{ANALYSIS}: ").replace("job demo recording.csv: ", "")
-            self._heard.put(("ncaasd", short))
+                message, subject, kind = line.rstrip(), "", ""
+            if subject:
+                what = "job" if subject.startswith("job ") else subject.removeprefix("file ")
+                message = f"{what} {kind}: {message.partition(f'{subject}: ')[2]}"
+            self._heard.put(("ncaasd", message.removeprefix(f"{ANALYSIS}: ")))
 
     def _drop(self, recording: _Recording) -> None:
         """What the rig's software and its owner do: put files into folders."""
@@ -195,7 +198,8 @@ class _Demo:
             job = _read_status(path)
             if job and job["state"] != shown:
                 shown = job["state"]
-                self._say("status", shown)
+                if shown == JobState.FETCHING or JobState(shown).ended:  # the others have been said by the daemon
+                    self._say("status", f"{shown}, says {os.path.relpath(path, self._root)}")
                 if shown in (JobState.HELD, JobState.LOST) or JobState(shown).ended:
                     self._pass_on(0)
                     if shown == JobState.DONE:

@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
+_EXTRA = ("analysis", "subject", "kind")
+
+
 class TextLines(logging.Formatter):
     """`2026-11-23 00:38:12 WARNING what happened`; a level that is no news is left out."""
 
@@ -31,7 +34,8 @@ class JournalLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time (ISO 8601, UTC), level, message; `trace` where there is one."""
+    """One object a line: time (ISO 8601, UTC), level, message; analysis, subject and kind of what is in the event log, too;
+    `trace` where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         document = {
@@ -39,6 +43,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
+        document |= {name: value for name in _EXTRA if (value := getattr(record, name, ""))}
         if record.exc_info:
             document["trace"] = self.formatException(record.exc_info)
         return json.dumps(document, ensure_ascii=False)

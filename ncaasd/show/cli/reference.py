@@ -32,7 +32,8 @@ prints has the same keys as `job.json` and the status files.
 
 | command | 1 means |
 |---|---|
-| `once` | in this pass a job failed, was refused or timed out; or one is held or lost; or a file is held or refused; with `--wait`, also that a job still waits for files |
+| `once` | a job failed, was refused or timed out in this pass, or is held or lost; a file is held or refused |
+| `once --wait` | the same, or a job still waits for files |
 | `check` | something is wrong |
 | `hold`, `release`, `rerun`, `forget`, `fetch` | nothing was done, and it said why; or the question was answered with no |
 

@@ -40,9 +40,10 @@ def run(config: ConfigOption = None) -> None:
     from ncaasd.engine.service import serve
     from ncaasd.show.logs import set_up
 
-    loaded = read_config(config)
-    set_up(level=loaded.log.level, json_lines=loaded.log.format == "json")
-    serve(config_path(config))
+    def taken(loaded: Config) -> None:
+        set_up(level=loaded.log.level, json_lines=loaded.log.format == "json")
+
+    serve(config_path(config), taken=taken)
 
 
 def once(
