@@ -53,13 +53,17 @@ class Order:
     etags: dict[str, str]  # key -> what the journal says is stored there; datasets not of this machine are absent
 
 
+class SameJob(NcaasdError):
+    """Another declaration comes to the same name and datasets: it is one job, and it is there already."""
+
+
 class SubmitLog(Protocol):
     """What is committed, and when. Every call returns after the commit."""
 
     def intend(
         self, job_id: str, attempt: int, key: str, body: bytes, config_key: str, datasets: Sequence[Dataset]
     ) -> JobRow:
-        """Commit the intent. Raises NcaasdError when the job's files have changed since, so it must wait again."""
+        """Commit the intent. Raises NcaasdError when the job's files have changed since, so it must wait again; SameJob."""
 
     def attempt(self) -> None:
         """Commit that a PUT may be sent from now on."""
@@ -103,6 +107,8 @@ def submit_once(
     except StoreError as error:
         unsure = isinstance(error, Unreachable | Throttled | Busy)
         return Report(Ending.UNSURE if unsure else Ending.FAILED, error=error, reason=str(error))
+    except SameJob as error:
+        return Report(Ending.HELD, kind="same", reason=str(error))
     except NcaasdError as error:
         return Report(Ending.WAITS, reason=str(error))
 

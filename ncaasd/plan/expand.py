@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ncaasd.declare.manifest import OneOff, Rule
+from ncaasd.declare.template import expand as fill_in
 from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Origin
 from ncaasd.neurocaas.naming import Layout, safe_key
 from ncaasd.neurocaas.submission import SubmitBody
@@ -143,11 +145,11 @@ def _spec(
     declared_in: str,
     config_checksum: Callable[[str], str],
 ) -> JobSpec | None:
-    config = _expanded(rule.config, fields)
+    config = fill_in(rule.config, fields)
     version = _version(rule.rerun_on, rows, config_checksum(config) if "config" in rule.rerun_on else "-")
     if version is None:
         return None
-    overlay = {k: _expanded(v, fields) if isinstance(v, str) else v for k, v in rule.set.items()}
+    overlay = _expanded(rule.set, fields)
     return JobSpec(
         analysis=analysis,
         name=rule.name,
@@ -162,10 +164,15 @@ def _spec(
     )
 
 
-def _expanded(text: str, fields: Mapping[str, str]) -> str:
-    for name, value in fields.items():
-        text = text.replace("{" + name + "}", value)
-    return text
+def _expanded(value: Any, fields: Mapping[str, str]) -> Any:
+    """The unit's parts put into every text, at any depth."""
+    if isinstance(value, str):
+        return fill_in(value, fields)
+    if isinstance(value, Mapping):
+        return {k: _expanded(v, fields) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_expanded(v, fields) for v in value]
+    return value
 
 
 def _version(rerun_on: Sequence[str], rows: Sequence[FileRow], config: str) -> str | None:
@@ -192,7 +199,7 @@ def job_of_one_off(one: OneOff, *, analysis: str, declared_in: str, layout: Layo
     return JobSpec(
         analysis=analysis,
         name=one.name,
-        unit=", ".join(one.datasets),
+        unit=", ".join(sorted(one.datasets)),  # in another order it is the same job
         version="",
         origin=Origin.MANIFEST,
         declared_in=declared_in,
@@ -212,7 +219,7 @@ def job_of_submit(body: SubmitBody, *, analysis: str, declared_in: str, layout: 
     return JobSpec(
         analysis=analysis,
         name=body.timestamp,
-        unit=", ".join(n.removeprefix(layout.inputs) for n in body.datanames),
+        unit=", ".join(sorted(n.removeprefix(layout.inputs) for n in body.datanames)),
         version="",
         origin=Origin.SUBMIT,
         declared_in=declared_in,
