@@ -32,6 +32,7 @@ from ncaasd.engine.scheduler import Waker
 from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.errors import LocalError, StateError
 from ncaasd.model import Progress
+from ncaasd.neurocaas.evidence import Patience
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.ports import CrashPoint, ObjectStore, no_crash
 
@@ -83,8 +84,12 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(config: Config, *, crash: CrashPoint = no_crash, watch: bool = True) -> Iterator[Running]:
+def running(
+    config: Config, *, crash: CrashPoint = no_crash, watch: bool = True, patience: Patience | None = None
+) -> Iterator[Running]:
     """Put the house together, locked, and take it down again: resumable, within seconds.
+
+    `patience`: how long to wait for NeuroCAAS's signs of life, where it is not NeuroCAAS (a sandbox that runs faster).
 
     Raises StateError when another daemon has the state or the root, or the journal can't be used.
     """
@@ -104,6 +109,7 @@ def running(config: Config, *, crash: CrashPoint = no_crash, watch: bool = True)
             contexts=contexts,
             rig=rig_name(config),
             crash=crash,
+            patience=patience or Patience(),
             spread=random.random,
         )
         engine = Engine(house, root=config.root, sources=config.sources, tools=config.tools)

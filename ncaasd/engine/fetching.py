@@ -19,7 +19,6 @@ from ncaasd.plan.retry import backoff
 QUEUED = 256
 NEVER = 1e15
 RESULTS_RETRY = 30.0
-NOT_FINAL_WATCHED = 3600.0  # an end that may turn out to be none (the platform retries) is looked at for so long
 
 
 class Fetcher:
@@ -44,7 +43,7 @@ class Fetcher:
             if sighting.fresh:
                 context.results.check()
             for name in sighting.fresh:
-                paths[name] = context.results.write(job.results, name, sighting.logs[name].data)
+                paths[name] = context.results.write(job.results, name, sighting.texts[name].data)
         except LocalError as error:
             return paths, error
         return paths, None
@@ -58,7 +57,7 @@ class Fetcher:
         objects = {o.name: o for o in sighting.objects}
         for name, path in paths.items():
             seen = objects[name]
-            text = sighting.logs[name]
+            text = sighting.texts[name]
             journal.want_artefact(job.row, name, seen.place.bucket, seen.place.key, len(text.data), text.etag)
             found = next((a for a in journal.artefacts(job.row, wanted=True) if a.name == name), None)
             if found is not None:
@@ -78,7 +77,8 @@ class Fetcher:
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
     def want(self, context: Context, row: int, sighting: Sighting, *, final: bool) -> None:
-        """After the end: everything in the job's folder is wanted; when nothing new shows twice, it is over."""
+        """After the end: everything in the job's folder is wanted; when nothing new shows twice, it is over. `final`:
+        the end is not taken back any more."""
         house = self._house
         logs = context.settings.results.logs != "never"
         for seen in sighting.objects:
@@ -96,7 +96,7 @@ class Fetcher:
         elif job.quiet_looks < 1:
             # Results may be re-listed once after the end marker (NeuroCAAS protocol): look once more.
             house.journal.update_job(row, quiet_looks=job.quiet_looks + 1, next_at=now + poll.min)
-        elif not final and now - job.ended < NOT_FINAL_WATCHED:
+        elif not final:
             house.journal.update_job(row, next_at=now + poll.max)
         else:
             self._finish(context, job)

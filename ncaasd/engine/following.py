@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ncaasd.errors import Absent, Exists, StoreError
-from ncaasd.model import JobRow, ObjectInfo
+from ncaasd.errors import Absent, BadCredentials, Denied, Exists, NoSuchBucket, StoreError
+from ncaasd.model import JobRow, ObjectInfo, Origin
 from ncaasd.neurocaas.certificate import Certificate, DatasetStatus, parse_certificate, parse_status, status_basename
 from ncaasd.neurocaas.evidence import Evidence
 from ncaasd.neurocaas.naming import Layout
-from ncaasd.neurocaas.submission import ArtefactPlaces, S3Place, SubmitBody, artefacts, basename
+from ncaasd.neurocaas.submission import ArtefactPlaces, S3Place, SubmitBody, artefacts, basename, is_result
 from ncaasd.ports import ObjectStore
 
+CERTIFICATE = "logs/certificate.txt"
 LOG_LIMIT = 64 * 2**20  # a certificate or status file above this is not a log any more
-PLAIN_RESULTS = ("end.txt", "update.txt")  # markers, not results
+CLOSED = (Denied, BadCredentials, NoSuchBucket)  # how another bucket says that it is not for us
+
+StoreFor = Callable[[str], ObjectStore]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +31,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A log that was read, and the etag it had."""
+    """A log or end marker that was read, the etag it had, and what it says."""
 
     etag: str
     data: bytes
+    says: Certificate | DatasetStatus | str | None  # None: half-written
+
+    def read_before(self) -> Text:
+        """As it is kept until the next look: without the bytes."""
+        return replace(self, data=b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +47,20 @@ class Sighting:
     """All that one look showed."""
 
     at: float  # the server's time
+    born: float  # the server's time of the oldest thing in the job's folders; 0 while there is none
     objects: tuple[Seen, ...]
-    logs: Mapping[str, Text]  # by name below the job's folder: all logs known, read now or before
-    fresh: frozenset[str]  # names of those read now
+    texts: Mapping[str, Text]  # by name below the job's folder: all that are known, read now or before
+    fresh: frozenset[str]  # names of the logs that were read now
     evidence: Evidence
+    unseen: str  # why some of it can't be seen: another bucket that is closed to us
+
+    def known(self) -> dict[str, Text]:
+        """What the next look need not read again."""
+        return {name: text.read_before() for name, text in self.texts.items()}
 
     @property
-    def signature(self) -> frozenset[tuple[str, str]]:
-        return frozenset((o.name, o.info.etag) for o in self.objects)
+    def certificate(self) -> Certificate | None:
+        return self.evidence.certificate
 
 
 def places_of(job: JobRow, layout: Layout) -> ArtefactPlaces:
@@ -61,100 +75,135 @@ def places_of(job: JobRow, layout: Layout) -> ArtefactPlaces:
     return artefacts(body, layout)
 
 
-def look(
-    job: JobRow, layout: Layout, store_for: Callable[[str], ObjectStore], known: Mapping[str, Text], *, timeout: float
-) -> Sighting:
-    """One look at `job`. `known` are the logs read before, so that only changed ones are read again.
+def look(job: JobRow, layout: Layout, store_for: StoreFor, known: Mapping[str, Text], *, timeout: float) -> Sighting:
+    """One look at `job`. `known` is what was read before, so that only what has changed is read again.
 
-    Raises StoreError when its folder can't be listed.
+    Raises StoreError when its folder at home can't be listed; another bucket that is closed to us is `unseen`.
     """
-    places = places_of(job, layout)
-    objects, at = _list(places, store_for)
-    logs: dict[str, Text] = {}
-    fresh = set()
-    for seen in objects:
-        if not seen.name.startswith("logs/"):
-            continue
-        before = known.get(seen.name)
-        if before is not None and before.etag == seen.info.etag:
-            logs[seen.name] = before
-            continue
-        text = _read(seen, store_for)
-        if text is not None:
-            logs[seen.name] = text
-            fresh.add(seen.name)
-        elif before is not None:
-            logs[seen.name] = before
-    marker = _marker(places, objects, store_for)
-    certificate = logs.get("logs/certificate.txt")
-    statuses = _statuses(logs)
-    started = job.seen or job.submitted or job.created  # the server's time of the submit, where it is known
-    changed = max((s.info.modified for s in objects), default=started)
-    evidence = Evidence(
-        certificate=_certificate(certificate),
-        expected=tuple(basename(d.key) for d in job.spec.datasets),
-        statuses=statuses,
-        end_marker=marker,
-        quiet=max(0.0, at - max(changed, started)),
-        age=max(0.0, at - started),
-        timeout=timeout,
-        blind=places.blind,
-        results=_results(objects),
-    )
-    return Sighting(at, tuple(objects), logs, frozenset(fresh), evidence)
+    return _Look(layout, store_for, known).at(job, timeout)
 
 
-def _results(objects: list[Seen]) -> int:
-    return sum(o.name.startswith("process_results/") and basename(o.name) not in PLAIN_RESULTS for o in objects)
+class _Look:
+    """What is gathered during one look."""
+
+    def __init__(self, layout: Layout, store_for: StoreFor, known: Mapping[str, Text]) -> None:
+        self._home = layout.bucket
+        self._layout = layout
+        self._store_for = store_for
+        self._known = known
+        self._texts: dict[str, Text] = {}
+        self._fresh: set[str] = set()
+        self._unseen: dict[str, str] = {}
+        self._time = 0.0
+        self._born = 0.0
+
+    def at(self, job: JobRow, timeout: float) -> Sighting:
+        places = places_of(job, self._layout)
+        objects = self._list(places)
+        for seen in objects:
+            if seen.name.startswith("logs/") and self._text(seen):
+                self._fresh.add(seen.name)
+        marker = self._marker(places, objects)
+        certificate = self._says(CERTIFICATE)
+        started = self._started(job)
+        changed = max((s.info.modified for s in objects), default=started)
+        evidence = Evidence(
+            certificate=certificate if isinstance(certificate, Certificate) else None,
+            expected=tuple(basename(d.key) for d in job.spec.datasets),
+            statuses=self._statuses(),
+            end_marker=marker,
+            quiet=max(0.0, self._time - max(changed, started)),
+            age=max(0.0, self._time - started),
+            timeout=timeout,
+            blind=places.blind,
+            results=sum(is_result(seen.name, job.config_key or job.spec.config) for seen in objects),
+        )
+        unseen = "; ".join(f"s3://{bucket} can't be looked into: {why}" for bucket, why in self._unseen.items())
+        return Sighting(self._time, self._born, tuple(objects), self._texts, frozenset(self._fresh), evidence, unseen)
+
+    def _started(self, job: JobRow) -> float:
+        """The server's time of the submit. Of a job that others started, the oldest thing in its folder tells."""
+        if job.spec.origin is Origin.ELSEWHERE:
+            return self._born or job.created
+        return job.seen or job.submitted or job.created
+
+    def _list(self, places: ArtefactPlaces) -> list[Seen]:
+        """Every object of the job's folders, by its name below them; the certificate's own place wins over the stub's."""
+        found: dict[str, Seen] = {}
+        for folder in places.folders:
+            try:
+                listing = self._store_for(folder.bucket).list(folder.key)
+            except CLOSED as error:
+                self._closed(folder.bucket, error)
+                continue
+            self._time = max(self._time, listing.at)
+            for info in listing.objects:
+                self._born = min(self._born or info.modified, info.modified)
+                name = info.key[len(folder.key) :]
+                if name and not name.endswith("/") and name not in found:
+                    found[name] = Seen(name, S3Place(folder.bucket, info.key), info)
+        return sorted(found.values(), key=lambda s: s.name)
+
+    def _closed(self, bucket: str, error: StoreError) -> None:
+        """At home it concerns the whole analysis; elsewhere only this job."""
+        if bucket == self._home:
+            raise error
+        self._unseen[bucket] = error.message
+
+    def _text(self, seen: Seen) -> bool:
+        """Know what an object says; True when it was read now. What can't be read now is as it was before."""
+        before = self._known.get(seen.name)
+        if before is not None:
+            self._texts[seen.name] = before
+            if before.etag == seen.info.etag:
+                return False
+        if seen.info.size > LOG_LIMIT:
+            return False
+        try:
+            data, info = self._store_for(seen.place.bucket).read(seen.place.key, limit=LOG_LIMIT)
+        except (Absent, Exists):
+            return False  # deleted or replaced since the listing: the next look tells
+        except CLOSED as error:
+            self._closed(seen.place.bucket, error)
+            return False
+        self._texts[seen.name] = Text(info.etag, data, _meaning(seen.name, data))
+        return True
+
+    def _says(self, name: str) -> Certificate | DatasetStatus | str | None:
+        text = self._texts.get(name)
+        return None if text is None else text.says
+
+    def _statuses(self) -> dict[str, DatasetStatus | None]:
+        found: dict[str, DatasetStatus | None] = {}
+        for name, text in self._texts.items():
+            base = status_basename(basename(name))
+            if base is not None:
+                found[base] = text.says if isinstance(text.says, DatasetStatus) else None
+        return found
+
+    def _marker(self, places: ArtefactPlaces, objects: list[Seen]) -> str | None:
+        """The end marker's body, None while it isn't there, or where nobody of the group may see it."""
+        place = places.end_marker
+        if place is None:
+            return None
+        seen = next((s for s in objects if s.place == place), None)
+        if seen is None and places.end_marker_readable and not any(_is_in(place, f) for f in places.folders):
+            info = self._store_for(place.bucket).find(place.key)
+            seen = Seen("process_results/end.txt", place, info) if info else None
+        if seen is None:
+            return None
+        self._text(seen)
+        said = self._says(seen.name)
+        return said if isinstance(said, str) else None
 
 
-def _certificate(text: Text | None) -> Certificate | None:
-    return None if text is None else parse_certificate(text.data.decode("utf-8", "replace"))
-
-
-def _statuses(logs: Mapping[str, Text]) -> dict[str, DatasetStatus | None]:
-    found: dict[str, DatasetStatus | None] = {}
-    for name, text in logs.items():
-        base = status_basename(basename(name))
-        if base is not None:
-            found[base] = parse_status(text.data, name)
-    return found
-
-
-def _list(places: ArtefactPlaces, store_for: Callable[[str], ObjectStore]) -> tuple[list[Seen], float]:
-    """Every object of the job's folders, by its name below them; the certificate's own place wins over the stub's."""
-    found: dict[str, Seen] = {}
-    at = 0.0
-    for folder in places.folders:
-        listing = store_for(folder.bucket).list(folder.key)
-        at = max(at, listing.at)
-        for info in listing.objects:
-            name = info.key[len(folder.key) :]
-            if name and not name.endswith("/") and name not in found:
-                found[name] = Seen(name, S3Place(folder.bucket, info.key), info)
-    return sorted(found.values(), key=lambda s: s.name), at
-
-
-def _read(seen: Seen, store_for: Callable[[str], ObjectStore]) -> Text | None:
-    try:
-        data, info = store_for(seen.place.bucket).read(seen.place.key, limit=LOG_LIMIT)
-    except (Absent, Exists):
-        return None  # deleted or replaced since the listing: the next look tells
-    return Text(info.etag, data)
-
-
-def _marker(places: ArtefactPlaces, objects: list[Seen], store_for: Callable[[str], ObjectStore]) -> str | None:
-    """The end marker's body; where it can't be read, its presence says less: as if it were a worker's own."""
-    if places.end_marker is None:
-        return None
-    for seen in objects:
-        if seen.place == places.end_marker:
-            text = _read(seen, store_for)
-            return None if text is None else text.data.decode("utf-8", "replace")
-    if places.end_marker_readable or places.results.bucket == places.end_marker.bucket:
-        return None
-    try:
-        data, _ = store_for(places.end_marker.bucket).read(places.end_marker.key, limit=4096)
-    except StoreError:
-        return None
+def _meaning(name: str, data: bytes) -> Certificate | DatasetStatus | str | None:
+    if name == CERTIFICATE:
+        return parse_certificate(data.decode("utf-8", "replace"))
+    if status_basename(basename(name)) is not None:
+        return parse_status(data, name)
     return data.decode("utf-8", "replace")
+
+
+def _is_in(place: S3Place, folder: S3Place) -> bool:
+    return place.bucket == folder.bucket and place.key.startswith(folder.key)

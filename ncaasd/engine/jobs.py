@@ -11,18 +11,17 @@ from ncaasd.declare.analysis_config import read_analysis_config, render_analysis
 from ncaasd.engine.declaring import Declarer, job_subject
 from ncaasd.engine.desk import Result
 from ncaasd.engine.fetching import Fetcher
-from ncaasd.engine.following import Sighting, Text, look
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import found_by_first_scan, rig_was_here
-from ncaasd.engine.submitting import Ending, Order, Report, submit_once
+from ncaasd.engine.submitting import Ending, Order, Report, SameJob, submit_once
+from ncaasd.engine.watching import Watch
 from ncaasd.errors import DeclarationError, NcaasdError
 from ncaasd.model import Dataset, FileState, JobRow, JobState, Origin, Phase, Place
-from ncaasd.neurocaas.job_state import Judgement, judge
 from ncaasd.neurocaas.naming import config_name, folder_name
 from ncaasd.plan.expand import Matcher
-from ncaasd.plan.guards import Limits, Stop, Tally, guard, tally
+from ncaasd.plan.guards import Limits, Stop, Tally, guard, tally, way_on
 from ncaasd.plan.jobs import DatasetFact, next_step
-from ncaasd.plan.retry import backoff, poll_after
+from ncaasd.plan.retry import backoff
 
 DUE_AT_A_TIME = 200
 NEVER = 1e15
@@ -44,14 +43,17 @@ class Jobs:
     def __init__(self, house: House, declarer: Declarer, fetcher: Fetcher) -> None:
         self._house = house
         self._declarer = declarer
-        self._fetcher = fetcher
         self._busy: dict[int, int] = {}  # rows being submitted or looked at -> datasets that a submit will add
+        self._watch = Watch(house, fetcher, self._busy, self.show)
         self._remote: dict[tuple[str, str], tuple[bool, float]] = {}
-        self._logs: dict[int, dict[str, Text]] = {}
         self._configs: dict[tuple[str, str, bytes], _Config] = {}
 
     def busy(self) -> bool:
         return bool(self._busy)
+
+    def finished(self, context: Context, job: JobRow) -> None:
+        """All that a job left is here, and it is in its end."""
+        self._watch.finished(context, job)
 
     def rows_under_way(self) -> list[int]:
         return list(self._busy)
@@ -92,7 +94,7 @@ class Jobs:
                 config = self._config(context, job)
                 return [self._submission(context, job, config if not config.problem else _Config(key=job.config_key))]
             case Phase.SUBMITTED:
-                return [self._looking(context, job)]
+                return [self._watch.looking(context, job)]
             case Phase.ENDED:
                 return []
 
@@ -106,7 +108,7 @@ class Jobs:
         config = self._config(context, job)
         step = next_step(job, facts, config.problem, context.submits_blocked, self._stop(context, job, now))
         if step.submit:
-            self._show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN)
+            self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN)
             return [self._submission(context, job, config)]
         wait = CONSIDER_AGAIN
         if step.state is JobState.READY or (step.state is JobState.HELD and not step.hold):
@@ -115,9 +117,11 @@ class Jobs:
             wait = NEVER - now
         elif step.ask_remote or any(f.file is None for f in facts):
             wait = max(REMOTE_KNOWN_FOR, context.settings.jobs.poll.min)
+        reason = step.reason
         if step.hold and step.hold != job.hold:
-            self._house.event(context.name, job_subject(job), "held", step.reason, level=logging.WARNING)
-        self._show(job, step.state, step.reason, next_at=now + wait, hold=step.hold)
+            reason = f"{reason}; {way_on(step.hold, job)}"
+            self._house.event(context.name, job_subject(job), "held", reason, level=logging.WARNING)
+        self.show(job, step.state, reason, next_at=now + wait, hold=step.hold)
         return [self._asking(context, job, step.ask_remote)] if step.ask_remote else []
 
     def _fact(self, context: Context, dataset: Dataset) -> DatasetFact:
@@ -209,8 +213,9 @@ class Jobs:
 
         return start
 
-    def _show(self, job: JobRow, state: JobState, reason: str, **fields: object) -> None:
-        if (state, reason) != (job.state, job.reason):
+    def show(self, job: JobRow, state: JobState, reason: str, **fields: object) -> None:
+        """Commit a state and its reason, for the manifest's status file too."""
+        if (state, reason) != (job.state, job.reason) and job.spec.origin is not Origin.ELSEWHERE:
             self._declarer.changed.add((job.spec.analysis, job.spec.declared_in))
         self._house.journal.update_job(job.row, state=state, reason=reason, **fields)
 
@@ -259,20 +264,21 @@ class Jobs:
                 house.unpause(context)
                 house.journal.update_job(row, next_at=now + context.settings.jobs.poll.min, failures=0)
             case Ending.HELD:
-                if job.reason != report.reason:
-                    house.event(context.name, job_subject(job), "held", report.reason, level=logging.WARNING)
+                reason = f"{report.reason}; {way_on(report.kind, job)}"
+                if job.reason != reason:
+                    house.event(context.name, job_subject(job), "held", reason, level=logging.WARNING)
                 again = now + CONSIDER_AGAIN if report.kind == "foreign" else NEVER
-                self._show(job, JobState.HELD, report.reason, hold=report.kind, next_at=again)
+                self.show(job, JobState.HELD, reason, hold=report.kind, next_at=again)
             case Ending.WAITS:
                 self._reupload(context, report.missing)
-                self._show(job, JobState.WAITING, report.reason, next_at=now + AUTOMATIC_HOLD)
+                self.show(job, JobState.WAITING, report.reason, next_at=now + AUTOMATIC_HOLD)
             case Ending.UNSURE | Ending.FAILED:
                 paused = house.handle(context, report.error)
                 wait = backoff(job.failures + 1, first=2, most=300, spread=house.spread())
                 next_at = context.paused_until if paused else now + wait
                 if job.reason != report.reason:
                     house.event(context.name, job_subject(job), "submit failed", report.reason, level=logging.WARNING)
-                self._show(job, job.state, report.reason, next_at=next_at, failures=job.failures + 1)
+                self.show(job, job.state, report.reason, next_at=next_at, failures=job.failures + 1)
 
     def _reupload(self, context: Context, key: str) -> None:
         """What the journal thinks is stored, and S3 doesn't have: put it again (F52)."""
@@ -281,104 +287,6 @@ class Jobs:
                 self._house.journal.unstore_file(row.id, self._house.clock.now())
                 text = "it is not in S3 any more: uploaded again"
                 self._house.event(context.name, f"file {row.place.path}", "lost in S3", text, level=logging.WARNING)
-
-    # -- after the submit --------------------------------------------------------------------------------------------
-
-    def _looking(self, context: Context, job: JobRow) -> Callable[[], None]:
-        known = self._logs.get(job.row, {})
-        timeout = context.settings.jobs.timeout
-        live = context.settings.results.logs == "live"
-
-        def work() -> tuple[Sighting, dict[str, str], Exception | None]:
-            sighting = look(job, context.layout, context.store_for, known, timeout=timeout)
-            if not live:
-                return sighting, {}, None
-            return sighting, *self._fetcher.mirror(context, job, sighting)
-
-        def start() -> None:
-            self._busy[job.row] = 0
-            self._house.desk.do("look", work, lambda r: self._looked(context, job.row, r))
-
-        return start
-
-    def _looked(
-        self, context: Context, row: int, result: Result[tuple[Sighting, dict[str, str], Exception | None]]
-    ) -> None:
-        house = self._house
-        self._busy.pop(row, None)
-        job = house.journal.job(row)
-        if job is None or job.phase is not Phase.SUBMITTED:
-            return  # forgotten, or finished, while it was looked at
-        now = house.clock.now()
-        if result.error is not None:
-            if not isinstance(result.error, NcaasdError):
-                raise result.error
-            paused = house.handle(context, result.error)
-            poll = context.settings.jobs.poll
-            wait = backoff(job.failures + 1, first=poll.min, most=poll.max, spread=house.spread())
-            next_at = context.paused_until if paused else now + wait
-            house.journal.update_job(row, next_at=next_at, failures=job.failures + 1)
-            return
-        house.unpause(context)
-        sighting, mirrored, trouble = result.get()
-        self._logs[row] = dict(sighting.logs)
-        self._fetcher.mirrored(context, job, sighting, mirrored, trouble)
-        self._judged(context, job, sighting, judge(sighting.evidence, house.patience), now)
-
-    def _judged(self, context: Context, job: JobRow, sighting: Sighting, seen: Judgement, now: float) -> None:
-        house = self._house
-        fields: dict[str, object] = {"finished": seen.finished, "failures": 0}
-        if seen.total:
-            fields["total"] = seen.total
-        if seen.cost is not None:
-            fields["cost"] = seen.cost
-        if (seen.state, seen.reason) != (job.verdict or job.state, job.reason):
-            level = (
-                logging.INFO if seen.state in (JobState.DONE, JobState.RUNNING, JobState.STARTING) else logging.WARNING
-            )
-            house.event(context.name, job_subject(job), str(seen.state), seen.reason or str(seen.state), level=level)
-        if not seen.ended:
-            poll = context.settings.jobs.poll
-            wait = poll_after(
-                seen.state,
-                age=sighting.evidence.age,
-                finished=seen.finished,
-                least=poll.min,
-                most=poll.max,
-                spread=house.spread(),
-            )
-            self._show(job, seen.state, seen.reason, verdict=None, next_at=now + wait, **fields)
-            return
-        first = job.verdict is None
-        fields |= {"verdict": seen.state, "refused_kind": seen.refused_kind or ""}
-        if first:
-            fields["ended"] = now
-        self._show(job, job.state if job.state is JobState.FETCHING else seen.state, seen.reason, **fields)
-        self._fetcher.want(context, job.row, sighting, final=seen.final)
-        if first:
-            house.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
-            house.journal.retry_files(context.name)
-
-    def finished(self, context: Context, job: JobRow) -> None:
-        """All that a job left is here, and it is in its end: perhaps it is to be tried again."""
-        self._logs.pop(job.row, None)
-        self._house.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
-        if job.verdict is not JobState.REFUSED or job.spec.origin is Origin.ELSEWHERE:
-            return
-        retries = context.settings.jobs.retry_refused
-        allowed = retries.capacity if job.refused_kind == "capacity" else retries.budget
-        attempts = self._house.journal.attempts(context.name, job.spec.name, job.spec.unit, job.spec.version)
-        refused = [a for a in attempts if a.verdict is JobState.REFUSED and a.refused_kind == job.refused_kind]
-        if attempts[-1].row != job.row or len(refused) > allowed:
-            return
-        now = self._house.clock.now()
-        wait = backoff(len(refused), first=900, most=6 * 3600, spread=self._house.spread())
-        row = self._house.journal.add_job(job.spec, job.attempt + 1, now, size=job.size)
-        text = f"attempt {len(refused)} of {allowed} after: {job.reason}; in {wait / 60:.0f} min"
-        self._house.journal.update_job(
-            row, state=JobState.READY, reason=text, next_at=now + wait, not_before=now + wait
-        )
-        self._house.event(context.name, job_subject(job), "retry", text)
 
 
 class _JournaledSubmit:
@@ -400,6 +308,10 @@ class _JournaledSubmit:
                 raise NcaasdError("it was cancelled or held just before its submit")
             if job.spec != self._job.spec:
                 raise NcaasdError("its declaration has just been edited")
+            same = journal.job_by_id(self._context.name, job_id)
+            if same is not None and same.row != job.row:
+                text = f"{same.spec.declared_in} declares the same job ({same.spec.name} of the same data): rename this one"
+                raise SameJob(text)
             for dataset in datasets:
                 rows = journal.files_with_key(self._context.name, dataset.key)
                 if rows and rows[0].state is not FileState.GONE and rows[0].etag != dataset.etag:
@@ -440,7 +352,7 @@ class _JournaledSubmit:
             assert job is not None
             now = self._house.clock.now()
             text = f"job {job.job_id}" + (f", adopted: {reason}" if adopted else "")
-            self._jobs._show(
+            self._jobs.show(
                 job,
                 JobState.SUBMITTED,
                 f"submitted as {job.job_id}; nothing heard yet",

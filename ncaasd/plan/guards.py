@@ -5,11 +5,13 @@ All counts are in datasets, because each dataset is one machine. Guards are coun
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ncaasd.model import JobRow, JobState, Origin, Phase
 
+OF_THE_RULE = ("backlog", "budget", "failures", "canary")  # holds that concern all jobs of a rule
 BACKLOG_WINDOW = 900.0  # jobs made within a quarter of an hour count as made at once, submitted or not
 
 
@@ -57,14 +59,15 @@ def tally(jobs: Sequence[JobRow], active: int, day: int, now: float) -> Tally:
         if "backlog" not in j.released
         and (j.phase is Phase.OPEN or (j.created > now - BACKLOG_WINDOW and not j.rebuilt))
     ]
-    ended = sorted((j for j in jobs if j.phase is Phase.ENDED), key=lambda j: j.ended)
+    # By NeuroCAAS's verdict, not by what is fetched: no sibling may slip through while results come.
+    ended = sorted((j for j in jobs if j.verdict is not None or j.phase is Phase.ENDED), key=lambda j: j.ended)
     failures = 0
     for job in reversed(ended):
-        if job.state is not JobState.FAILED and job.state is not JobState.TIMED_OUT:
+        if (job.verdict or job.state) not in (JobState.FAILED, JobState.TIMED_OUT):
             break
         failures += 1
     last = ended[-1] if ended else None
-    budget = last.reason if last and last.state is JobState.REFUSED and last.refused_kind == "budget" else ""
+    budget = last.reason if last and last.verdict is JobState.REFUSED and last.refused_kind == "budget" else ""
     return Tally(
         active=active,
         day=day,
@@ -72,10 +75,21 @@ def tally(jobs: Sequence[JobRow], active: int, day: int, now: float) -> Tally:
         backlog_datasets=sum(j.total for j in fresh),
         backlog_bytes=sum(j.size for j in fresh),
         done=sum(j.state is JobState.DONE for j in ended),
-        under_way=sum(j.phase not in (Phase.OPEN, Phase.ENDED) for j in jobs),
+        under_way=sum(j.phase not in (Phase.OPEN, Phase.ENDED) and j.verdict in (None, JobState.DONE) for j in jobs),
         failures=failures,
         over_budget=budget,
     )
+
+
+def way_on(kind: str, job: JobRow) -> str:
+    """What a person does about a job that is held, with the command: the end of its reason."""
+    who = job.job_id or shlex.quote(job.spec.unit if job.spec.origin is Origin.RULE else job.spec.name)
+    rule = shlex.quote(job.spec.name)
+    if kind in OF_THE_RULE and job.spec.origin is Origin.RULE:
+        return f"`ncaasd release --rule {rule}` lets the rule's jobs go on"
+    if kind in ("foreign", "replaced"):
+        return f"`ncaasd rerun {who}` submits it under a new id"
+    return f"`ncaasd release {who}` lets it go on"
 
 
 def guard(job: JobRow, seen: Tally, limits: Limits) -> Stop | None:

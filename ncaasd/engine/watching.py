@@ -1,0 +1,192 @@
+"""After the submit: look at each job when it is due, judge it, and decide what its end leads to. In the engine thread;
+the looking itself is on a lane.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from ncaasd.engine.declaring import NEVER, job_subject
+from ncaasd.engine.desk import Result
+from ncaasd.engine.fetching import Fetcher
+from ncaasd.engine.following import Sighting, Text, look
+from ncaasd.engine.house import Context, House
+from ncaasd.errors import NcaasdError
+from ncaasd.model import JobRow, JobState, Origin, Phase
+from ncaasd.neurocaas.job_state import Judgement, judge
+from ncaasd.plan.guards import way_on
+from ncaasd.plan.retry import backoff, poll_after, retry_after, watched_for
+
+GOING_WELL = (JobState.DONE, JobState.RUNNING, JobState.STARTING, JobState.SUBMITTED)
+
+_Looked = tuple[Sighting, dict[str, str], Exception | None]
+
+
+class Show(Protocol):
+    def __call__(self, job: JobRow, state: JobState, reason: str, **fields: object) -> None: ...
+
+
+class Watch:
+    def __init__(self, house: House, fetcher: Fetcher, busy: dict[int, int], show: Show) -> None:
+        """`busy` holds the rows under way; `show` commits a state and its reason."""
+        self._house = house
+        self._fetcher = fetcher
+        self._busy = busy
+        self._show = show
+        self._known: dict[int, dict[str, Text]] = {}  # what was read of each job
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def looking(self, context: Context, job: JobRow) -> Callable[[], None]:
+        known = self._known.get(job.row, {})
+        timeout = context.settings.jobs.timeout
+        live = context.settings.results.logs == "live"
+
+        def work() -> _Looked:
+            sighting = look(job, context.layout, context.store_for, known, timeout=timeout)
+            if not live:
+                return sighting, {}, None
+            return sighting, *self._fetcher.mirror(context, job, sighting)
+
+        def start() -> None:
+            self._busy[job.row] = 0
+            self._house.desk.do("look", work, lambda r: self._looked(context, job.row, r))
+
+        return start
+
+    def _looked(self, context: Context, row: int, result: Result[_Looked]) -> None:
+        house = self._house
+        self._busy.pop(row, None)
+        job = house.journal.job(row)
+        if job is None or job.phase is not Phase.SUBMITTED:
+            return  # forgotten, or finished, while it was looked at
+        now = house.clock.now()
+        if result.error is not None:
+            if not isinstance(result.error, NcaasdError):
+                raise result.error
+            paused = house.handle(context, result.error)
+            poll = context.settings.jobs.poll
+            wait = backoff(job.failures + 1, first=poll.min, most=poll.max, spread=house.spread())
+            next_at = context.paused_until if paused else now + wait
+            house.journal.update_job(row, next_at=next_at, failures=job.failures + 1)
+            return
+        house.unpause(context)
+        sighting, mirrored, trouble = result.get()
+        self._known[row] = sighting.known()
+        self._fetcher.mirrored(context, job, sighting, mirrored, trouble)
+        self._judged(context, job, sighting, judge(sighting.evidence, house.patience), now)
+
+    # -- judging -----------------------------------------------------------------------------------------------------
+
+    def _judged(self, context: Context, job: JobRow, sighting: Sighting, seen: Judgement, now: float) -> None:
+        reason = f"{seen.reason}; {sighting.unseen}" if sighting.unseen else seen.reason
+        fields: dict[str, object] = {"finished": seen.finished, "failures": 0}
+        if seen.total:
+            fields["total"] = seen.total
+        if seen.cost is not None:
+            fields["cost"] = seen.cost
+        self._tell(context, job, seen.state, reason)
+        if seen.ended:
+            self._ended(context, job, sighting, seen, reason, fields, now)
+            return
+        poll = context.settings.jobs.poll
+        wait = poll_after(
+            seen.state,
+            age=sighting.evidence.age,
+            finished=seen.finished,
+            least=poll.min,
+            most=poll.max,
+            spread=self._house.spread(),
+        )
+        self._show(job, seen.state, reason, verdict=None, next_at=now + wait, **fields)
+
+    def _tell(self, context: Context, job: JobRow, state: JobState, reason: str) -> None:
+        """Into the job's story, when it is news: that a lost job is still lost, after so many minutes more, is none."""
+        before = job.verdict or job.state
+        if state is before and (state in (JobState.LOST, JobState.SUBMITTED) or reason == job.reason):
+            return
+        level = logging.INFO if state in GOING_WELL else logging.WARNING
+        self._house.event(context.name, job_subject(job), str(state), reason or str(state), level=level)
+
+    def _ended(
+        self,
+        context: Context,
+        job: JobRow,
+        sighting: Sighting,
+        seen: Judgement,
+        reason: str,
+        fields: dict[str, object],
+        now: float,
+    ) -> None:
+        """NeuroCAAS has ended it; what it left is fetched. An end that may be taken back is watched for a while."""
+        house = self._house
+        first = job.verdict is None
+        fields |= {"verdict": seen.state, "refused_kind": seen.refused_kind or ""}
+        if first:
+            fields["ended"] = now
+        self._show(job, job.state if job.state is JobState.FETCHING else seen.state, reason, **fields)
+        lasting = seen.state in (JobState.DONE, JobState.TIMED_OUT)  # nobody takes these back
+        believed = sighting.evidence.quiet >= watched_for(house.patience.platform_retry)
+        self._fetcher.want(context, job.row, sighting, final=seen.final or lasting or believed)
+        if first:
+            house.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
+            house.journal.retry_files(context.name)
+
+    # -- what an end leads to ----------------------------------------------------------------------------------------
+
+    def finished(self, context: Context, job: JobRow) -> None:
+        """All that a job left is here. A refused one is tried again, as configured; nothing else ever is by itself."""
+        house = self._house
+        self._known.pop(job.row, None)
+        house.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
+        if job.verdict is not JobState.REFUSED or job.spec.origin is Origin.ELSEWHERE:
+            return
+        attempts = house.journal.attempts(context.name, job.spec.name, job.spec.unit, job.spec.version)
+        if attempts[-1].row != job.row:
+            return
+        kind = job.refused_kind
+        retries = context.settings.jobs.retry_refused
+        allowed = retries.capacity if kind == "capacity" else retries.budget
+        refusals = sum(a.verdict is JobState.REFUSED and a.refused_kind == kind for a in attempts)
+        if refusals <= allowed:
+            self._retry(context, job, refusals, allowed)
+        elif kind == "budget":
+            self._wait_for_budget(context, job)
+
+    def _next_attempt(self, job: JobRow) -> JobRow:
+        """Of the same declaration, past the guards that the last one was released from."""
+        house = self._house
+        spec = replace(job.spec, datasets=tuple(replace(d, etag="") for d in job.spec.datasets))
+        row = house.journal.add_job(spec, job.attempt + 1, house.clock.now(), size=job.size)
+        # An attempt is no new job, so it is none too many at once.
+        house.journal.update_job(row, released=job.released | {"backlog"})
+        made = house.journal.job(row)
+        assert made is not None
+        return made
+
+    def _retry(self, context: Context, job: JobRow, refusals: int, allowed: int) -> None:
+        house = self._house
+        now = house.clock.now()
+        at = retry_after(
+            refusals,
+            ended=job.ended,
+            now=now,
+            platform_retry=house.patience.platform_retry,
+            spread=house.spread(),
+        )
+        made = self._next_attempt(job)
+        when = f"in {(at - now) / 60:.0f} min" if at > now else "now"
+        text = f"attempt {refusals} of {allowed} after a refusal, {when}: {job.reason}"
+        released = made.released | {job.refused_kind}
+        self._show(made, JobState.READY, text, next_at=at, not_before=at, released=released)
+        house.event(context.name, job_subject(job), "retry", text)
+
+    def _wait_for_budget(self, context: Context, job: JobRow) -> None:
+        """The job goes on with its rule's siblings, when a person says that there is money again."""
+        made = self._next_attempt(job)
+        reason = f"the last attempt was refused: {job.reason}; {way_on('budget', made)}"
+        self._show(made, JobState.HELD, reason, hold="budget", next_at=NEVER)
+        self._house.event(context.name, job_subject(made), "held", reason, level=logging.WARNING)
