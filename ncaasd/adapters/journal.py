@@ -215,6 +215,10 @@ def _translated() -> Iterator[None]:
         raise
 
 
+def _shown(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 def _path_out(path: str) -> bytes:
     return os.fsencode(path)
 
@@ -289,7 +293,11 @@ class Journal:
 
     def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         with _translated():
-            return self._db.execute(sql, values)
+            try:
+                return self._db.execute(sql, values)
+            except UnicodeEncodeError:
+                # A reason that names a file whose name is no text: it is for reading, so it is shown escaped.
+                return self._db.execute(sql, [_shown(v) for v in values])
 
     def _many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         with _translated():

@@ -42,6 +42,7 @@ class Watched:
     known: dict[str, Stat] = field(default_factory=dict)
     unsettled: dict[str, _Unsettled] = field(default_factory=dict)
     hinted: set[str] = field(default_factory=set)
+    published: set[str] = field(default_factory=set)  # renamed into place, as the watcher saw
     scan_at: float = 0.0  # monotonic
     working_since: float | None = None
     scans: int = 0
@@ -91,8 +92,8 @@ class Observer:
 
     # -- from outside ------------------------------------------------------------------------------------------------
 
-    def hint(self, analysis: str, tree: str, path: str | None) -> None:
-        """Something happened there: look soon. None: anywhere below."""
+    def hint(self, analysis: str, tree: str, path: str | None, *, published: bool = False) -> None:
+        """Something happened there: look soon. None: anywhere below. `published`: it was renamed into place."""
         watched = self.trees.get((analysis, tree))
         if watched is None:
             return
@@ -100,6 +101,8 @@ class Observer:
             watched.scan_at = 0.0
         else:
             watched.hinted.add(path)
+            if published:
+                watched.published.add(path)
 
     def rescan_all(self) -> None:
         for watched in self.trees.values():
@@ -203,7 +206,7 @@ class Observer:
                 )
         watched.skipped = delta.skipped
         for path, stat in delta.changed.items():
-            self._saw(watched, path, stat, now, at_start=first)
+            self._saw(watched, path, stat, now, self._old(watched, stat) if first else Sign.NONE)
         for path in delta.gone:
             self._lost(watched, path)
         watched.scans += 1
@@ -220,7 +223,9 @@ class Observer:
             if stat is None:
                 self._lost(watched, path)
             elif path not in due or not self._settle(watched, path, stat, now, looked):
-                self._saw(watched, path, stat, now)
+                sign = Sign.PUBLISHED if path in watched.published else Sign.NONE
+                self._saw(watched, path, stat, now, sign)
+            watched.published.discard(path)
 
     def _settle(self, watched: Watched, path: str, stat: Stat, now: float, looked: _Looked) -> bool:
         """Ask whether a file is whole; False when it has changed and so is news."""
@@ -256,7 +261,7 @@ class Observer:
 
     # -- what a file is ----------------------------------------------------------------------------------------------
 
-    def _saw(self, watched: Watched, path: str, stat: Stat, now: float, *, at_start: bool = False) -> None:
+    def _saw(self, watched: Watched, path: str, stat: Stat, now: float, sign: Sign = Sign.NONE) -> None:
         """A file that is new, or not as it was."""
         house, context = self._house, watched.context
         watched.known[path] = stat
@@ -284,7 +289,6 @@ class Observer:
             return
         file_id = house.journal.see_file(place, stat, key, FileState.SETTLING, "", house.clock.now())
         waiting = watched.unsettled.get(path)
-        sign = self._old(watched, stat) if at_start else Sign.NONE
         observation = observe(waiting.observation if waiting else None, stat, now, sign)
         verdict = settle(observation, now, context.settle)
         look_at = verdict.until if isinstance(verdict, Wait) else now

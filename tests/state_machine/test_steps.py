@@ -161,10 +161,14 @@ def test_F45_another_submit_file_of_our_name_is_held(setting: Setting) -> None:
     assert list(setting.submits().values()) == [1]
 
 
-def test_F52_an_input_replaced_in_s3_is_not_submitted(setting: Setting) -> None:
+@pytest.mark.parametrize("moment", [0, 1], ids=["before-the-intent", "after-it"])
+def test_F52_an_input_replaced_in_s3_is_not_submitted(setting: Setting, moment: int) -> None:
     key = f"{GROUP}/inputs/a.tif"
-    wanted = setting.server.faults
-    wanted.append(Fault("put", lambda k: "/configs/c-" in k, before=lambda _k: setting.server.seed(key, b"other")))
+
+    def replaced(_key: str) -> None:
+        setting.server.seed(key, b"other")
+
+    setting.server.faults.append(Fault("find", lambda k: k.endswith("submit.json"), skip=moment, before=replaced))
     setting.ask("one", "a.tif")
     setting.turns(20)
     assert setting.job().state is JobState.HELD and "replaced" in setting.job().reason
@@ -221,6 +225,23 @@ def test_F82_a_rerun_after_the_journal_was_lost_takes_a_new_id(setting: Setting)
     setting.until(lambda: any(j.phase is Phase.ENDED for j in setting.rig.journal.jobs()), "the adoption")
     commands.apply(setting.rig.journal, "rerun", commands.Selection(ids=("one",)), setting.clock.now())
     setting.until(lambda: len(setting.submits()) == 4, "one more submit")
+    assert set(setting.submits().values()) == {1}
+
+
+def test_F81_F82_a_rerun_after_an_old_journal_was_restored_takes_a_new_id(setting: Setting) -> None:
+    """The journal knows of fewer attempts than S3 shows: none of those is taken again."""
+    setting.ask("one", "a.tif")
+    setting.until(lambda: submitted(setting), "the submit")
+    setting.finish(setting.job())
+    setting.until(lambda: setting.job().phase is Phase.ENDED, "the end")
+    setting.rig.backup()
+    commands.apply(setting.rig.journal, "rerun", commands.Selection(ids=("one",)), setting.clock.now())
+    setting.until(lambda: submitted(setting, 1), "the rerun")
+    setting.finish(setting.job(1))
+    setting.until(lambda: setting.job(1).phase is Phase.ENDED, "its end")
+    setting.rig.lose_journal(restore=True)
+    commands.apply(setting.rig.journal, "rerun", commands.Selection(ids=("one",)), setting.clock.now())
+    setting.until(lambda: len(setting.submits()) == 3, "one more submit")
     assert set(setting.submits().values()) == {1}
 
 
