@@ -150,7 +150,7 @@ def running(
 
 def _pass_on(engine: Engine, hint: Hint) -> None:
     analysis, _, tree = hint.root.partition(":")
-    engine.observer.hint(analysis, tree, hint.path)
+    engine.observer.hint(analysis, tree, hint.path, published=hint.published)
 
 
 def make_context(config: Config, name: str, settings: Analysis, journal: Journal) -> Context:
