@@ -24,6 +24,7 @@ from ncaasd.show.places import config_path, read_config, reader
 
 if TYPE_CHECKING:
     from ncaasd.declare.config import Config
+    from ncaasd.show.outcome import PassOutcome
 
 
 def register(app: typer.Typer) -> None:
@@ -91,6 +92,11 @@ def _report(config: Config, began: float, troubles: tuple[str, ...], *, wait: bo
         from ncaasd.show.cli.passing import show_outcome
 
         show_outcome(outcome, time.time())
+    return exit_code(outcome)
+
+
+def exit_code(outcome: PassOutcome) -> int:
+    """What was in the way goes before the user's mistakes, and those before jobs and files."""
     if outcome.troubles:
         return ENVIRONMENT
     if outcome.bad_manifests:
