@@ -4,8 +4,8 @@ Only what NeuroCAAS's policy allows a user's key is used: put, multipart create/
 head on results and configs. No request of ours needs HEAD or GET on inputs, ListParts or Abort (NeuroCAAS protocol,
 docs/neurocaas.md).
 
-Errors leave as `errors.StoreError` (s3_errors.py). Tries and waits are decided here, and only here: the SDK's own
-retries are off, so that `retry=False` is one request, and so that both ways of sending behave the same.
+Here it is decided which answers are believed, and what is tried again; s3_fast.py makes the requests (s3_sdk.py, the
+same by the SDK), and errors leave as `errors.StoreError` (s3_errors.py).
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-import botocore.config
 import botocore.session
-from botocore import UNSIGNED
 
-from ncaasd.adapters.s3_answers import Blocks, encoded, etag_of, full_crc, multipart_etag, number_of
+from ncaasd.adapters.s3_answers import Blocks, Page, etag_of, full_crc, multipart_etag, number_of
 from ncaasd.adapters.s3_errors import (
     DELETE,
     GET,
@@ -34,18 +32,18 @@ from ncaasd.adapters.s3_errors import (
     server_time,
     translate,
 )
-from ncaasd.adapters.s3_fast import FastBytes
-from ncaasd.adapters.s3_sdk import SdkBytes, alone
+from ncaasd.adapters.s3_fast import FastRequests
+from ncaasd.adapters.s3_sdk import SdkRequests
 from ncaasd.errors import Absent, BadCredentials, Busy, Corrupted, Denied, StoreError
 from ncaasd.model import Listing, ObjectInfo, Part
 from ncaasd.ports import Pace
 
 T = TypeVar("T")
-Client = Any  # botocore makes its clients' classes at run time
 
 CONNECT_TIMEOUT = 10.0  # seconds
-READ_TIMEOUT = 45.0  # seconds; with the connect timeout, a half-open socket is given up within 60 s
+READ_TIMEOUT = 45.0  # seconds of silence; with the connect timeout, a half-open socket is given up within 60 s
 FIRST_WAIT, LONGEST_WAIT = 0.3, 5.0  # seconds between tries; who waits longer is the caller's business
+PAGE = 1000  # keys: the most that S3 lists at once
 
 
 class Sessions(Protocol):
@@ -53,7 +51,7 @@ class Sessions(Protocol):
 
     @property
     def label(self) -> str:
-        """For sentences: "the profile dlc"."""
+        """For sentences: "the AWS profile dlc"."""
 
     def session(self) -> botocore.session.Session:
         """The session to use now: another one as soon as the files it was read from have changed."""
@@ -62,15 +60,12 @@ class Sessions(Protocol):
         """`used` was refused: read everything again. True when there is something new to try with."""
 
 
-# The objects, the server's time, and the token of the next page or "".
-_Page = tuple[list[ObjectInfo], float, str]
-
-
 class S3Store:
     """One bucket, with one key's permissions. Safe to use from many threads.
 
-    `endpoint_url`: another S3 than AWS's, addressed path-style. `unsigned`: a public bucket, read without credentials.
-    `fast`: bodies by s3_fast.py, else by the SDK. `attempts`: tries of one request, retry=False aside.
+    `endpoint_url`: another S3 than AWS's, addressed path-style; else what the environment or the profile says.
+    `unsigned`: a public bucket, read without credentials. `fast`: requests by s3_fast.py, else by the SDK.
+    `attempts`: tries of one request, retry=False aside.
     """
 
     def __init__(
@@ -91,53 +86,48 @@ class S3Store:
         self._bucket = bucket
         self._sessions = sessions
         self._region = region
-        self._timeouts = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
-        self._connections = connections
-        self._endpoint_url = endpoint_url
-        self._unsigned = unsigned
-        self._fast = fast
         self._label = "no credentials" if unsigned else sessions.label
         self._attempts = attempts
         self._sleep = sleep
-        self._config = botocore.config.Config(
-            signature_version=UNSIGNED if unsigned else "s3v4",
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            max_pool_connections=connections,
-            tcp_keepalive=True,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            # Our checksums are made once, where the file is read, and sent as headers; the SDK's would be a second pass.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"addressing_style": "path" if endpoint_url else "auto", "payload_signing_enabled": False},
-            user_agent_extra="ncaasd",
-        )
+        kind = FastRequests if fast else SdkRequests
+
+        def connect(session: botocore.session.Session, region: str | None) -> FastRequests | SdkRequests:
+            return kind(
+                bucket,
+                session,
+                region=region,
+                endpoint_url=endpoint_url,
+                unsigned=unsigned,
+                connections=connections,
+                connect_timeout=connect_timeout,
+                read_timeout=read_timeout,
+            )
+
+        self._connect = connect
         self._lock = threading.Lock()
-        self._made: _Made | None = None
+        self._line: _Line | None = None
 
     @property
     def bucket(self) -> str:
         return self._bucket
 
     def list(self, prefix: str) -> Listing:
-        objects: tuple[ObjectInfo, ...] = ()
-        at: float | None = None
-        token = ""
-        while True:
-            page, page_at, next_token = self._page(prefix, token, 1000)
-            objects += tuple(page)
-            # The first page's time: what changed while later pages came must not look older than it is.
-            at = page_at if at is None else at
-            if not next_token:
-                return Listing(objects, at)
-            if next_token == token:
-                raise not_s3(self._request(LIST, prefix), "a listing that never ends")
-            token = next_token
+        request = self._request(LIST, prefix)
+        page = self._page(request, "", PAGE)
+        # The first page's time: what changed while later pages came must not look older than it is.
+        at = server_time(page.headers, request)
+        objects = page.objects
+        while page.token:
+            last, page = page.token, self._page(request, page.token, PAGE)
+            objects += page.objects
+            if page.token == last:
+                raise not_s3(request, "a listing that never ends")
+        return Listing(tuple(objects), at)
 
     def find(self, key: str) -> ObjectInfo | None:
         # Of all keys that begin with `key`, itself is the first: no more than a few need to be listed.
-        page, _at, _token = self._page(key, "", 5)
-        return next((info for info in page if info.key == key), None)
+        page = self._page(self._request(LIST, key), "", 5)
+        return next((info for info in page.objects if info.key == key), None)
 
     def put(
         self,
@@ -151,8 +141,8 @@ class S3Store:
     ) -> ObjectInfo:
         request = self._request(PUT, key)
 
-        def send(to: _Made) -> ObjectInfo:
-            headers = to.bytes.put(request, body, crc=encoded(crc), only_if_absent=only_if_absent, part=None, pace=pace)
+        def send(to: FastRequests | SdkRequests) -> ObjectInfo:
+            headers = to.put(request, body, crc=crc, only_if_absent=only_if_absent, part=None, pace=pace)
             return ObjectInfo(key, len(body), etag_of(headers, request), server_time(headers, request))
 
         return self._tried(request, send, attempts=self._attempts if retry else 1)
@@ -160,14 +150,11 @@ class S3Store:
     def create_multipart(self, key: str) -> str:
         request = self._request(PUT, key)
 
-        def send(to: _Made) -> str:
-            answer = to.client.create_multipart_upload(
-                Bucket=self._bucket, Key=key, ChecksumAlgorithm="CRC64NVME", ChecksumType="FULL_OBJECT"
-            )
-            upload_id = answer.get("UploadId")
+        def send(to: FastRequests | SdkRequests) -> str:
+            upload_id = to.create(request)
             if not upload_id:
                 raise not_s3(request, "an answer without an UploadId")
-            return str(upload_id)
+            return upload_id
 
         return self._tried(request, send)
 
@@ -176,10 +163,8 @@ class S3Store:
     ) -> Part:
         request = self._request(PUT, key)
 
-        def send(to: _Made) -> Part:
-            headers = to.bytes.put(
-                request, body, crc=encoded(crc), only_if_absent=False, part=(upload_id, number), pace=pace
-            )
+        def send(to: FastRequests | SdkRequests) -> Part:
+            headers = to.put(request, body, crc=crc, only_if_absent=False, part=(upload_id, number), pace=pace)
             return Part(number, len(body), etag_of(headers, request), crc)
 
         return self._tried(request, send)
@@ -188,33 +173,20 @@ class S3Store:
         self, key: str, upload_id: str, parts: Sequence[Part], *, crc: int, size: int, only_if_absent: bool
     ) -> ObjectInfo:
         request = self._request(PUT, key)
-        named = [
-            {"PartNumber": part.number, "ETag": f'"{part.etag}"', "ChecksumCRC64NVME": encoded(part.crc)}
-            for part in parts
-        ]
 
-        def send(to: _Made) -> ObjectInfo:
-            answer = to.client.complete_multipart_upload(
-                Bucket=self._bucket,
-                Key=key,
-                UploadId=upload_id,
-                MultipartUpload={"Parts": named},
-                ChecksumCRC64NVME=encoded(crc),
-                ChecksumType="FULL_OBJECT",
-                MpuObjectSize=size,
-                **({"IfNoneMatch": "*"} if only_if_absent else {}),
-            )
-            etag = etag_of({"etag": answer.get("ETag", "")}, request)
+        def send(to: FastRequests | SdkRequests) -> ObjectInfo:
+            headers, said = to.complete(request, upload_id, parts, crc=crc, size=size, only_if_absent=only_if_absent)
+            etag = etag_of({"etag": said}, request)
             if etag != multipart_etag(parts):
                 raise Corrupted(f"{self._bucket}/{key} was put together from other parts than were sent ({etag})")
-            return ObjectInfo(key, size, etag, server_time(_headers(answer), request))
+            return ObjectInfo(key, size, etag, server_time(headers, request))
 
         return self._tried(request, send)
 
     def get(self, key: str, *, etag: str | None = None, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See the port. The request is sent at once; the iterator has a `close()` for who stops before its end.
 
-        A whole object is checked against the CRC64NVME that S3 keeps for it, where it keeps one.
+        A whole object is checked against the CRC64NVME that S3 keeps for it, where it keeps one; a range cannot be.
         """
         if length == 0:
             return iter(())
@@ -230,9 +202,8 @@ class S3Store:
     def checksum(self, key: str, *, etag: str) -> int | None:
         request = self._request(GET, key)
 
-        def send(to: _Made) -> int | None:
-            answer = to.client.head_object(Bucket=self._bucket, Key=key, IfMatch=f'"{etag}"', ChecksumMode="ENABLED")
-            headers = _headers(answer)
+        def send(to: FastRequests | SdkRequests) -> int | None:
+            headers = to.head(request, etag=etag)
             etag_of(headers, request)
             return full_crc(headers)
 
@@ -241,8 +212,8 @@ class S3Store:
     def delete(self, key: str) -> None:
         request = self._request(DELETE, key)
 
-        def send(to: _Made) -> None:
-            status = to.client.delete_object(Bucket=self._bucket, Key=key)["ResponseMetadata"]["HTTPStatusCode"]
+        def send(to: FastRequests | SdkRequests) -> None:
+            status = to.delete(request)
             if status != 204:
                 raise not_s3(request, f"HTTP {status} for a delete")
 
@@ -251,35 +222,22 @@ class S3Store:
     def close(self) -> None:
         """Give the kept connections back. The store can be used again after it."""
         with self._lock:
-            made, self._made = self._made, None
-        if made is not None:
-            made.bytes.close()
-            made.client.close()
+            line, self._line = self._line, None
+        if line is not None:
+            line.requests.close()
 
     # -- inside
 
     def _request(self, permission: str, key: str) -> Request:
         return Request(permission, self._bucket, key, self._label)
 
-    def _page(self, prefix: str, token: str, count: int) -> _Page:
-        request = self._request(LIST, prefix)
-
-        def send(to: _Made) -> _Page:
-            more = {"ContinuationToken": token} if token else {}
-            answer = to.client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=count, **more)
+    def _page(self, request: Request, token: str, count: int) -> Page:
+        def send(to: FastRequests | SdkRequests) -> Page:
+            page = to.list(request, token=token, count=count)
             # A portal's page may well be XML: read as a listing it would say that nothing is there.
-            if answer.get("Name") != self._bucket:
+            if page.bucket != self._bucket:
                 raise not_s3(request, "a listing of nothing")
-            page = [
-                ObjectInfo(found["Key"], found["Size"], found["ETag"].strip('"'), found["LastModified"].timestamp())
-                for found in answer.get("Contents", ())
-            ]
-            truncated = bool(answer.get("IsTruncated"))
-            return (
-                page,
-                server_time(_headers(answer), request),
-                answer.get("NextContinuationToken", "") if truncated else "",
-            )
+            return page
 
         return self._tried(request, send)
 
@@ -288,22 +246,14 @@ class S3Store:
         ranged = start > 0 or length is not None
         span = f"bytes={start}-" + ("" if length is None else str(start + length - 1)) if ranged else None
 
-        def send(to: _Made) -> tuple[Blocks, ObjectInfo]:
-            headers, body = to.bytes.get(request, etag=etag, span=span)
+        def send(to: FastRequests | SdkRequests) -> tuple[Blocks, ObjectInfo]:
+            headers, body = to.get(request, etag=etag, span=span)
             try:
-                found = etag_of(headers, request)
-                if etag is not None and found != etag:
-                    raise not_s3(request, "another object than was asked for")
-                if ranged and not headers.get("content-range", "").startswith(f"bytes {start}-"):
-                    raise not_s3(request, "another range than was asked for")
-                size = number_of(headers, "content-length", request)
-                if length is not None and size != length:
-                    raise Corrupted(f"{self._bucket}/{key} has {size} bytes from {start} on, not {length}")
-                info = ObjectInfo(key, size, found, server_time(headers, request, "last-modified"))
+                info = _believed(headers, request, etag, start if ranged else None, length)
             except StoreError:
                 body.close()
                 raise
-            return Blocks(body, request, size, None if ranged else full_crc(headers)), info
+            return Blocks(body, request, info.size, None if ranged else full_crc(headers)), info
 
         try:
             return self._tried(request, send)
@@ -313,41 +263,29 @@ class S3Store:
                 raise Absent(f"{self._bucket}/{key} is not there") from None
             raise
 
-    def _current(self) -> _Made:
+    def _current(self) -> _Line:
         """What sends, for the credentials and the region as they are now."""
         with self._lock:
             session = self._sessions.session()
-            made = self._made
-            if made is None or made.session is not session or made.region != self._region:
-                client = alone(
-                    session.create_client(
-                        "s3", region_name=self._region, config=self._config, endpoint_url=self._endpoint_url
-                    )
-                )
-                sender: SdkBytes | FastBytes = SdkBytes(self._bucket, client)
-                if self._fast:
-                    sender = FastBytes(
-                        self._bucket,
-                        None if self._unsigned else session,
-                        client,
-                        ca_bundle=session.get_config_variable("ca_bundle"),
-                        connections=self._connections,
-                        **self._timeouts,
-                    )
-                self._made = made = _Made(session, self._region, client, sender)
-            return made
+            line = self._line
+            if line is None or line.session is not session or line.region != self._region:
+                # The old one's requests under way end as they may; its idle connections go with it.
+                line = self._line = _Line(session, self._region, self._connect(session, self._region))
+            return line
 
-    def _mended(self, error: StoreError, made: _Made) -> bool:
+    def _mended(self, error: StoreError, line: _Line) -> bool:
         """Whether what was refused has a cause that we could do something about: worth one more try."""
         if isinstance(error, BadCredentials):
-            return self._sessions.renew(made.session)
-        if isinstance(error, WrongRegionError) and error.region not in ("", made.region):
+            return self._sessions.renew(line.session)
+        if isinstance(error, WrongRegionError) and error.region not in ("", line.region):
             with self._lock:
                 self._region = error.region
             return True
         return False
 
-    def _tried(self, request: Request, send: Callable[[_Made], T], *, attempts: int | None = None) -> T:
+    def _tried(
+        self, request: Request, send: Callable[[FastRequests | SdkRequests], T], *, attempts: int | None = None
+    ) -> T:
         """Send, translating what goes wrong; again when that may help, `attempts` times in all."""
         left = self._attempts if attempts is None else attempts
         once = left == 1
@@ -355,17 +293,17 @@ class S3Store:
         wait = FIRST_WAIT
         while True:
             left -= 1
-            made = None
+            line = None
             try:
-                made = self._current()
-                return send(made)
+                line = self._current()
+                return send(line.requests)
             except AbandonedError as abandoned:
                 raise abandoned.reason from None
             except Exception as raised:
                 error = translate(request, raised)
                 if error is not raised:
                     error.__cause__ = raised
-            if made is not None and not mended and self._mended(error, made):
+            if line is not None and not mended and self._mended(error, line):
                 mended = True
                 if not once:
                     left += 1
@@ -378,15 +316,24 @@ class S3Store:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """What sends: `client` for all that is small and rare, `bytes` for objects' bodies."""
+class _Line:
+    """What sends, and what it was made for."""
 
     session: botocore.session.Session
     region: str | None
-    client: Client
-    bytes: SdkBytes | FastBytes
+    requests: FastRequests | SdkRequests
 
 
-def _headers(answer: Mapping[str, Any]) -> Mapping[str, str]:
-    found: Mapping[str, str] = answer["ResponseMetadata"]["HTTPHeaders"]  # names in lower case
-    return found
+def _believed(
+    headers: Mapping[str, str], request: Request, etag: str | None, start: int | None, length: int | None
+) -> ObjectInfo:
+    """What a GET's headers say of the object (its size: of what comes), when it is what was asked for."""
+    found = etag_of(headers, request)
+    if etag is not None and found != etag:
+        raise not_s3(request, "another object than was asked for")
+    if start is not None and not headers.get("content-range", "").startswith(f"bytes {start}-"):
+        raise not_s3(request, "another range than was asked for")
+    size = number_of(headers, "content-length", request)
+    if length is not None and size != length:
+        raise Corrupted(f"{request.bucket}/{request.key} has {size} bytes from {start or 0} on, not {length}")
+    return ObjectInfo(request.key, size, found, server_time(headers, request, "last-modified"))

@@ -1,4 +1,7 @@
-"""What an answer of S3 must look like to be believed, and the bytes that come with it."""
+"""What an answer of S3 must look like to be believed, and the bytes that come with it.
+
+Headers are mappings with names in lower case. What is not believed is `Unreachable`: nobody knows what was done.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 from awscrt import checksums
 
 from ncaasd.adapters.s3_errors import Request, not_s3, translate
 from ncaasd.errors import Corrupted
-from ncaasd.model import Part
+from ncaasd.model import ObjectInfo, Part
 
 BLOCK = 1 << 20  # bytes: what `get` gives at a time; smaller blocks cost Python more than the network does
 
@@ -21,10 +25,27 @@ BLOCK = 1 << 20  # bytes: what `get` gives at a time; smaller blocks cost Python
 _ETAG = re.compile(r'^"?([0-9a-f]{32}(?:-\d{1,5})?)"?$')
 
 
-class Blocks:
-    """The body of an answer, in blocks; counted, and checked against the stored CRC64NVME when that is known."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing. `token` is the next page's, or ""; `bucket` is what the answer says it lists."""
 
-    def __init__(self, body: Any, request: Request, size: int, crc: int | None) -> None:
+    headers: Mapping[str, str]
+    bucket: str
+    objects: list[ObjectInfo]
+    token: str
+
+
+class Body(Protocol):
+    """The body of an answer, to be read to its end or closed."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Blocks:
+    """A body in blocks; counted, and checked against the stored CRC64NVME when that is known."""
+
+    def __init__(self, body: Body, request: Request, size: int, crc: int | None) -> None:
         self._body = body
         self._request = request
         self._left = size
@@ -35,19 +56,20 @@ class Blocks:
         return self
 
     def __next__(self) -> bytes:
+        where = f"{self._request.bucket}/{self._request.key}"
         if self._left == 0:
             self.close()
             if self._wanted is not None and self._wanted != self._crc:
-                raise Corrupted(f"{self._request.bucket}/{self._request.key} arrived changed: its checksum is another")
+                raise Corrupted(f"{where} arrived changed: its checksum is another", hint="tried again")
             raise StopIteration
         try:
-            block: bytes = self._body.read(min(BLOCK, self._left))
+            block = self._body.read(min(BLOCK, self._left))
         except Exception as raised:
             self.close()
             raise translate(self._request, raised) from raised
         if not block:
             self.close()
-            raise Corrupted(f"{self._request.bucket}/{self._request.key} ended {self._left} bytes early")
+            raise Corrupted(f"{where} ended {self._left} bytes early", hint="tried again")
         self._left -= len(block)
         if self._wanted is not None:
             self._crc = checksums.crc64nvme(block, self._crc)

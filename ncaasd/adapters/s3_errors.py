@@ -6,6 +6,7 @@ Codes: Amazon S3 API reference, "Error responses"; which of them mean what for u
 
 from __future__ import annotations
 
+import functools
 import http.client
 import ssl
 from collections.abc import Mapping
@@ -310,6 +311,11 @@ _BY_EXCEPTION = (
 def server_time(headers: Mapping[str, str], request: Request, name: str = "date") -> float:
     """The server's own time, from a header of its answer; raises Unreachable where there is none."""
     try:
-        return parsedate_to_datetime(headers[name]).timestamp()
+        return _seconds(headers[name])
     except (KeyError, ValueError, TypeError):
         raise not_s3(request, f"an answer without {name}") from None
+
+
+@functools.lru_cache(maxsize=16)
+def _seconds(date: str) -> float:
+    return parsedate_to_datetime(date).timestamp()

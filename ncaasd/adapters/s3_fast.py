@@ -1,45 +1,60 @@
-"""Objects' bytes to and from S3 by requests of our own: 20 to 30 times less work for a small file than by the SDK.
+"""The requests of S3 that we need, made by ourselves: a tenth of the work the SDK does for each.
 
-What the SDK is good at stays its: finding credentials and refreshing them, the endpoint, proxies and certificates.
+For a put of a small file that work is all that counts, and for a listing most of it (docs/performance.md says how
+much). Without the SDK's client, an analysis with a profile of its own also costs 14 MB less. What the SDK is good at
+stays its: finding credentials and refreshing them, proxies, certificates. s3_sdk.py does the same by the SDK, and the
+same tests hold for both.
+Source: Amazon S3 API reference.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
+import os
 import time
-from collections.abc import Mapping
-from typing import Any
-from urllib.parse import quote, urlsplit
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
 import botocore.session
 from botocore.exceptions import NoCredentialsError
 
-from ncaasd.adapters.s3_errors import Request, answered
+from ncaasd.adapters.s3_answers import Page, encoded
+from ncaasd.adapters.s3_errors import Request, answered, bare, not_s3
 from ncaasd.adapters.s3_http import Answer, Pool
 from ncaasd.adapters.s3_sign import UNSIGNED, Keys, Signer
+from ncaasd.model import ObjectInfo, Part
 from ncaasd.ports import Pace
 
+_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _MAX_ERROR = 64 << 10  # bytes of an error's body
+_MAX_PAGE = 8 << 20  # bytes: 1,000 keys of 1,024 bytes, percent-encoded, with what is said of each
 
 
-class FastBytes:
-    """Puts and gets of one bucket, with one session's credentials (None: unsigned)."""
+class FastRequests:
+    """Requests about one bucket, with one session's credentials.
+
+    Raises StoreError for what S3 answers, AbandonedError for what a pace raises, else what s3_http or botocore raise.
+    """
 
     def __init__(
         self,
         bucket: str,
-        session: botocore.session.Session | None,
-        client: Any,
+        session: botocore.session.Session,
         *,
-        ca_bundle: str | None,
+        region: str | None,
+        endpoint_url: str | None,
+        unsigned: bool,
+        connections: int,
         connect_timeout: float,
         read_timeout: float,
-        connections: int,
     ) -> None:
-        self._session = session
-        endpoint = urlsplit(client.meta.endpoint_url)
+        self._session = None if unsigned else session
+        region = region or session.get_config_variable("region") or "us-east-1"
+        endpoint = urlsplit(endpoint_url or _configured_endpoint(session) or _aws_endpoint(region))
         # AWS wants the bucket in the host, but its certificates are for one label there; others mostly know only paths.
         in_host = (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn")) and "." not in bucket
         self._host = f"{bucket}.{endpoint.netloc}" if in_host else endpoint.netloc
@@ -47,34 +62,44 @@ class FastBytes:
         # The body is unsigned where TLS, or the machine itself, keeps others off it: the server verifies its CRC64NVME
         # in any case. On a plain network the signature is what a body cannot be changed under, and worth its SHA-256.
         self._sign_bodies = endpoint.scheme != "https" and not _loopback(endpoint.hostname or "")
-        region = client.meta.region_name
-        self._signer = Signer("us-east-1" if region in (None, "aws-global") else region)
+        self._signer = Signer(region)
         self._pool = Pool(
             f"{endpoint.scheme}://{self._host}",
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             idle=connections,
-            ca_bundle=ca_bundle,
+            ca_bundle=session.get_config_variable("ca_bundle"),
         )
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def list(self, request: Request, *, token: str, count: int) -> Page:
+        """One page of the keys that begin with the request's key."""
+        asked = {"encoding-type": "url", "list-type": "2", "max-keys": str(count), "prefix": request.key}
+        if token:
+            asked["continuation-token"] = token
+        answer = self._send("GET", "", asked, {})
+        root = _xml(request, answer, "ListBucketResult", _MAX_PAGE)
+        objects = [_listed(found) for found in root.iterfind(f"{{{_NAMESPACE}}}Contents")]
+        more = _text(root, "IsTruncated") == "true"
+        return Page(answer.headers, _text(root, "Name"), objects, _text(root, "NextContinuationToken") if more else "")
 
     def put(
         self,
         request: Request,
         body: bytes | memoryview,
         *,
-        crc: str,
+        crc: int,
         only_if_absent: bool,
         part: tuple[str, int] | None,
         pace: Pace | None,
     ) -> Mapping[str, str]:
-        """Put an object, or `part` (UploadId, number) of one; the answer's headers, their names in lower case.
-
-        Raises StoreError for what S3 answers, else what s3_http raises.
-        """
-        headers = {"x-amz-checksum-crc64nvme": crc}
+        """Put an object, or `part` (UploadId, number) of one; the answer's headers."""
+        headers = {"x-amz-checksum-crc64nvme": encoded(crc)}
         if only_if_absent:
             headers["if-none-match"] = "*"
-        query = f"partNumber={part[1]}&uploadId={quote(part[0], safe='')}" if part is not None else ""
+        query = {"uploadId": part[0], "partNumber": str(part[1])} if part is not None else {}
         answer = self._send("PUT", request.key, query, headers, body, pace)
         if answer.status != 200:
             raise _refusal(request, answer)
@@ -86,36 +111,119 @@ class FastBytes:
         headers = {"range": span} if span is not None else {"x-amz-checksum-mode": "ENABLED"}
         if etag is not None:
             headers["if-match"] = f'"{etag}"'
-        answer = self._send("GET", request.key, "", headers, b"", None)
+        answer = self._send("GET", request.key, {}, headers)
         if answer.status not in (200, 206):
             raise _refusal(request, answer)
         return answer.headers, answer
 
-    def close(self) -> None:
-        self._pool.close()
+    def head(self, request: Request, *, etag: str) -> Mapping[str, str]:
+        headers = {"x-amz-checksum-mode": "ENABLED", "if-match": f'"{etag}"'}
+        answer = self._send("HEAD", request.key, {}, headers)
+        if answer.status != 200:
+            raise bare(request, answer.status)
+        return answer.headers
+
+    def create(self, request: Request) -> str:
+        """A new UploadId; "" when the answer has none."""
+        headers = {"x-amz-checksum-algorithm": "CRC64NVME", "x-amz-checksum-type": "FULL_OBJECT"}
+        answer = self._send("POST", request.key, {"uploads": ""}, headers)
+        return _text(_xml(request, answer, "InitiateMultipartUploadResult", _MAX_ERROR), "UploadId")
+
+    def complete(
+        self, request: Request, upload_id: str, parts: Sequence[Part], *, crc: int, size: int, only_if_absent: bool
+    ) -> tuple[Mapping[str, str], str]:
+        """The answer's headers, and the new object's etag as it says it."""
+        headers = {
+            "x-amz-checksum-crc64nvme": encoded(crc),
+            "x-amz-checksum-type": "FULL_OBJECT",
+            "x-amz-mp-object-size": str(size),
+        }
+        if only_if_absent:
+            headers["if-none-match"] = "*"
+        named = "".join(
+            f'<Part><PartNumber>{part.number}</PartNumber><ETag>"{part.etag}"</ETag>'
+            f"<ChecksumCRC64NVME>{encoded(part.crc)}</ChecksumCRC64NVME></Part>"
+            for part in parts
+        )
+        body = f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">{named}</CompleteMultipartUpload>'.encode()
+        answer = self._send("POST", request.key, {"uploadId": upload_id}, headers, body)
+        return answer.headers, _text(_xml(request, answer, "CompleteMultipartUploadResult", _MAX_ERROR), "ETag")
+
+    def delete(self, request: Request) -> int:
+        """The answer's status."""
+        answer = self._send("DELETE", request.key, {}, {})
+        if answer.status >= 300:
+            raise _refusal(request, answer)
+        answer.text(_MAX_ERROR)
+        return answer.status
 
     def _send(
-        self, method: str, key: str, query: str, headers: dict[str, str], body: bytes | memoryview, pace: Pace | None
+        self,
+        method: str,
+        key: str,
+        query: Mapping[str, str],
+        headers: dict[str, str],
+        body: bytes | memoryview = b"",
+        pace: Pace | None = None,
     ) -> Answer:
         path = self._base + quote(key, safe="/")
+        asked = "&".join(f"{name}={quote(query[name], safe='')}" for name in sorted(query))
         headers["host"] = self._host
         if self._session is not None:
             payload = hashlib.sha256(body).hexdigest() if self._sign_bodies else UNSIGNED
-            self._signer.sign(_keys(self._session), method, path, query, headers, payload, time.time())
+            self._signer.sign(_keys(self._session), method, path, asked, headers, payload, time.time())
         headers["user-agent"] = "ncaasd"
-        return self._pool.request(method, f"{path}?{query}" if query else path, headers, body, pace)
+        return self._pool.request(method, f"{path}?{asked}" if asked else path, headers, body, pace)
+
+
+def _xml(request: Request, answer: Answer, expected: str, limit: int) -> ElementTree.Element:
+    """The answer's body, which must be `expected`; a 200 may carry an error all the same."""
+    if answer.status != 200:
+        raise _refusal(request, answer)
+    try:
+        # Before a long work is done, S3 sends spaces to keep the connection, and then the body.
+        root = ElementTree.fromstring(answer.text(limit).strip())
+    except ElementTree.ParseError:
+        raise not_s3(request, "a body that is not S3's XML") from None
+    if _plain(root) == "Error":
+        raise _refused(request, 500, root, answer)
+    if root.tag != f"{{{_NAMESPACE}}}{expected}":
+        raise not_s3(request, f"{root.tag} in place of {expected}")
+    return root
 
 
 def _refusal(request: Request, answer: Answer) -> Exception:
     """What S3 (or somebody in its place) says instead of doing it."""
-    detail: dict[str, str] = {}
-    try:
+    with contextlib.suppress(ElementTree.ParseError):
         root = ElementTree.fromstring(answer.text(_MAX_ERROR))
-        if root.tag == "Error":
-            detail = {child.tag: child.text or "" for child in root}
-    except ElementTree.ParseError:
-        pass
-    return answered(request, answer.status, detail.get("Code", ""), detail, answer.headers)
+        if _plain(root) == "Error":
+            return _refused(request, answer.status, root, answer)
+    return answered(request, answer.status, "", {}, answer.headers)
+
+
+def _refused(request: Request, status: int, root: ElementTree.Element, answer: Answer) -> Exception:
+    detail = {_plain(child): child.text or "" for child in root}
+    return answered(request, status, detail.get("Code", ""), detail, answer.headers)
+
+
+def _plain(element: ElementTree.Element) -> str:
+    """The tag without its namespace, which not every server gives to errors."""
+    return element.tag.rpartition("}")[2]
+
+
+def _text(root: ElementTree.Element, name: str) -> str:
+    return root.findtext(f"{{{_NAMESPACE}}}{name}", "")
+
+
+def _listed(found: ElementTree.Element) -> ObjectInfo:
+    said = {_plain(child): child.text or "" for child in found}
+    key = said["Key"]
+    return ObjectInfo(
+        unquote_plus(key) if "%" in key or "+" in key else key,
+        int(said["Size"]),
+        said["ETag"].strip('"'),
+        datetime.fromisoformat(said["LastModified"]).timestamp(),
+    )
 
 
 def _keys(session: botocore.session.Session) -> Keys:
@@ -124,6 +232,19 @@ def _keys(session: botocore.session.Session) -> Keys:
     if frozen is None or not frozen.access_key or not frozen.secret_key:
         raise NoCredentialsError
     return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def _configured_endpoint(session: botocore.session.Session) -> str | None:
+    """What the environment or the profile says, as for the AWS CLI."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if os.environ.get(name):
+            return os.environ[name]
+    found: str | None = session.get_scoped_config().get("endpoint_url")
+    return found
+
+
+def _aws_endpoint(region: str) -> str:
+    return f"https://s3.{region}.amazonaws.com" + (".cn" if region.startswith("cn-") else "")
 
 
 def _loopback(host: str) -> bool:

@@ -1,50 +1,88 @@
-"""Objects' bytes to and from S3 by the SDK: what s3_fast.py is held to by the same tests, and slower."""
+"""The requests of S3 that we need, made by the AWS SDK: what s3_fast.py is held to by the same tests, and slower."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import botocore.config
 import botocore.handlers
+import botocore.session
+from botocore import UNSIGNED
 
+from ncaasd.adapters.s3_answers import Body, Page, encoded
 from ncaasd.adapters.s3_errors import AbandonedError, Request
 from ncaasd.adapters.s3_http import PACED
+from ncaasd.model import ObjectInfo, Part
 from ncaasd.ports import Pace
 
 
-def alone(client: Any) -> Any:
-    """Make a client send exactly the requests it is asked for, and give it back."""
-    # A file-like body alone makes the SDK wait for a "100 Continue" first.
-    client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
-    # Any 3xx, a captive portal's too, makes the SDK look for the bucket's region with a HeadBucket, which we may not
-    # send; redirected, that one looks again, until the stack is full.
-    client.meta.events.register("before-call.s3", _no_redirects)
-    return client
+class SdkRequests:
+    """Requests about one bucket; its methods are those of s3_fast.FastRequests."""
 
-
-def _no_redirects(context: dict[str, Any], **_: Any) -> None:
-    context.setdefault("s3_redirect", {})["redirected"] = True
-
-
-class SdkBytes:
-    """Puts and gets of one bucket. Its methods are those of s3_fast.FastBytes."""
-
-    def __init__(self, bucket: str, client: Any) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        session: botocore.session.Session,
+        *,
+        region: str | None,
+        endpoint_url: str | None,
+        unsigned: bool,
+        connections: int,
+        connect_timeout: float,
+        read_timeout: float,
+    ) -> None:
         self._bucket = bucket
-        self._client = client
+        self._client: Any = session.create_client(  # the SDK makes its clients' classes at run time
+            "s3",
+            endpoint_url=endpoint_url,
+            config=botocore.config.Config(
+                region_name=region,
+                signature_version=UNSIGNED if unsigned else "s3v4",
+                connect_timeout=connect_timeout,
+                read_timeout=read_timeout,
+                max_pool_connections=connections,
+                tcp_keepalive=True,
+                retries={"total_max_attempts": 1, "mode": "standard"},  # tries are the store's business
+                # Checksums are made once, where the file is read; the SDK's own would be a second pass.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3={"addressing_style": "path" if endpoint_url else "auto", "payload_signing_enabled": False},
+                user_agent_extra="ncaasd",
+            ),
+        )
+        events = self._client.meta.events
+        # A file-like body alone makes the SDK wait for a "100 Continue" first.
+        events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+        # Any 3xx, a captive portal's too, makes the SDK look for the bucket's region with a HeadBucket, which we may
+        # not send; redirected, that one looks again, until the stack is full.
+        events.register("before-call.s3", _no_redirects)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def list(self, request: Request, *, token: str, count: int) -> Page:
+        more = {"ContinuationToken": token} if token else {}
+        answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=request.key, MaxKeys=count, **more)
+        objects = [
+            ObjectInfo(found["Key"], found["Size"], found["ETag"].strip('"'), found["LastModified"].timestamp())
+            for found in answer.get("Contents", ())
+        ]
+        token = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else ""
+        return Page(_headers(answer), answer.get("Name", ""), objects, token)
 
     def put(
         self,
         request: Request,
         body: bytes | memoryview,
         *,
-        crc: str,
+        crc: int,
         only_if_absent: bool,
         part: tuple[str, int] | None,
         pace: Pace | None,
     ) -> Mapping[str, str]:
-        named: dict[str, Any] = {"Bucket": self._bucket, "Key": request.key, "ChecksumCRC64NVME": crc}
+        named: dict[str, Any] = {"Bucket": self._bucket, "Key": request.key, "ChecksumCRC64NVME": encoded(crc)}
         if only_if_absent:
             named["IfNoneMatch"] = "*"
         if part is not None:
@@ -53,15 +91,50 @@ class SdkBytes:
         with _Body(body, pace) as file:
             return _headers(send(Body=file, **named))
 
-    def get(self, request: Request, *, etag: str | None, span: str | None) -> tuple[Mapping[str, str], Any]:
+    def get(self, request: Request, *, etag: str | None, span: str | None) -> tuple[Mapping[str, str], Body]:
         named: dict[str, Any] = {"Range": span} if span is not None else {"ChecksumMode": "ENABLED"}
         if etag is not None:
             named["IfMatch"] = f'"{etag}"'
         answer = self._client.get_object(Bucket=self._bucket, Key=request.key, **named)
         return _headers(answer), answer["Body"]
 
-    def close(self) -> None:
-        self._client.close()
+    def head(self, request: Request, *, etag: str) -> Mapping[str, str]:
+        return _headers(
+            self._client.head_object(Bucket=self._bucket, Key=request.key, IfMatch=f'"{etag}"', ChecksumMode="ENABLED")
+        )
+
+    def create(self, request: Request) -> str:
+        answer = self._client.create_multipart_upload(
+            Bucket=self._bucket, Key=request.key, ChecksumAlgorithm="CRC64NVME", ChecksumType="FULL_OBJECT"
+        )
+        return str(answer.get("UploadId", ""))
+
+    def complete(
+        self, request: Request, upload_id: str, parts: Sequence[Part], *, crc: int, size: int, only_if_absent: bool
+    ) -> tuple[Mapping[str, str], str]:
+        named = [
+            {"PartNumber": part.number, "ETag": f'"{part.etag}"', "ChecksumCRC64NVME": encoded(part.crc)}
+            for part in parts
+        ]
+        answer = self._client.complete_multipart_upload(
+            Bucket=self._bucket,
+            Key=request.key,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": named},
+            ChecksumCRC64NVME=encoded(crc),
+            ChecksumType="FULL_OBJECT",
+            MpuObjectSize=size,
+            **({"IfNoneMatch": "*"} if only_if_absent else {}),
+        )
+        return _headers(answer), str(answer.get("ETag", ""))
+
+    def delete(self, request: Request) -> int:
+        answer = self._client.delete_object(Bucket=self._bucket, Key=request.key)
+        return int(answer["ResponseMetadata"]["HTTPStatusCode"])
+
+
+def _no_redirects(context: dict[str, Any], **_: Any) -> None:
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _headers(answer: Mapping[str, Any]) -> Mapping[str, str]:
