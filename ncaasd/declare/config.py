@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ncaasd.declare import kinds, reading, yamlio
+from ncaasd.declare import kinds, reading, unbuilt, yamlio
 from ncaasd.declare.kinds import Absent, Absolute, Bucket, Name, Takes, Text
 from ncaasd.declare.reading import Misfit, Section
 from ncaasd.declare.sections import (
@@ -119,7 +119,7 @@ class Config(Sections):
 
     @model_validator(mode="after")
     def _together(self) -> Config:
-        faults = [*_overlaps(self), *_unknown_tools(self)]
+        faults = [*_overlaps(self), *_unknown_tools(self), *_not_built(self)]
         if faults:
             raise Misfit(faults)
         return self
@@ -143,6 +143,13 @@ def _overlaps(config: Config) -> Iterator[tuple[reading.Loc, str]]:
         for name, path in trees:
             if inside(config.state, path) or inside(path, config.state):
                 yield ("state",), f"must not overlap {called[name]}: it would be watched as if recordings were in it"
+
+
+def _not_built(config: Config) -> Iterator[tuple[reading.Loc, str]]:
+    yield from unbuilt.of_notify(config.notify)
+    yield from unbuilt.of_sections(config)
+    for name, analysis in config.analyses.items():
+        yield from ((("analyses", name, *loc), message) for loc, message in unbuilt.of_sections(analysis))
 
 
 def _above(path: str) -> Iterator[str]:
