@@ -43,7 +43,11 @@ class Jobs:
     def __init__(self, house: House, declarer: Declarer, fetcher: Fetcher) -> None:
         self._house = house
         self._declarer = declarer
-        self._busy: dict[int, int] = {}  # rows being submitted or looked at -> datasets that a submit will add
+        self._busy: set[int] = set()  # rows being submitted or looked at
+        self._going: dict[
+            int, tuple[str, str, int]
+        ] = {}  # being submitted, not intended yet -> analysis, rule, datasets
+        self._tallies: dict[tuple[str, str], Tally] = {}  # of this turn
         self._watch = Watch(house, fetcher, self._busy, self.show)
         self._remote: dict[tuple[str, str], tuple[bool, float]] = {}
         self._configs: dict[tuple[str, str, bytes], _Config] = {}
@@ -55,6 +59,10 @@ class Jobs:
         """All that a job left is here, and it is in its end."""
         self._watch.finished(context, job)
 
+    def intended(self, row: int) -> None:
+        """Its intent is committed, or it wasn't submitted: from now on the journal counts it."""
+        self._going.pop(row, None)
+
     def rows_under_way(self) -> list[int]:
         return list(self._busy)
 
@@ -65,15 +73,20 @@ class Jobs:
         if not due:
             return
         starts: list[Callable[[], None]] = []
-        with house.journal.transaction():
-            for job in due:
-                context = house.contexts.get(job.spec.analysis)
-                if context is None or not context.opened:
-                    house.journal.update_job(job.row, next_at=now + 5)
-                elif not house.awake(context):
-                    house.journal.update_job(job.row, next_at=context.paused_until)
-                else:
-                    starts += self._step(context, job, now)
+        self._tallies.clear()
+        try:
+            with house.journal.transaction():
+                for job in due:
+                    context = house.contexts.get(job.spec.analysis)
+                    if context is None or not context.opened:
+                        house.journal.update_job(job.row, next_at=now + 5)
+                    elif not house.awake(context):
+                        house.journal.update_job(job.row, next_at=context.paused_until)
+                    else:
+                        starts += self._step(context, job, now)
+        except BaseException:
+            self._going = {row: going for row, going in self._going.items() if row in self._busy}
+            raise
         for start in starts:
             start()
 
@@ -164,11 +177,16 @@ class Jobs:
         return guard(job, self._tally(context, job, now), self._limits(context, job))
 
     def _tally(self, context: Context, job: JobRow, now: float) -> Tally:
-        journal = self._house.journal
-        active, day = journal.usage(context.name, now)
-        coming = sum(self._busy.values())
-        siblings = journal.jobs_of_rule(context.name, job.spec.name)
-        return tally(siblings, active + coming, day + coming, now)
+        """What is going on, with the submits that were decided on a moment ago."""
+        journal, key = self._house.journal, (context.name, job.spec.name)
+        if key not in self._tallies:
+            siblings = journal.jobs_of_rule(*key)
+            self._tallies[key] = tally(siblings, *journal.usage(context.name, now), now)
+        seen = self._tallies[key]
+        going = [g for g in self._going.values() if g[0] == context.name]
+        coming = sum(datasets for _analysis, _rule, datasets in going)
+        under_way = seen.under_way + sum(rule == job.spec.name for _analysis, rule, _datasets in going)
+        return replace(seen, active=seen.active + coming, day=seen.day + coming, under_way=under_way)
 
     def _limits(self, context: Context, job: JobRow) -> Limits:
         jobs = context.settings.jobs
@@ -194,7 +212,7 @@ class Jobs:
             wanted.append(context.layout.configs + job.spec.config)
 
         def then(result: Result[dict[str, bool]]) -> None:
-            self._busy.pop(job.row, None)
+            self._busy.discard(job.row)
             if result.error is not None:
                 if not isinstance(result.error, NcaasdError):
                     raise result.error
@@ -207,7 +225,7 @@ class Jobs:
                 self._house.journal.update_job(job.row, next_at=0.0)
 
         def start() -> None:
-            self._busy[job.row] = 0
+            self._busy.add(job.row)
             store = context.store
             self._house.desk.do("ask", lambda: {k: store.find(k) is not None for k in wanted}, then)
 
@@ -237,11 +255,13 @@ class Jobs:
         if job.phase is not Phase.OPEN:
             etags = {d.key: d.etag for d in job.spec.datasets if d.etag}
             config = config if config.key == job.config_key else _Config(key=job.config_key)
+        if job.phase is Phase.OPEN:
+            self._going[job.row] = (context.name, job.spec.name, job.total)
         order = Order(job, context.layout, config.key, config.content, etags)
         log = _JournaledSubmit(self, context, job)
 
         def start() -> None:
-            self._busy[job.row] = job.total if job.phase is Phase.OPEN else 0
+            self._busy.add(job.row)
             store = context.store
 
             def work() -> Report:
@@ -253,7 +273,8 @@ class Jobs:
 
     def _submission_done(self, context: Context, row: int, result: Result[Report]) -> None:
         house = self._house
-        self._busy.pop(row, None)
+        self._busy.discard(row)
+        self.intended(row)
         report = result.get()
         job = house.journal.job(row)
         if job is None:
@@ -330,6 +351,7 @@ class _JournaledSubmit:
                 results=folder_name(self._context.name, job_id),
             )
             journal.datasets_submitted(job.row, datasets)
+            self._jobs.intended(job.row)
             self._house.event(self._context.name, job_subject(job), "intended", f"its submit is {key}")
             found = journal.job(job.row)
             assert found is not None

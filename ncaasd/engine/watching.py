@@ -21,6 +21,7 @@ from ncaasd.plan.guards import way_on
 from ncaasd.plan.retry import backoff, poll_after, retry_after, watched_for
 
 GOING_WELL = (JobState.DONE, JobState.RUNNING, JobState.STARTING, JobState.SUBMITTED)
+TOLD_ONCE = (JobState.SUBMITTED, JobState.LOST, JobState.TIMED_OUT)  # their reasons count the time
 
 _Looked = tuple[Sighting, dict[str, str], Exception | None]
 
@@ -30,7 +31,7 @@ class Show(Protocol):
 
 
 class Watch:
-    def __init__(self, house: House, fetcher: Fetcher, busy: dict[int, int], show: Show) -> None:
+    def __init__(self, house: House, fetcher: Fetcher, busy: set[int], show: Show) -> None:
         """`busy` holds the rows under way; `show` commits a state and its reason."""
         self._house = house
         self._fetcher = fetcher
@@ -52,14 +53,14 @@ class Watch:
             return sighting, *self._fetcher.mirror(context, job, sighting)
 
         def start() -> None:
-            self._busy[job.row] = 0
+            self._busy.add(job.row)
             self._house.desk.do("look", work, lambda r: self._looked(context, job.row, r))
 
         return start
 
     def _looked(self, context: Context, row: int, result: Result[_Looked]) -> None:
         house = self._house
-        self._busy.pop(row, None)
+        self._busy.discard(row)
         job = house.journal.job(row)
         if job is None or job.phase is not Phase.SUBMITTED:
             return  # forgotten, or finished, while it was looked at
@@ -106,7 +107,7 @@ class Watch:
     def _tell(self, context: Context, job: JobRow, state: JobState, reason: str) -> None:
         """Into the job's story, when it is news: that a lost job is still lost, after so many minutes more, is none."""
         before = job.verdict or job.state
-        if state is before and (state in (JobState.LOST, JobState.SUBMITTED) or reason == job.reason):
+        if state is before and (state in TOLD_ONCE or reason == job.reason):
             return
         level = logging.INFO if state in GOING_WELL else logging.WARNING
         self._house.event(context.name, job_subject(job), str(state), reason or str(state), level=level)
