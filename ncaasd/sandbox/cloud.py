@@ -14,6 +14,8 @@ from botocore.exceptions import ClientError
 
 from ncaasd.sandbox.scenarios import SCENARIOS, Scenario
 
+Say = Callable[[str], None]
+
 DEFAULT_INSTANCE = "m5.16xlarge"
 # Dollars per hour and machine, as NeuroCAAS's certificates show them for us-east-1; types that aren't here can't be
 # priced, which ends a job in step 2.
@@ -69,6 +71,7 @@ class Cloud:
 
     s3: Any  # a boto3 client with the admin's key
     settings: Settings
+    say: Say  # a sentence for people
     stopping: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _spent: float = 0.0
@@ -157,6 +160,3 @@ class Cloud:
     def is_watched(self, rule: str, job: object) -> bool:
         with self._lock:
             return self._watched.get(rule) is job
-
-
-Say = Callable[[str], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -113,6 +114,10 @@ class Sandbox:
         """What must be in the environment of an ncaasd that uses a config of `write_config`: where the key is."""
         return {"AWS_SHARED_CREDENTIALS_FILE": self.server.credentials_file}
 
+    def exports(self) -> list[str]:
+        """The same, as lines for a shell."""
+        return [f"export {name}={shlex.quote(value)}" for name, value in self.environment().items()]
+
     def write_config(self, path: str | os.PathLike[str], root: str | os.PathLike[str]) -> str:
         """Write a config for ncaasd, and the folders below `root`; returns the config's path. An old one is replaced."""
         root, path = os.path.abspath(root), os.path.abspath(path)
@@ -133,7 +138,7 @@ class Sandbox:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"# For the sandbox in {self.folder}. Its key is in another file:\n")
-            file.write(f"#   export AWS_SHARED_CREDENTIALS_FILE={self.server.credentials_file}\n{text}")
+            file.write("".join(f"#   {line}\n" for line in self.exports()) + text)
         return path
 
 
@@ -184,14 +189,13 @@ def how_to_use(sandbox: Sandbox, config: str) -> list[str]:
     lines = [f"A NeuroCAAS on this machine: {sandbox.server.endpoint}, group {sandbox.group}"]
     lines += [f"It does not enforce {sentence}." for sentence in sandbox.server.unenforced]
     first = os.path.join(os.path.dirname(config), "data", sandbox.analyses[0])
-    exports = [f"  export {name}={value}" for name, value in sandbox.environment().items()]
     return [
         *lines,
         f"Drop recordings into  {os.path.join(first, 'inputs')}",
         f"configs into          {os.path.join(first, 'configs')}",
         f"and manifests into    {os.path.join(first, 'submissions')}",
         "with, in another terminal:",
-        *exports,
-        f"  ncaasd run --config {config}",
+        *(f"  {line}" for line in sandbox.exports()),
+        f"  ncaasd run --config {shlex.quote(config)}",
         "Ctrl-C stops the sandbox; what is in it stays.",
     ]

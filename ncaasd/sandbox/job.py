@@ -1,73 +1,33 @@
 """One job as NeuroCAAS's job manager plays it: four steps, then the machines, then the end marker.
 
-What it checks, in which order, and how it fails, is the platform's (NeuroCAAS protocol, docs/neurocaas.md; the
-certificates its own code wrote). Where that dies of a Python error, so does this, of the same one.
+What happens in which order is the platform's: NeuroCAAS protocol, docs/neurocaas.md, "What happens after the put".
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import yaml
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
 
 from ncaasd.sandbox.certificate_writer import Certificate, traceback_text
 from ncaasd.sandbox.cloud import DEFAULT_INSTANCE, Cloud, Place, Stopping
 from ncaasd.sandbox.scenarios import Fate, Fault, Scenario, choose
+from ncaasd.sandbox.submission import Submission, load_config, resolve, results_place, split
+from ncaasd.sandbox.validation import OverBudget, check_budget, check_disk, check_duration, validate
 from ncaasd.sandbox.worker import Worker
 
 END_MARKER = b"end of analysis marker"
 EARLY_MARKER = b"end file.\n"
 _ATTEMPTS = 3  # the platform's own
-_DISK = 15  # GB that every machine has, to which __dataset_size__ is added
 _RETRY_AFTER = 3.0  # steps; a minute or two there
 _AWS_CODES = {Fault.NO_CAPACITY: "InsufficientInstanceCapacity", Fault.VCPU_LIMIT: "VcpuLimitExceeded"}
-
-
-class _OverBudget(Exception):
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A submit file that could be read. `key` is its own; `body` is a mapping with at least a timestamp."""
-
-    bucket: str
-    key: str
-    body: Mapping[str, Any]
-
-    @property
-    def group(self) -> str:
-        return self.key.partition("/submissions")[0]
-
-    @property
-    def job_name(self) -> str:
-        return f"job__{self.bucket}_{self.body['timestamp']}"
-
-    @property
-    def home(self) -> Place:
-        return Place(self.bucket, f"{self.group}/results/{self.job_name}")
-
-
-def read_submission(bucket: str, key: str, raw: bytes) -> Submission:
-    """Raises ValueError where the platform's job manager would die before it has a certificate to write into."""
-    if not re.match(r".+?(?=/submissions)", key):
-        raise ValueError("it is in no group's submissions/")
-    try:
-        body = json.loads(raw.decode("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"it is not JSON in UTF-8 without BOM: {error}") from error
-    if not isinstance(body, dict) or "timestamp" not in body:
-        raise ValueError("it is no JSON object with a timestamp")
-    return Submission(bucket, key, body)
 
 
 class Job:
@@ -109,12 +69,10 @@ class Job:
 
     def _peek_config(self) -> object:
         """The config, only to see which scenario it asks for; None when it can't be read."""
-        name = self.submission.body.get("configname")
-        bucket, key = (
-            _split(name) if isinstance(name, str) and name.startswith("s3://") else (self.submission.bucket, name)
-        )
+        name = str(self.submission.body.get("configname"))
+        bucket, key = split(name) if name.startswith("s3://") else (self.submission.bucket, name)
         with contextlib.suppress(ClientError, BotoCoreError, ValueError, yaml.YAMLError, UnboundLocalError):
-            return _load_config(str(key), self.cloud.get(bucket, str(key)))
+            return load_config(key, self.cloud.get(bucket, key))
         return None
 
     @property
@@ -142,7 +100,9 @@ class Job:
             self._run_step(2, self._validate)
             self._run_step(3, self._set_up)
             self._run_step(4, lambda: self._process(attempt))
-        except _OverBudget:
+        except Stopping:
+            raise
+        except OverBudget:
             text = "Error: Job is not covered by budget. Contact NeuroCAAS administrator."
             self._reject("INTERNAL", text)
             return False
@@ -205,94 +165,23 @@ class Job:
         certificate.internal("init", f"Analysis request with dataset(s): {data}, config file {config}")
         if not isinstance(data, str | list) or self.scenario.fault is Fault.SILENT:
             raise TypeError("dataname")
-        self._find_places(data, config)
+        self._request = resolve(self.submission, data, config)
+        for note in self._request.notes:
+            certificate.internal("init", note)
+        if self._request.logs != self.submission.home:
+            self.cloud.put(self._request.logs, "", b"")
+            certificate.continue_at(self._writer(self._request.logs))
         certificate.done(1)
-
-    def _find_places(self, data: str | list[Any], config: Any) -> None:
-        """Where data, config, logs, results and the end marker are: storage bypass."""
-        names = [data] if isinstance(data, str) else data
-        self._names: list[Any] = names
-        self._config: Any = config
-        self._source = self.submission.bucket
-        bypassed = all(isinstance(name, str) and name.startswith("s3://") for name in [*names, config])
-        if bypassed:
-            self._source, self._config = _split(config)
-            if _split(names[0])[0] != self._source:
-                raise ValueError("data and config in different buckets")
-            self._names = [_split(name)[1] for name in names]  # the other datasets' buckets are ignored
-            self.certificate.internal("init", f"Storage Bypass initiated from bucket: s3://{self._source}")
-        home = self.submission.home
-        self._logs = home
-        target = self.submission.body.get("resultpath")
-        end: Place | None = home
-        to: dict[str, str | None] = {"bucket": None, "resultpath": None}
-        if isinstance(target, str) and target.startswith("s3://"):
-            bucket, path = _split(target)
-            self.certificate.internal("init", f"Storage Bypass initiated to bucket: s3://{bucket}")
-            to = {"bucket": bucket, "resultpath": path}
-            self._logs = Place(bucket, f"{path.strip('/')}/{self.submission.job_name}".lstrip("/"))
-            # The marker is put into the analysis's own bucket, at that path; with none, nowhere.
-            end = Place(self.submission.bucket, self._logs.prefix) if path else None
-        self._end = end if self._names and "/inputs/" in str(self._names[0]) else None
-        source: dict[str, Any] = {"bucket": None, "datapath": None, "configpath": None}
-        if bypassed:
-            paths = self._names[0] if isinstance(data, str) else self._names
-            source = {"bucket": self._source, "datapath": paths, "configpath": self._config}
-        self.certificate.internal("init", f"Full bypass info: { ({'input': source, 'output': to})!r}")
-        if self._logs != home:
-            self.cloud.put(self._logs, "", b"")
-            self.certificate.continue_at(self._writer(self._logs))
 
     # -- step 2
 
     def _validate(self) -> None:
         if self._complaint is not None:
             raise self._complaint
-        missing = self.scenario.fault is Fault.NOT_FOUND
-        found = [self.cloud.exists(self._source, name) for name in self._names]
-        if missing or not all(found):
-            self._not_found(self._names, "dataname", "data")
-        if not self.cloud.exists(self._source, self._config):
-            self._not_found(self._config, "configname", "a configuration file")
-        config = _load_config(self._config, self.cloud.get(self._source, self._config))
-        self._minutes = self._parameter(config, "__duration__", "not given, proceeding with standard compute launch.")
-        storage = "is not given, proceeding with standard storage."
-        self._extra_disk = self._parameter(config, "__dataset_size__", storage)
-        self._check_budget()
-
-    def _not_found(self, names: object, field: str, what: str) -> None:
-        self.certificate.internal("check_existence", f"INPUT ERROR: S3 Bucket does not contain {names}")
-        raise ValueError(
-            f"[JOB TERMINATE REASON] '{field}' field refers to {what} that cannot be found. "
-            "Be sure this is a full path to the data, without the bucket name."
-        )
-
-    def _parameter(self, config: Any, name: str, otherwise: str) -> Any:
-        try:
-            value = config[name]  # a list, a string or nothing at all as the config dies here
-        except KeyError:
-            self.certificate.internal("parse_config", f"parameter {name} {otherwise}")
-            return None
-        self.certificate.internal("parse_config", f"parameter {name} given: {value}")
-        return value
-
-    def _check_budget(self) -> None:
-        budget = self.cloud.settings.budget
-        try:
-            cost = self.cloud.project(self._rule, len(self._names), self._instance_type, self._minutes)
-        except (IndexError, TypeError):
-            text = "        [Internal (get_costmonitoring)] Unexpected Error: Unable to estimate cost of current job."
-            raise Exception(text)  # noqa: B904 - "During handling …", as there
-        if self.scenario.fault is Fault.OVER_BUDGET:
-            cost = budget + 1.06
-        text = f"Customized budget not found. Using default budget value of {budget}"
-        self.certificate.internal("get_costmonitoring", text)
-        projected = f"Projected total costs: ${cost}."
-        if cost > budget:
-            text = f"{projected} Over budget (${budget}), cancelling job. Contact administrator."
-            self.certificate.internal("get_costmonitoring", text)
-            raise _OverBudget
-        self.certificate.internal("get_costmonitoring", f"{projected} Remaining budget: ${budget - cost}")
+        fault, count = self.scenario.fault, len(self._request.names)
+        self._parameters = validate(self.cloud, self.certificate, self._request, fault)
+        minutes = self._parameters.minutes
+        check_budget(self.cloud, self.certificate, self._rule, count, self._instance_type, minutes, fault)
 
     # -- steps 3 and 4
 
@@ -301,13 +190,13 @@ class Job:
             raise RuntimeError("[JOB TERMINATE REASON] The environment of this analysis cannot be set up.")
 
     def _process(self, attempt: int) -> None:
-        certificate, fault, count = self.certificate, self.scenario.fault, len(self._names)
+        certificate, fault, count = self.certificate, self.scenario.fault, len(self._request.names)
         if fault is Fault.NO_BANDWIDTH:
             self._no_bandwidth()
         certificate.utils(f"Acquiring new {self._instance_type} instances from ami-0a0000000000000aa ...")
-        self._check_duration()
+        check_duration(certificate, self._parameters)
         certificate.utils("save not available. Launching standard instance.")
-        self._check_disk()
+        check_disk(certificate, self._parameters)
         if fault in _AWS_CODES and attempt <= self.scenario.times:
             message = "the sandbox was asked to play this"
             raise ClientError({"Error": {"Code": _AWS_CODES[fault], "Message": message}}, "RunInstances")
@@ -338,25 +227,6 @@ class Job:
         self.certificate.internal("acquire_instances", text)
         raise ValueError("[JOB TERMINATE REASON] Instance requests greater than pipeline bandwidth.")
 
-    def _check_duration(self) -> None:
-        if self._minutes is not None and type(self._minutes) is not int:
-            text = "duration parameter is not valid. Must be an integer representing max number of minutes expected."
-            self.certificate.utils(text)
-            self.certificate.line("No instances to terminate")
-            raise ValueError(
-                "[JOB TERMINATE REASON] Given __duration__ parameter is not valid. "
-                "Must be an integer, giving the maximum time expected in minutes."
-            )
-
-    def _check_disk(self) -> None:
-        if self._extra_disk is not None and type(self._extra_disk) is not int:
-            size = _DISK + self._extra_disk  # of a string, this is where it ends
-            self.certificate.line("No instances to terminate")
-            raise ParamValidationError(
-                report="Invalid type for parameter BlockDeviceMappings[0].Ebs.VolumeSize, "
-                f"value: {size}, type: {type(size)}, valid types: <class 'int'>"
-            )
-
     def _boot(self, instances: list[str]) -> None:
         certificate = self.certificate
         for instance in instances:
@@ -376,17 +246,17 @@ class Job:
     def _dispatch(self, instances: list[str]) -> None:
         self.workers = [
             self._worker(name, instance, last=instance == instances[-1])
-            for name, instance in zip(self._names, instances, strict=True)
+            for name, instance in zip(self._request.names, instances, strict=True)
         ]
         for number, worker in enumerate(self.workers, start=1):
             worker.initialize()
             self.certificate.internal("process_inputs", f"Starting analysis {number} with parameter set {worker.base}")
         if self.scenario.racing:
             self.workers[0].stale = self.certificate.text  # one of them read it before there was a monitor section
-        self.certificate.dispatch(self._names)
+        self.certificate.dispatch(self._request.names)
         self.certificate.internal("process_inputs", "All jobs submitted. Processing...")
         self.outcome = "launched"
-        self._launched(self._end if self.scenario.end_marker else None)
+        self._launched(self._request.end if self.scenario.end_marker else None)
 
     def _worker(self, name: str, instance: str, *, last: bool) -> Worker:
         return Worker(
@@ -395,31 +265,21 @@ class Job:
             fate=self.scenario.fate if last or self.scenario.all_datasets else Fate.VERDICT,
             certificate=self.certificate,
             data=name,
-            data_bucket=self._source,
-            config=self._config,
-            logs=self._logs,
-            results=self._results(name),
+            data_bucket=self._request.source,
+            config=self._request.config,
+            logs=self._request.logs,
+            results=results_place(self.submission, self._request, name),
             instance=instance,
             command=str(uuid.uuid4()),
             through=self._dataset_through,
         )
-
-    def _results(self, name: str) -> Place:
-        """Where a dataset's worker puts its results; it looks for the group in the dataset's own name."""
-        if self._logs != self.submission.home:
-            return self._logs
-        folder = f"results/{self.submission.job_name}"
-        if self._source != self.submission.bucket:
-            return Place(self._source, f"{name.partition('/')[0]}/{folder}")
-        group, found, _rest = name.rpartition("/inputs")
-        return Place(self._source, f"{group if found else self.submission.group}/{folder}")
 
     # -- the machines
 
     def _run_machines(self) -> None:
         since = time.monotonic()
         threads = [
-            threading.Thread(target=self._run_machine, args=(worker, since), name=f"machine {worker.base}")
+            threading.Thread(target=self._run_machine, args=(worker, since), name=f"machine {worker.base}", daemon=True)
             for worker in self.workers
         ]
         for thread in threads:
@@ -437,6 +297,9 @@ class Job:
         try:
             with contextlib.suppress(Stopping):
                 worker.run()
+        except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
+            # To the client this is a machine that went down without a verdict.
+            self.cloud.say(f"{self.submission.job_name}: the machine of {worker.base} failed: {error}")
         finally:
             self.cloud.release(self._instance_type, since)
 
@@ -448,8 +311,9 @@ class Job:
 
     def _put_end(self) -> None:
         """The end marker, unless another job of this name took the rule over, or there is no place for it."""
-        if self._end is not None and self.scenario.end_marker and self.cloud.is_watched(self._rule, self):
-            self.cloud.put(self._end, "process_results/end.txt", END_MARKER)
+        end = self._request.end
+        if end is not None and self.scenario.end_marker and self.cloud.is_watched(self._rule, self):
+            self.cloud.put(end, "process_results/end.txt", END_MARKER)
 
     def _put_late(self) -> None:
         late = [(worker.results, name, body) for worker in self.workers for name, body in worker.late]
@@ -460,20 +324,6 @@ class Job:
 
     def _writer(self, place: Place) -> Callable[[str], None]:
         return lambda text: self.cloud.put(place, "logs/certificate.txt", text.encode())
-
-
-def _load_config(name: str, raw: bytes) -> Any:
-    if name.endswith(".json"):
-        passed_config = json.loads(raw.decode("utf-8"))
-    elif name.endswith(".yaml"):
-        passed_config = yaml.safe_load(raw)
-    return passed_config  # any other extension: the very UnboundLocalError that people find in their certificates
-
-
-def _split(address: str) -> tuple[str, str]:
-    """s3://bucket/key → bucket, key"""
-    bucket, _slash, key = address.removeprefix("s3://").partition("/")
-    return bucket, key
 
 
 def _while_handling(first: BaseException, second: BaseException) -> BaseException:

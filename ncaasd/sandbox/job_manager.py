@@ -22,10 +22,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ncaasd.errors import UserError
 from ncaasd.sandbox.cloud import Cloud, Place, Say, Settings, Stopping
-from ncaasd.sandbox.job import END_MARKER, Job, read_submission
+from ncaasd.sandbox.job import END_MARKER, Job
 from ncaasd.sandbox.scenarios import SCENARIOS
+from ncaasd.sandbox.submission import read_submission
 
-_POLL = 0.2  # seconds between two looks into submissions/
+_POLL = (0.1, 1.0)  # seconds between two looks into submissions/, at least and at most; between them, the pace
 _REST = 20.0  # after a look through whole buckets: so many times as long as that took
 
 
@@ -63,7 +64,7 @@ class JobManager:
             budget=float(budget),
             machines=machines,
         )
-        self.cloud = Cloud(s3, settings)
+        self.cloud = Cloud(s3, settings, say)
         self.jobs: list[Job] = []
         self._buckets = tuple(buckets)
         self._group = group
@@ -86,7 +87,8 @@ class JobManager:
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         shutil.rmtree(self.cloud.settings.folder, ignore_errors=True)
         for end in self._recall():
-            self.cloud.put(end, "process_results/end.txt", END_MARKER)
+            with contextlib.suppress(ClientError):  # its bucket may be gone
+                self.cloud.put(end, "process_results/end.txt", END_MARKER)
         for prefix in (f"{self._group}/submissions/", ""):
             watch = functools.partial(self._watch, prefix)
             self._watchers.append(self._start_thread(watch, f"looking into /{prefix}"))
@@ -131,7 +133,8 @@ class JobManager:
                     self._say(f"the job manager cannot look for submit files: {error}")
                     self.cloud.sleep(2.0)
                 # A whole bucket may be large: looking through it takes a small part of the time.
-                self.cloud.sleep(_POLL if prefix else max(_POLL, _REST * (time.monotonic() - start)))
+                poll = min(max(self.cloud.settings.pace, _POLL[0]), _POLL[1])
+                self.cloud.sleep(poll if prefix else max(poll, _REST * (time.monotonic() - start)))
 
     def _versions(self, bucket: str, prefix: str) -> Iterator[tuple[float, str, str, str]]:
         pages = self.cloud.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
@@ -175,8 +178,9 @@ class JobManager:
             return  # remembered as unended
         except (ClientError, BotoCoreError) as error:
             self._say(f"{job.submission.job_name}: the sandbox's S3 failed: {error}")
+        finally:
+            job.over.set()
         self._remember("ended", bucket, key, version)
-        job.over.set()
         verdicts = ", ".join(worker.verdict or "no verdict" for worker in job.workers)
         self._say(f"{job.submission.job_name}: {job.outcome}{f' ({verdicts})' if verdicts else ''}")
 

