@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from fakes.memory_store import MemoryStore
@@ -116,6 +116,13 @@ class Client:
         self._call(lambda: self._server.delete(key))
 
 
+class QuietTree(LocalTree):
+    """No other process writes here, so /proc need not be searched for one: that would be most of the time."""
+
+    def held_open(self, paths: Iterable[str]) -> set[str]:
+        return set()
+
+
 class InlineRig:
     """One daemon: a root it may share with others, and a journal of its own."""
 
@@ -145,7 +152,7 @@ class InlineRig:
             name=BUCKET,
             settings=settings,
             layout=Layout(BUCKET, GROUP),
-            trees={"": LocalTree(folder, ignore=settings.watch.ignore)},
+            trees={"": QuietTree(folder, ignore=settings.watch.ignore)},
             results=results,
             status=LocalStatusFiles(folder),
             store_for=lambda _bucket: client,
