@@ -78,7 +78,7 @@ class CredentialSource:
             try:
                 if _keys(fresh) in (None, _keys(used)):
                     return False
-            except BotoCoreError:
+            except (BotoCoreError, OSError):
                 return False  # what S3 said of the old ones stands
             self._session = fresh
             return True

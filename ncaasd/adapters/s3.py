@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 import botocore.session
 
-from ncaasd.adapters.s3_answers import Blocks, Page, etag_of, full_crc, multipart_etag, number_of
+from ncaasd.adapters.s3_answers import Blocks, Options, Page, etag_of, full_crc, multipart_etag, number_of
 from ncaasd.adapters.s3_errors import (
     DELETE,
     GET,
@@ -82,6 +82,7 @@ class S3Store:
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._bucket = bucket
         self._sessions = sessions
@@ -89,19 +90,12 @@ class S3Store:
         self._label = "no credentials" if unsigned else sessions.label
         self._attempts = attempts
         self._sleep = sleep
-        kind = FastRequests if fast else SdkRequests
 
         def connect(session: botocore.session.Session, region: str | None) -> FastRequests | SdkRequests:
-            return kind(
-                bucket,
-                session,
-                region=region,
-                endpoint_url=endpoint_url,
-                unsigned=unsigned,
-                connections=connections,
-                connect_timeout=connect_timeout,
-                read_timeout=read_timeout,
-            )
+            options = Options(endpoint_url, unsigned, connections, connect_timeout, read_timeout)
+            if fast:
+                return FastRequests(bucket, session, region, options, now=now)
+            return SdkRequests(bucket, session, region, options)
 
         self._connect = connect
         self._lock = threading.Lock()
@@ -257,9 +251,13 @@ class S3Store:
 
         try:
             return self._tried(request, send)
-        except Denied:
+        except Denied as denied:
             # For a key that is not there, AWS answers 403 to who may not list the bucket's top.
-            if self.find(key) is None:
+            try:
+                there = self.find(key)
+            except StoreError:
+                raise denied from None
+            if there is None:
                 raise Absent(f"{self._bucket}/{key} is not there") from None
             raise
 
@@ -269,7 +267,8 @@ class S3Store:
             session = self._sessions.session()
             line = self._line
             if line is None or line.session is not session or line.region != self._region:
-                # The old one's requests under way end as they may; its idle connections go with it.
+                if line is not None:
+                    line.requests.close()  # what is under way there ends as it may
                 line = self._line = _Line(session, self._region, self._connect(session, self._region))
             return line
 

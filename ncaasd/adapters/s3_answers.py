@@ -1,4 +1,4 @@
-"""What an answer of S3 must look like to be believed, and the bytes that come with it.
+"""How S3 is reached, what an answer of it must look like to be believed, and the bytes that come with it.
 
 Headers are mappings with names in lower case. What is not believed is `Unreachable`: nobody knows what was done.
 """
@@ -23,6 +23,17 @@ BLOCK = 1 << 20  # bytes: what `get` gives at a time; smaller blocks cost Python
 # A whole object's etag is 32 hexadecimal digits, a multipart one's has the count of parts behind. What looks otherwise
 # is not S3: web servers, captive portals' included, send etags of their own.
 _ETAG = re.compile(r'^"?([0-9a-f]{32}(?:-\d{1,5})?)"?$')
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How requests are made. Timeouts are seconds of silence; `connections`: how many are kept between requests."""
+
+    endpoint_url: str | None
+    unsigned: bool
+    connections: int
+    connect_timeout: float
+    read_timeout: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,8 @@ def answered(
         kind = _CLASS_OF_STATUS.get(status, errors.StoreError)
     if kind is WrongRegionError:
         return _wrong_region(request, headers.get("x-amz-bucket-region", detail.get("Region", "")))
+    if kind is errors.ClockSkewed:
+        detail = {"ServerTime": headers.get("date", ""), **detail}
     message, hint = _words(kind, request, code, detail)
     return kind(message, hint=hint)
 
@@ -172,7 +174,9 @@ def _words(kind: type[errors.StoreError], request: Request, code: str, detail: M
     if kind is errors.NoSuchUpload:
         return f"the multipart upload of {where} cannot be gone on with ({code}: {said})", ""
     if kind is errors.Exists:
-        return f"{where} is not as was asked for: something else is there already", ""
+        return (
+            f"{where} has been replaced meanwhile" if request.permission == GET else f"{where} is there already"
+        ), ""
     if kind is errors.Busy:
         return f"{where} is being changed by another request ({code})", "tried again later"
     if kind is errors.Throttled:
@@ -196,7 +200,8 @@ def _about_credentials(request: Request, code: str, said: str) -> tuple[str, str
 
 def _skew(detail: Mapping[str, str]) -> str:
     ours, theirs = detail.get("RequestTime", ""), detail.get("ServerTime", "")
-    return f" (it says {ours}, S3 says {theirs})" if ours and theirs else ""
+    said = [f"it says {ours}" if ours else "", f"S3 says {theirs}" if theirs else ""]
+    return f" ({', '.join(filter(None, said))})" if any(said) else ""
 
 
 def translate(request: Request, error: Exception) -> errors.StoreError:

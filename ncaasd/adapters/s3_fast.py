@@ -13,16 +13,17 @@ import contextlib
 import hashlib
 import ipaddress
 import os
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
 import botocore.session
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
 
-from ncaasd.adapters.s3_answers import Page, encoded
+from ncaasd.adapters.s3_answers import Options, Page, encoded
 from ncaasd.adapters.s3_errors import Request, answered, bare, not_s3
 from ncaasd.adapters.s3_http import Answer, Pool
 from ncaasd.adapters.s3_sign import UNSIGNED, Keys, Signer
@@ -44,17 +45,16 @@ class FastRequests:
         self,
         bucket: str,
         session: botocore.session.Session,
-        *,
         region: str | None,
-        endpoint_url: str | None,
-        unsigned: bool,
-        connections: int,
-        connect_timeout: float,
-        read_timeout: float,
+        options: Options,
+        *,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._session = None if unsigned else session
+        self._now = now
+        self._lock = threading.Lock()
+        self._session = None if options.unsigned else session
         region = region or session.get_config_variable("region") or "us-east-1"
-        endpoint = urlsplit(endpoint_url or _configured_endpoint(session) or _aws_endpoint(region))
+        endpoint = urlsplit(options.endpoint_url or _configured_endpoint(session) or _aws_endpoint(region))
         # AWS wants the bucket in the host, but its certificates are for one label there; others mostly know only paths.
         in_host = (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn")) and "." not in bucket
         self._host = f"{bucket}.{endpoint.netloc}" if in_host else endpoint.netloc
@@ -65,9 +65,9 @@ class FastRequests:
         self._signer = Signer(region)
         self._pool = Pool(
             f"{endpoint.scheme}://{self._host}",
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            idle=connections,
+            connect_timeout=options.connect_timeout,
+            read_timeout=options.read_timeout,
+            idle=options.connections,
             ca_bundle=session.get_config_variable("ca_bundle"),
         )
 
@@ -171,9 +171,20 @@ class FastRequests:
         headers["host"] = self._host
         if self._session is not None:
             payload = hashlib.sha256(body).hexdigest() if self._sign_bodies else UNSIGNED
-            self._signer.sign(_keys(self._session), method, path, asked, headers, payload, time.time())
+            self._signer.sign(self._keys(self._session), method, path, asked, headers, payload, self._now())
         headers["user-agent"] = "ncaasd"
         return self._pool.request(method, f"{path}?{asked}" if asked else path, headers, body, pace)
+
+    def _keys(self, session: botocore.session.Session) -> Keys:
+        try:
+            with self._lock:  # the first to come looks them up; a credential_process is run once
+                credentials = session.get_credentials()
+            frozen = credentials.get_frozen_credentials() if credentials is not None else None
+        except OSError as error:  # a credential_process that cannot be started
+            raise CredentialRetrievalError(provider="the profile", error_msg=str(error)) from error
+        if frozen is None or not frozen.access_key or not frozen.secret_key:
+            raise NoCredentialsError
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
 
 def _xml(request: Request, answer: Answer, expected: str, limit: int) -> ElementTree.Element:
@@ -224,14 +235,6 @@ def _listed(found: ElementTree.Element) -> ObjectInfo:
         said["ETag"].strip('"'),
         datetime.fromisoformat(said["LastModified"]).timestamp(),
     )
-
-
-def _keys(session: botocore.session.Session) -> Keys:
-    credentials = session.get_credentials()
-    frozen = credentials.get_frozen_credentials() if credentials is not None else None
-    if frozen is None or not frozen.access_key or not frozen.secret_key:
-        raise NoCredentialsError
-    return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
 
 def _configured_endpoint(session: botocore.session.Session) -> str | None:

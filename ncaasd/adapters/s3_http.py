@@ -26,6 +26,7 @@ from ncaasd.ports import Pace
 PACED = 128 << 10  # bytes: the most that is sent between two calls of a pace
 _BUFFER = 64 << 10  # bytes
 _MAX_HEADERS = 100
+_MAX_INTERIM = 8
 _MAX_LINE = 16 << 10  # bytes
 
 
@@ -69,9 +70,12 @@ class Pool:
         lines = [f"{method} {target} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()]]
         if body or method in ("PUT", "POST"):
             lines.append(f"content-length: {len(body)}")
+        head = "\r\n".join([*lines, "", ""])
+        if head.count("\n") != len(lines) + 1:
+            raise ValueError("a header with a line end in it")
         connection = self._kept() or self._new()
         try:
-            _send(connection.socket, "\r\n".join([*lines, "", ""]).encode("latin-1"), memoryview(body), pace)
+            _send(connection.socket, head.encode("latin-1"), memoryview(body), pace)
             return Answer(self, connection, method)
         except (BrokenPipeError, ConnectionResetError) as error:
             # S3 may refuse before it has read all of the body, and hang up: what it said is worth more than the reset.
@@ -166,9 +170,9 @@ class Answer:
         self._pool = pool
         self._connection: _Connection | None = connection
         self._reader = connection.reader
-        self.status, self.headers = _head(self._reader)
-        headers = self.headers
-        self._keep = "close" not in headers.get("connection", "").lower()
+        self.status, headers, kept = _head(self._reader)
+        self.headers = headers
+        self._keep = kept and "close" not in headers.get("connection", "").lower()
         self._chunked = False
         self._left: int | None  # bytes of the body, or of the chunk; None: until the connection ends
         if method == "HEAD" or self.status in (204, 304):
@@ -252,28 +256,33 @@ def _send(connection: socket.socket, head: bytes, body: memoryview, pace: Pace |
         connection.sendall(head + block if at == 0 else block)
 
 
-def _head(reader: io.BufferedReader) -> tuple[int, dict[str, str]]:
-    while True:
+def _head(reader: io.BufferedReader) -> tuple[int, dict[str, str], bool]:
+    """The status, the headers, and whether the connection is kept unless they say otherwise."""
+    for _ in range(_MAX_INTERIM):
         line = reader.readline(_MAX_LINE)
         if not line:
             raise ConnectionResetError("the connection was closed without an answer")
         words = line.split(None, 2)
         if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
             raise http.client.BadStatusLine(repr(line[:80]))
-        headers: dict[str, str] = {}
-        for _ in range(_MAX_HEADERS):
-            line = reader.readline(_MAX_LINE)
-            if line in (b"\r\n", b"\n"):
-                break
-            name, colon, value = line.decode("latin-1").partition(":")
-            if not colon:
-                raise http.client.HTTPException("the connection was closed in the middle of an answer")
-            headers[name.lower()] = value.strip()
-        else:
-            raise http.client.HTTPException(f"more than {_MAX_HEADERS} headers")
+        headers = _headers(reader)
         status = int(words[1])
         if status >= 200:  # below: interim answers
-            return status, headers
+            return status, headers, words[0] != b"HTTP/1.0"
+    raise http.client.HTTPException("interim answers without end")
+
+
+def _headers(reader: io.BufferedReader) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for _ in range(_MAX_HEADERS):
+        line = reader.readline(_MAX_LINE)
+        if line in (b"\r\n", b"\n"):
+            return headers
+        name, colon, value = line.decode("latin-1").partition(":")
+        if not colon:
+            raise http.client.HTTPException("the connection was closed in the middle of an answer")
+        headers[name.lower()] = value.strip()
+    raise http.client.HTTPException(f"more than {_MAX_HEADERS} headers")
 
 
 def _announced(headers: Mapping[str, str]) -> int | None:

@@ -11,7 +11,7 @@ import botocore.handlers
 import botocore.session
 from botocore import UNSIGNED
 
-from ncaasd.adapters.s3_answers import Body, Page, encoded
+from ncaasd.adapters.s3_answers import Body, Options, Page, encoded
 from ncaasd.adapters.s3_errors import AbandonedError, Request
 from ncaasd.adapters.s3_http import PACED
 from ncaasd.model import ObjectInfo, Part
@@ -25,30 +25,25 @@ class SdkRequests:
         self,
         bucket: str,
         session: botocore.session.Session,
-        *,
         region: str | None,
-        endpoint_url: str | None,
-        unsigned: bool,
-        connections: int,
-        connect_timeout: float,
-        read_timeout: float,
+        options: Options,
     ) -> None:
         self._bucket = bucket
         self._client: Any = session.create_client(  # the SDK makes its clients' classes at run time
             "s3",
-            endpoint_url=endpoint_url,
+            endpoint_url=options.endpoint_url,
             config=botocore.config.Config(
                 region_name=region,
-                signature_version=UNSIGNED if unsigned else "s3v4",
-                connect_timeout=connect_timeout,
-                read_timeout=read_timeout,
-                max_pool_connections=connections,
+                signature_version=UNSIGNED if options.unsigned else "s3v4",
+                connect_timeout=options.connect_timeout,
+                read_timeout=options.read_timeout,
+                max_pool_connections=options.connections,
                 tcp_keepalive=True,
                 retries={"total_max_attempts": 1, "mode": "standard"},  # tries are the store's business
                 # Checksums are made once, where the file is read; the SDK's own would be a second pass.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
-                s3={"addressing_style": "path" if endpoint_url else "auto", "payload_signing_enabled": False},
+                s3={"addressing_style": "path" if options.endpoint_url else "auto", "payload_signing_enabled": False},
                 user_agent_extra="ncaasd",
             ),
         )

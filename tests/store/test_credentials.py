@@ -151,12 +151,15 @@ def test_F53_what_was_refused_is_asked_for_again_but_not_in_a_storm(home, tmp_pa
 
 def test_a_broken_process_is_no_way_out(home, tmp_path):
     (home / "config").write_text(f"[profile sso]\ncredential_process = {script(tmp_path / 'give', 'OLD')}\n")
-    source = CredentialSource("sso")
+    clock = Monotonic()
+    source = CredentialSource("sso", monotonic=clock)
     used = source.session()
     assert keys(source) == ("OLD", "s", "t")
-    (tmp_path / "give").write_text("#!/bin/sh\nexit 3\n")
-    assert not source.renew(used)
-    assert source.session() is used
+    for broken in ("#!/bin/sh\nexit 3\n", "#!/nonexistent/interpreter\n"):
+        (tmp_path / "give").write_text(broken)
+        clock.now += RENEW_EVERY
+        assert not source.renew(used)
+        assert source.session() is used
 
 
 # -- stores made of them
@@ -183,9 +186,10 @@ def test_one_store_per_bucket_and_settings_and_one_source_per_profile(home):
         ("", "nobody", "nobody"),
         ("[profile half]\naws_access_key_id = A\n", "half", "aws_secret_access_key"),
         ("[profile p]\ncredential_process = /bin/false\n", "p", "the AWS profile p"),
+        ("[profile p]\ncredential_process = /nonexistent/give-keys\n", "p", "/nonexistent/give-keys"),
         ("[profile p\n", "p", "Unable to parse config file"),
     ],
-    ids=["none", "no such profile", "half", "a failing process", "broken file"],
+    ids=["none", "no such profile", "half", "a failing process", "a process that is not there", "broken file"],
 )
 def test_no_usable_credentials_are_said_in_words(home, config, profile, said):
     (home / "config").write_text(config)

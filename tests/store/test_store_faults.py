@@ -18,6 +18,7 @@ from ncaasd.adapters.s3 import S3Store
 from ncaasd.adapters.s3_answers import multipart_etag
 from ncaasd.adapters.s3_errors import WrongRegionError
 from ncaasd.errors import (
+    Absent,
     BadCredentials,
     Busy,
     ClockSkewed,
@@ -407,6 +408,27 @@ def test_F55_F84_a_refusal_is_said_once_in_plain_words(store, proxy, answer, tol
     assert raised.value.message.startswith(sentence)
     assert hint in raised.value.hint
     assert proxy.count("PUT") == 1
+
+
+@pytest.mark.parametrize("wrong", [3600, -3600])
+def test_F84_a_clock_that_is_wrong_is_said_by_the_server_itself(make, proxy, unique, wrong):
+    store = make(proxy.endpoint, now=lambda: time.time() + wrong)
+    for act in (lambda: store.list(f"lab/inputs/{unique}"), lambda: put(store, f"lab/inputs/{unique}", b"x")):
+        with pytest.raises(ClockSkewed, match="this machine's clock is wrong") as raised:
+            act()
+        assert "S3 says" in raised.value.message
+    assert len(proxy.seen) == 2
+
+
+def test_what_is_denied_because_it_is_not_there_is_absent(make, proxy, weed_backend, unique):
+    """AWS answers 403 for a missing key to who may not list the whole bucket; SeaweedFS answers 404."""
+    store = make(proxy.endpoint)
+    weed_backend.seed(f"lab/results/{unique}/there", b"x")
+    proxy.rules.append(Rule(method="GET", path="/results/", times=None, **said("AccessDenied", 403)))
+    with pytest.raises(Absent):
+        store.read(f"lab/results/{unique}/not-there", limit=10)
+    with pytest.raises(Denied):
+        store.read(f"lab/results/{unique}/there", limit=10)
 
 
 @pytest.mark.parametrize(
