@@ -681,16 +681,18 @@ class Journal:
     def usage(self, analysis: str, now: float) -> tuple[int, int]:
         """(datasets of jobs that run now, datasets of jobs submitted in the 24 h before `now`), for the spend guards.
 
-        A submit that may have been sent counts as sent. What lies more than a day ahead was written by a wrong clock.
+        A submit that may have been sent counts as sent; one that is held before it was counts as none. What lies more than a
+        day ahead was written by a wrong clock.
         """
+        unsent = "phase='intent' AND hold<>''"
         active = self._run(
             "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND verdict IS NULL"
-            " AND phase IN ('intent', 'attempted', 'submitted')",
+            f" AND phase IN ('intent', 'attempted', 'submitted') AND NOT ({unsent})",
             analysis,
         ).fetchone()[0]
         recent = self._run(
             "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND phase<>'open'"
-            " AND max(submitted, attempted, intended) BETWEEN ? AND ?",
+            f" AND max(submitted, attempted, intended) BETWEEN ? AND ? AND NOT ({unsent})",
             analysis,
             now - DAY,
             now + DAY,
