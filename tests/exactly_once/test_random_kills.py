@@ -58,7 +58,7 @@ def opened_after(rig: Rig, since: int, started: float) -> float | None:
     found = re.search(rf"^(\S+ \S+),(\d+) .*s3://{BUCKET}/{GROUP}/ answers", rig.said()[since:], re.MULTILINE)
     if found is None:
         return None
-    return datetime.fromisoformat(found[1]).timestamp() + int(found[2]) / 1000 - started  # noqa: DTZ007 - both local
+    return datetime.fromisoformat(found[1]).timestamp() + int(found[2]) / 1000 - started
 
 
 def kill_often(rig: Rig, kills: int, drops: int, chance: random.Random) -> dict[str, float]:

@@ -92,9 +92,7 @@ def bench(folder: str) -> Iterator[Bench]:
 
 def run_command(config: str) -> list[str]:
     """The daemon as people start it."""
-    if not os.environ.get("NO_CLI_YET"):
-        return [sys.executable, "-m", "ncaasd", "run", "--config", config]
-    return [sys.executable, "-c", f"from support.work import daemon; daemon({config!r})"]
+    return [sys.executable, "-m", "ncaasd", "run", "--config", config]
 
 
 class Rig:

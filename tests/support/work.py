@@ -6,7 +6,9 @@ import logging
 
 from ncaasd.adapters.journal import open_journal
 from ncaasd.engine.crash import armed
-from ncaasd.engine.service import serve
+from ncaasd.engine.daemon import running
+from ncaasd.engine.service import read_config, serve
+from ncaasd.errors import StateError
 
 
 def daemon(config: str) -> None:
@@ -19,3 +21,14 @@ def daemon(config: str) -> None:
 def journal_opened(path: str) -> None:
     """Open a journal, migrating as needed, and close it."""
     open_journal(path, crash=armed()).close()
+
+
+def refused(config: str) -> None:
+    """A daemon that may not start; says why. Fails when it may."""
+    try:
+        with running(read_config(config)):
+            pass
+    except StateError as error:
+        print(error)
+        return
+    raise AssertionError("nobody refused it")
