@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.errors import UserError
-from ncaasd.model import FileRow, FileState, JobRow, JobSpec, JobState, Phase
+from ncaasd.model import FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase
+from ncaasd.plan.guards import way_on
 
 NEVER = 1e15
 
@@ -67,7 +68,8 @@ def hold(journal: Journal, job: JobRow, now: float) -> Effect:
         return Effect(job, False, f"it is {job.state} already: only a job that was not submitted can be held")
     if job.hold == "person":
         return Effect(job, False, "it is held already")
-    journal.update_job(job.row, hold="person", state=JobState.HELD, reason="held by hand", next_at=NEVER)
+    reason = f"held by hand; {way_on('person', job)}"
+    journal.update_job(job.row, hold="person", state=JobState.HELD, reason=reason, next_at=NEVER)
     return _did(journal, job, now, "held", "held by hand")
 
 
@@ -76,7 +78,7 @@ def release(journal: Journal, job: JobRow, now: float) -> Effect:
     if job.phase is Phase.ENDED or not job.hold:
         return Effect(job, False, "it is not held")
     if job.hold in ("foreign", "replaced"):
-        return Effect(job, False, f"{job.reason}: it can't be released; `ncaasd rerun` submits it under a new id")
+        return Effect(job, False, f"it can't be released: {job.reason}")
     released = job.released if job.hold == "person" else job.released | {job.hold}
     journal.update_job(job.row, hold="", released=released, next_at=0.0, state=JobState.WAITING, reason="released")
     return _did(journal, job, now, "released", f"released from: {job.reason}")
@@ -91,9 +93,13 @@ def release_file(journal: Journal, row: FileRow, now: float) -> None:
 
 def rerun(journal: Journal, job: JobRow, now: float, *, spec: JobSpec | None = None) -> Effect:
     """A new attempt, with a new id, of what is declared now. Asked twice, it is made once."""
+    if job.spec.origin is Origin.ELSEWHERE:
+        return Effect(job, False, "it was started elsewhere: only who started it can run it again")
     spec = spec or job.spec
     attempts = journal.attempts(job.spec.analysis, job.spec.name, job.spec.unit, job.spec.version)
     newest = attempts[-1]
+    if newest.phase is Phase.OPEN and newest.attempt > 0 and newest.hold:
+        return release(journal, newest, now)  # it waits to be run again already (the budget), for a person's word
     if newest.phase is Phase.OPEN and newest.attempt > 0:
         return Effect(newest, False, "a rerun of it is waiting already")
     if newest.phase is Phase.OPEN:

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from ncaasd.declare.analysis_config import read_analysis_config, render_analysis_config
 from ncaasd.engine.declaring import Declarer, job_subject
 from ncaasd.engine.desk import Result
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import found_by_first_scan, rig_was_here
 from ncaasd.engine.submitting import Ending, Order, Report, SameJob, submit_once
+from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, ConfigFact, Supplies
 from ncaasd.engine.watching import Watch
-from ncaasd.errors import DeclarationError, NcaasdError
+from ncaasd.errors import NcaasdError
 from ncaasd.model import Dataset, FileState, JobRow, JobState, Origin, Phase, Place
-from ncaasd.neurocaas.naming import config_name, folder_name
+from ncaasd.neurocaas.naming import folder_name
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.guards import Limits, Stop, Tally, guard, tally, way_on
-from ncaasd.plan.jobs import DatasetFact, next_step
+from ncaasd.plan.jobs import next_step
 from ncaasd.plan.retry import backoff
 
 DUE_AT_A_TIME = 200
 NEVER = 1e15
 CONSIDER_AGAIN = 300.0  # a waiting job is woken by what it waits for; this is for what was missed
 AUTOMATIC_HOLD = 30.0
-REMOTE_KNOWN_FOR = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Config:
-    """What a job's config comes to. `content` is None when it lies in S3 already."""
-
-    problem: str = ""
-    key: str = ""
-    content: bytes | None = None
 
 
 class Jobs:
@@ -49,8 +38,7 @@ class Jobs:
         ] = {}  # being submitted, not intended yet -> analysis, rule, datasets
         self._tallies: dict[tuple[str, str], Tally] = {}  # of this turn
         self._watch = Watch(house, fetcher, self._busy, self.show)
-        self._remote: dict[tuple[str, str], tuple[bool, float]] = {}
-        self._configs: dict[tuple[str, str, bytes], _Config] = {}
+        self._supplies = Supplies(house, declarer)
 
     def busy(self) -> bool:
         return bool(self._busy)
@@ -104,8 +92,10 @@ class Jobs:
                         job.row, next_at=now + AUTOMATIC_HOLD, reason=context.submits_blocked
                     )
                     return []
-                config = self._config(context, job)
-                return [self._submission(context, job, config if not config.problem else _Config(key=job.config_key))]
+                config = self._supplies.config(context, job)
+                return [
+                    self._submission(context, job, config if not config.problem else ConfigFact(key=job.config_key))
+                ]
             case Phase.SUBMITTED:
                 return [self._watch.looking(context, job)]
             case Phase.ENDED:
@@ -117,8 +107,8 @@ class Jobs:
         if now < job.not_before:
             self._house.journal.update_job(job.row, next_at=job.not_before)
             return []
-        facts = [self._fact(context, d) for d in job.spec.datasets]
-        config = self._config(context, job)
+        facts = [self._supplies.dataset(context, d) for d in job.spec.datasets]
+        config = self._supplies.config(context, job)
         step = next_step(job, facts, config.problem, context.submits_blocked, self._stop(context, job, now))
         if step.submit:
             self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN)
@@ -128,50 +118,15 @@ class Jobs:
             wait = AUTOMATIC_HOLD
         elif step.hold:
             wait = NEVER - now
-        elif step.ask_remote or any(f.file is None for f in facts):
+        elif config.ask or step.ask_remote or any(f.file is None for f in facts):
             wait = max(REMOTE_KNOWN_FOR, context.settings.jobs.poll.min)
         reason = step.reason
         if step.hold and step.hold != job.hold:
             reason = f"{reason}; {way_on(step.hold, job)}"
             self._house.event(context.name, job_subject(job), "held", reason, level=logging.WARNING)
         self.show(job, step.state, reason, next_at=now + wait, hold=step.hold)
-        return [self._asking(context, job, step.ask_remote)] if step.ask_remote else []
-
-    def _fact(self, context: Context, dataset: Dataset) -> DatasetFact:
-        if dataset.key.startswith("s3://"):
-            return DatasetFact(dataset.name, dataset.key, None, bypass=True)
-        rows = self._house.journal.files_with_key(context.name, dataset.key)
-        row = rows[0] if rows and rows[0].state is not FileState.GONE else None
-        known = self._remote.get((context.name, dataset.key)) if row is None else None
-        fresh = known is not None and self._house.clock.monotonic() - known[1] < REMOTE_KNOWN_FOR
-        return DatasetFact(dataset.name, dataset.key, row, remote=known[0] if known and fresh else None)
-
-    def _config(self, context: Context, job: JobRow) -> _Config:
-        """The job's config: its local text under a name of its content, or what lies in S3 under its own."""
-        name = job.spec.config
-        if name.startswith("s3://"):
-            return _Config(key=name)
-        text = self._declarer.config_text(context.name, name)
-        key = context.layout.configs + name
-        if text is None:
-            known = self._remote.get((context.name, key))
-            if known and known[0] and job.spec.overlay == "{}":
-                return _Config(key=key)
-            return _Config(problem=f"configs/{name} (not there, or not whole yet)")
-        cached = self._configs.get((name, job.spec.overlay, text))
-        if cached is not None:
-            return cached
-        try:
-            values = read_analysis_config(text, f"configs/{name}")
-            overlay = json.loads(job.spec.overlay)
-            content = render_analysis_config(values, name, overlay) if overlay else text
-            config = _Config(key=context.layout.config_key("", config_name(name, content)), content=content)
-        except DeclarationError as error:
-            config = _Config(problem=f"a config that can be used: {error.problems[0]}")
-        if len(self._configs) > 1000:
-            self._configs.clear()
-        self._configs[name, job.spec.overlay, text] = config
-        return config
+        asks = step.state is JobState.WAITING and (step.ask_remote or config.ask)
+        return [self._asking(context, job, step.ask_remote, config.ask)] if asks else []
 
     def _stop(self, context: Context, job: JobRow, now: float) -> Stop | None:
         return guard(job, self._tally(context, job, now), self._limits(context, job))
@@ -205,29 +160,17 @@ class Jobs:
             return None
         return next((m for ms in context.rules.values() for m in ms if m.rule.name == job.spec.name), None)
 
-    def _asking(self, context: Context, job: JobRow, keys: Sequence[str]) -> Callable[[], None]:
-        """Look in S3 for what isn't here: a dataset that another rig put, or a config that lies there."""
-        wanted = [*keys]
-        if not job.spec.bypass:
-            wanted.append(context.layout.configs + job.spec.config)
-
-        def then(result: Result[dict[str, bool]]) -> None:
+    def _asking(self, context: Context, job: JobRow, keys: Sequence[str], config: str) -> Callable[[], None]:
+        def then(all_there: bool) -> None:
             self._busy.discard(job.row)
-            if result.error is not None:
-                if not isinstance(result.error, NcaasdError):
-                    raise result.error
-                self._house.handle(context, result.error)
-                return
-            at = self._house.clock.monotonic()
-            for key, there in result.get().items():
-                self._remote[context.name, key] = (there, at)
-            if all(result.get()[key] for key in keys):
+            if all_there:
                 self._house.journal.update_job(job.row, next_at=0.0)
+
+        ask = self._supplies.asking(context, keys, config, then)
 
         def start() -> None:
             self._busy.add(job.row)
-            store = context.store
-            self._house.desk.do("ask", lambda: {k: store.find(k) is not None for k in wanted}, then)
+            ask()
 
         return start
 
@@ -239,7 +182,7 @@ class Jobs:
 
     # -- the submit --------------------------------------------------------------------------------------------------
 
-    def _submission(self, context: Context, job: JobRow, config: _Config) -> Callable[[], None]:
+    def _submission(self, context: Context, job: JobRow, config: ConfigFact) -> Callable[[], None]:
         house = self._house
         etags, ids = {}, []
         for dataset in job.spec.datasets:
@@ -254,7 +197,7 @@ class Jobs:
             job = replace(job, rebuilt=rebuilt)
         if job.phase is not Phase.OPEN:
             etags = {d.key: d.etag for d in job.spec.datasets if d.etag}
-            config = config if config.key == job.config_key else _Config(key=job.config_key)
+            config = config if config.key == job.config_key else ConfigFact(key=job.config_key)
         if job.phase is Phase.OPEN:
             self._going[job.row] = (context.name, job.spec.name, job.total)
         order = Order(job, context.layout, config.key, config.content, etags)

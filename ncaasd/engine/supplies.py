@@ -1,0 +1,132 @@
+"""What a job needs before its submit: its datasets and its config, here or in S3. In the engine thread; S3 is asked on a
+lane."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ncaasd.declare.analysis_config import read_analysis_config, render_analysis_config
+from ncaasd.engine.declaring import CONFIG_LIMIT, Declarer
+from ncaasd.engine.desk import Result
+from ncaasd.engine.house import Context, House
+from ncaasd.errors import Absent, Corrupted, DeclarationError, NcaasdError
+from ncaasd.model import Dataset, FileState, JobRow
+from ncaasd.neurocaas.naming import config_name
+from ncaasd.plan.jobs import DatasetFact
+
+REMOTE_KNOWN_FOR = 30.0  # seconds that an answer about a dataset is believed, or that a config isn't there
+CONFIG_KNOWN_FOR = 600.0  # a config that was read from S3 is used for so long
+RENDERED_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFact:
+    """What a job's config comes to: a key, and the content to put there (None: it lies there). Else the problem with it.
+
+    `ask`: the key under which it may lie in S3, when nothing here is it and nobody has looked lately.
+    """
+
+    problem: str = ""
+    key: str = ""
+    content: bytes | None = None
+    ask: str = ""
+
+
+class Supplies:
+    def __init__(self, house: House, declarer: Declarer) -> None:
+        self._house = house
+        self._declarer = declarer
+        self._there: dict[tuple[str, str], tuple[bool, float]] = {}  # (analysis, key) -> in S3, asked when
+        self._texts: dict[tuple[str, str], tuple[bytes | None, float]] = {}  # configs read from S3
+        self._rendered: dict[tuple[str, str, bytes], ConfigFact] = {}
+
+    # -- datasets ----------------------------------------------------------------------------------------------------
+
+    def dataset(self, context: Context, dataset: Dataset) -> DatasetFact:
+        if dataset.key.startswith("s3://"):
+            return DatasetFact(dataset.name, dataset.key, None, bypass=True)
+        rows = self._house.journal.files_with_key(context.name, dataset.key)
+        row = rows[0] if rows and rows[0].state is not FileState.GONE else None
+        known = self._there.get((context.name, dataset.key)) if row is None else None
+        return DatasetFact(dataset.name, dataset.key, row, remote=known[0] if known and self._fresh(known[1]) else None)
+
+    def _fresh(self, at: float, known_for: float = REMOTE_KNOWN_FOR) -> bool:
+        return self._house.clock.monotonic() - at < known_for
+
+    # -- configs -----------------------------------------------------------------------------------------------------
+
+    def config(self, context: Context, job: JobRow) -> ConfigFact:
+        """The job's config, under a name of its content: the local file's, else what lies in S3 under its own name."""
+        name = job.spec.config
+        if name.startswith("s3://"):
+            if job.spec.overlay != "{}":
+                return ConfigFact(problem="a config without `set`: nothing can be laid over one in another bucket")
+            return ConfigFact(key=name)
+        text = self._declarer.config_text(context.name, name) or self._uploaded_as(context, name)
+        if text is not None:
+            return self._render(context, job, name, text)
+        text, at = self._texts.get((context.name, name), (None, 0.0))
+        if text is not None and self._fresh(at, CONFIG_KNOWN_FOR):
+            return self._render(context, job, name, text)
+        waits = f"configs/{name} (not here or not whole yet, nor in S3)"
+        return ConfigFact(problem=waits, ask="" if text is None and at and self._fresh(at) else context.layout.configs + name)
+
+    def _uploaded_as(self, context: Context, name: str) -> bytes | None:
+        """The local config that was uploaded under this name: a submit file names the key, with `upload.prefix` in it."""
+        rows = self._house.journal.files_with_key(context.name, context.layout.configs + name)
+        here = rows[0].place.path if rows else ""
+        return self._declarer.config_text(context.name, here.partition("/")[2]) if here else None
+
+    def _render(self, context: Context, job: JobRow, name: str, text: bytes) -> ConfigFact:
+        cached = self._rendered.get((name, job.spec.overlay, text))
+        if cached is not None:
+            return cached
+        try:
+            values = read_analysis_config(text, f"configs/{name}")
+            overlay = json.loads(job.spec.overlay)
+            content = render_analysis_config(values, name, overlay) if overlay else text
+            fact = ConfigFact(key=context.layout.config_key("", config_name(name, content)), content=content)
+        except DeclarationError as error:
+            fact = ConfigFact(problem=f"a config that can be used: {error.problems[0]}")
+        if len(self._rendered) > RENDERED_KEPT:
+            self._rendered.clear()
+        self._rendered[name, job.spec.overlay, text] = fact
+        return fact
+
+    # -- asking S3 ---------------------------------------------------------------------------------------------------
+
+    def asking(
+        self, context: Context, keys: Sequence[str], config: str, then: Callable[[bool], None]
+    ) -> Callable[[], None]:
+        """Look in S3 for what isn't here: datasets that another rig put (`keys`), and a config (its key, or "").
+
+        `then` is called with whether all of it is there; not when S3 gives no answer.
+        """
+
+        def work() -> tuple[dict[str, bool], bytes | None]:
+            store = context.store
+            there = {key: store.find(key) is not None for key in keys}
+            if not config:
+                return there, None
+            try:
+                return there, store.read(config, limit=CONFIG_LIMIT)[0]
+            except (Absent, Corrupted):  # above the limit, it is no config
+                return there, None
+
+        def done(result: Result[tuple[dict[str, bool], bytes | None]]) -> None:
+            if result.error is not None:
+                if not isinstance(result.error, NcaasdError):
+                    raise result.error
+                self._house.handle(context, result.error)
+                then(False)
+                return
+            there, text = result.get()
+            at = self._house.clock.monotonic()
+            self._there.update({(context.name, key): (found, at) for key, found in there.items()})
+            if config:
+                self._texts[context.name, config.removeprefix(context.layout.configs)] = (text, at)
+            then(all(there.values()) and (text is not None or not config))
+
+        return lambda: self._house.desk.do("ask", work, done)
