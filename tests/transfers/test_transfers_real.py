@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -117,6 +119,38 @@ def test_F14_space_that_goes_while_a_range_is_written(tmp_path: Path, small_disk
     (small_disk / "other").unlink()
     assert verdicts(rig.run(rig.download(NAME))) == ["fetched"]
     assert on_disk(rig).read_bytes() == rig.store.body(task.key)
+
+
+FAILING_SYNC = """
+import sys
+from pathlib import Path
+from transfer_rig import RANGE, Rig
+from ncaasd.adapters.files.results import LocalResults
+rig = Rig(Path(sys.argv[1]))
+rig.results = LocalResults(sys.argv[1] + "/results", adopt=True)
+(outcome,) = rig.run(rig.download("a.bin", bytes(3 * RANGE)))
+print(outcome.verdict.value, type(outcome.error).__name__, rig.log.events, rig.store.count("get"))
+"""
+
+
+def test_F15_a_range_whose_fdatasync_fails_is_not_recorded_and_not_synced_again(tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace makes the error, and is not installed")
+    here = Path(__file__).parent
+    traced = [strace, "-f", "-qq", "-o", str(tmp_path / "trace"), "-e", "trace=fdatasync"]
+    done = subprocess.run(
+        [*traced, "-e", "inject=fdatasync:error=EIO", sys.executable, "-c", FAILING_SYNC, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), str(here.parent.parent)])},
+    )
+    if "ptrace" in done.stderr:
+        pytest.skip(f"strace may not trace here: {done.stderr.strip()}")
+    assert done.stdout == "failed SyncFailed [] 1\n", done.stderr
+    assert (tmp_path / "trace").read_text().count("fdatasync(") == 1
 
 
 # -- real S3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -123,6 +124,37 @@ def test_F48_an_upload_that_is_always_forgotten_is_given_up(rig: Rig) -> None:
     assert outcome.verdict.value == "failed"
     assert isinstance(outcome.error, NoSuchUpload)
     assert rig.store.count("create_multipart") == 4
+
+
+@pytest.mark.parametrize("how", ["lost", "forgotten"])
+def test_F48_F95_somebody_elses_object_of_equal_size_is_not_taken_for_ours(rig: Rig, how: str) -> None:
+    task = rig.upload(rig.file("a.tif", os.urandom(SIZE)), part_size=PART)
+    theirs = os.urandom(SIZE)
+
+    def meddle(key: str) -> None:
+        rig.store.seed(key, theirs)
+        if how == "forgotten":
+            rig.store.forget_uploads()
+
+    rig.store.faults.append(Fault("complete_multipart", before=meddle))
+    assert verdicts(rig.run(task)) == ["foreign"]
+    assert rig.store.body(task.key) == theirs
+
+
+def test_F48_parts_in_flight_come_back_before_the_upload_is_begun_again(rig: Rig) -> None:
+    body = os.urandom(SIZE)
+    task = rig.upload(rig.file("a.tif", body), part_size=PART)
+
+    def wait(_key: str) -> None:
+        deadline = time.monotonic() + 0.5
+        while rig.store.count("create_multipart") < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    rig.store.faults.append(Fault("put_part", before=wait))
+    rig.store.faults.append(Fault("put_part", skip=1, before=lambda _key: rig.store.forget_uploads()))
+    assert verdicts(rig.run(task, parallel=4)) == ["stored"]
+    assert rig.store.body(task.key) == body
+    assert rig.store.count("create_multipart") == 2
 
 
 def foreign_whole(rig: Rig, key: str, body: bytes) -> None:

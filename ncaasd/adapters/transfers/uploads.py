@@ -263,6 +263,7 @@ class MultipartUpload(Upload):
             self.room.log.flush()  # killed from here on, no part is sent again (F07)
             self.room.crash("upload.parts_done")
             source.check()
+            source.check_path()
             try:
                 self._completed = store.complete_multipart(
                     task.key, self._upload_id, parts, crc=crc, size=self.size, only_if_absent=not task.ours
