@@ -136,7 +136,7 @@ def open_reader(path: str) -> Journal:
         db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
         try:
             version = _version(db)
-            _refuse_newer(version, path)
+            _refuse_newer(db, version, path)
             if version < schema.VERSION:
                 what = f"is of an older ncaasd (schema {version})" if version else "is only being made"
                 raise StateError(
@@ -148,18 +148,20 @@ def open_reader(path: str) -> Journal:
     return Journal(db, path)
 
 
+_MADE_BY = "schema made by"  # in meta: the version of ncaasd that brought the journal to its schema
 _REBUILD = "move it aside; ncaasd then rebuilds it from what is in S3, and holds what it can't match"
 
 
 def _migrate(db: sqlite3.Connection, path: str, crash: CrashPoint) -> None:
     version = _version(db)
-    _refuse_newer(version, path)
+    _refuse_newer(db, version, path)
     for number in range(version + 1, schema.VERSION + 1):
         # One transaction each, the version within it: a crash leaves the old schema or the new one, never between.
         db.execute("BEGIN IMMEDIATE")
         for statement in _statements(schema.MIGRATIONS[number - 1]):
             db.execute(statement)
             crash("migration.statement")
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_MADE_BY, ncaasd.__version__))
         db.execute(f"PRAGMA user_version={number}")
         crash("migration.before_commit")
         db.execute("COMMIT")
@@ -170,11 +172,13 @@ def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _refuse_newer(version: int, path: str) -> None:
+def _refuse_newer(db: sqlite3.Connection, version: int, path: str) -> None:
     if version > schema.VERSION:
+        made_by = db.execute("SELECT value FROM meta WHERE key=?", (_MADE_BY,)).fetchone()
         raise StateError(
             f"the journal {path} was written by a newer ncaasd (schema {version}; this one knows {schema.VERSION})",
-            hint="install that version or a later one again; this one would not understand what it did",
+            hint=f"install ncaasd {made_by[0] if made_by else 'in that version'} or later; this one would not understand"
+            " what it did",
         )
 
 
@@ -203,7 +207,8 @@ def _translated() -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "") or ""
-        text = f"the journal can't be written: {error}"
+        corrupt = name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+        text = f"the journal is corrupt: {error}" if corrupt else f"the journal can't be written: {error}"
         if name.startswith(("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
             hint = "free some space on the disk that holds `state:`" if name.startswith("SQLITE_FULL") else ""
             raise JournalError(text, hint=hint) from error
@@ -211,7 +216,7 @@ def _translated() -> Iterator[None]:
             raise JournalError(text) from error
         if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")):
             # A failed fsync may have lost earlier writes; a later success proves nothing (F15).
-            raise JournalBroken(text, hint=_REBUILD if "IOERR" not in name else "check that disk") from error
+            raise JournalBroken(text, hint=_REBUILD if corrupt else "check that disk") from error
         raise
 
 
