@@ -47,6 +47,7 @@ class Rule:
     cut_response: int | None = None  # so many bytes of the answer's body, then the connection is closed
     reset_response: int | None = None  # so many bytes of the answer's body, then the connection is reset
     throttle: float | None = None  # bytes per second, request and answer
+    drop_header: str = ""  # a header (its name in lower case) that is not forwarded
     flip_request: int | None = None  # the byte at this offset of the body is forwarded changed
     flip_response: int | None = None  # the byte at this offset of the answer's body is changed
     edit_response: Callable[[dict[str, str], bytes], tuple[dict[str, str], bytes]] | None = None
@@ -220,7 +221,8 @@ def _one_request(proxy: FaultProxy, connection: socket.socket, stream: BinaryIO)
     if rule.status is not None:
         answer = _Answer(rule.status, {"Content-Length": str(len(rule.body)), **rule.headers}, rule.body)
     else:
-        answer = proxy.forward(seen, target, headers, _flipped(body, rule.flip_request))
+        kept = [pair for pair in headers if pair[0].lower() != rule.drop_header]
+        answer = proxy.forward(seen, target, kept, _flipped(body, rule.flip_request))
     if rule.lose_answer:
         raise _Reset
     _answer(proxy, connection, seen, rule, answer)

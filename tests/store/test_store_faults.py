@@ -14,6 +14,7 @@ from fakes.backends import BUCKET, FixedSession, put
 from fakes.fault_proxy import FaultProxy, Rule
 
 from ncaasd.adapters import s3
+from ncaasd.adapters.probe import honours_if_none_match
 from ncaasd.adapters.s3 import S3Store
 from ncaasd.adapters.s3_answers import multipart_etag
 from ncaasd.adapters.s3_errors import WrongRegionError
@@ -165,6 +166,25 @@ def test_a_retried_put_meets_its_own_success(store, proxy, unique):
     assert store.read(f"lab/configs/{unique}", limit=10)[0] == b"mine"
 
 
+def test_F39_after_an_outage_the_same_store_goes_on(store, proxy, waits, unique):
+    proxy.rules.append(Rule(cut_request=0, times=None))
+    for _ in range(20):
+        with pytest.raises(Unreachable):
+            put(store, f"lab/inputs/{unique}", b"x", only_if_absent=True)
+    assert len(proxy.seen) == 60 and max(waits) <= s3.LONGEST_WAIT
+    proxy.rules.clear()
+    put(store, f"lab/inputs/{unique}", b"x", only_if_absent=True)
+
+
+def test_F51_a_server_that_ignores_if_none_match_is_found_out(make, moto_endpoint, unique):
+    """moto verifies no signature, so that a header can be lost on the way to it."""
+    with FaultProxy(moto_endpoint) as proxy:
+        store = make(proxy.endpoint)
+        assert honours_if_none_match(store, f"lab/submissions/.ncaasd/{unique}")
+        proxy.rules.append(Rule(method="PUT", times=None, drop_header="if-none-match"))
+        assert not honours_if_none_match(store, f"lab/submissions/.ncaasd/{unique}")
+
+
 def test_an_idle_connection_that_the_server_closed_is_no_fault(store, proxy, unique):
     proxy.rules.append(Rule(method="GET", query="list-type", cut_response=10_000))  # answers whole, then closes
     store.list(f"lab/inputs/{unique}")
@@ -178,7 +198,7 @@ def test_an_idle_connection_that_the_server_closed_is_no_fault(store, proxy, uni
 
 @both_ways
 def test_F42_a_half_open_socket_while_sending_is_given_up(make, proxy, unique):
-    store = make(proxy.endpoint, read_timeout=1.0)
+    store = make(proxy.endpoint, read_timeout=1.0, connect_timeout=1.0)
     proxy.rules.append(Rule(method="PUT", stall_after=10_000))
     big = bytes(32 << 20)  # more than the kernel buffers
     started = time.monotonic()
