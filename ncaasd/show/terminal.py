@@ -66,7 +66,7 @@ def _headline(report: StatusReport) -> Text:
     line = Text(f"{report.root}: ")
     if report.pid is None:
         line.append("no daemon runs", style=WARN)
-        return line.append(" (`ncaasd run` or `ncaasd once`); this is the journal's last word")
+        return line.append("; as the journal knows it")
     line.append("the daemon runs", style=GOOD)
     return line.append(f", pid {report.pid}" + (f", rig {report.rig}" if report.rig else ""))
 
