@@ -19,7 +19,7 @@ from ncaasd.engine.crash import armed
 from ncaasd.engine.daemon import Running, running, state_folder
 from ncaasd.engine.documents import job_document
 from ncaasd.engine.engine import Engine
-from ncaasd.errors import NcaasdError, UserError
+from ncaasd.errors import JournalBroken, JournalError, NcaasdError, UserError
 from ncaasd.model import Phase
 from ncaasd.neurocaas.evidence import Patience
 from ncaasd.ports import CrashPoint
@@ -28,6 +28,7 @@ log = logging.getLogger("ncaasd")
 
 CONFIG_LIMIT = 16 * 2**20  # read; the parser's own limit is lower, and says so
 LOOK_AT_CONFIG = 5.0
+JOURNAL_AGAIN = 5.0
 GRACE = 3.0  # `once` waits so much longer than `settle` for what it finds
 
 
@@ -80,9 +81,31 @@ def serve(
     signals.install()
     while not (signals.stop or stop()):
         taken(config)
-        config = _serve_one(path, config, signals, crash, stop, patience)
+        try:
+            config = _serve_one(path, config, signals, crash, stop, patience)
+        except JournalBroken:
+            raise
+        except JournalError as error:
+            _wait_for_journal(config, error, lambda: signals.stop or stop())
     notify("STOPPING=1")
     log.info("stopped; everything goes on where it was")
+
+
+def _wait_for_journal(config: Config, error: JournalError, stop: Callable[[], bool]) -> None:
+    """Nothing can be recorded, so nothing is done, and the house is down; `ncaasd status` and systemd are told why (F13)."""
+    log.error("%s; tried again in %.0f s", error, JOURNAL_AGAIN)
+    notify(f"STATUS={error}")
+    answer = {"live": {"pid": os.getpid(), "rig": "", "transfers": [], "troubles": [str(error)], "watching": {}}}
+    try:
+        control = ControlServer(state_folder(config), lambda _request: answer)
+    except OSError:
+        control = None  # a disk too full even for a socket
+    until = time.monotonic() + JOURNAL_AGAIN
+    while time.monotonic() < until and not stop():
+        notify("WATCHDOG=1")
+        time.sleep(0.2)
+    if control is not None:
+        control.close()
 
 
 def _serve_one(
@@ -223,7 +246,6 @@ def live(house: Running) -> dict[str, Any]:
         ],
         "troubles": [
             *([engine.config_trouble] if engine.config_trouble else []),
-            *([engine.journal_trouble] if engine.journal_trouble else []),
             *(f"{c.name}: {t}" for c in contexts for t in (c.paused, c.submits_blocked, c.results_trouble) if t),
             *(f"{c.name}: {t}" for c in contexts for t in c.tree_trouble.values()),
         ],
