@@ -41,6 +41,9 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> Listing:
         """Every object whose key begins with `prefix`, all pages. An absent prefix is an empty listing."""
 
+    def folders(self, prefix: str) -> Sequence[str]:
+        """The folders directly below `prefix` (which ends in /), all pages, in any order: each whole, with its last /."""
+
     def find(self, key: str) -> ObjectInfo | None:
         """The object of exactly this key, by listing."""
 

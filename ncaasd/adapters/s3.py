@@ -107,16 +107,13 @@ class S3Store:
 
     def list(self, prefix: str) -> Listing:
         request = self._request(LIST, prefix)
-        page = self._page(request, "", PAGE)
+        pages = list(self._pages(request))
         # The first page's time: what changed while later pages came must not look older than it is.
-        at = server_time(page.headers, request)
-        objects = page.objects
-        while page.token:
-            last, page = page.token, self._page(request, page.token, PAGE)
-            objects += page.objects
-            if page.token == last:
-                raise not_s3(request, "a listing that never ends")
-        return Listing(tuple(objects), at)
+        at = server_time(pages[0].headers, request)
+        return Listing(tuple(found for page in pages for found in page.objects), at)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        return [found for page in self._pages(self._request(LIST, prefix), "/") for found in page.folders]
 
     def find(self, key: str) -> ObjectInfo | None:
         # Of all keys that begin with `key`, itself is the first: no more than a few need to be listed.
@@ -225,9 +222,20 @@ class S3Store:
     def _request(self, permission: str, key: str) -> Request:
         return Request(permission, self._bucket, key, self._label)
 
-    def _page(self, request: Request, token: str, count: int) -> Page:
+    def _pages(self, request: Request, delimiter: str = "") -> Iterator[Page]:
+        token = ""
+        while True:
+            page = self._page(request, token, PAGE, delimiter)
+            yield page
+            if not page.token:
+                return
+            if page.token == token:
+                raise not_s3(request, "a listing that never ends")
+            token = page.token
+
+    def _page(self, request: Request, token: str, count: int, delimiter: str = "") -> Page:
         def send(to: FastRequests | SdkRequests) -> Page:
-            page = to.list(request, token=token, count=count)
+            page = to.list(request, token=token, count=count, delimiter=delimiter)
             # A portal's page may well be XML: read as a listing it would say that nothing is there.
             if page.bucket != self._bucket:
                 raise not_s3(request, "a listing of nothing")

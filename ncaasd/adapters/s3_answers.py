@@ -38,12 +38,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing. `token` is the next page's, or ""; `bucket` is what the answer says it lists."""
+    """One page of a listing. `token` is the next page's, or ""; `bucket` is what the answer says it lists.
+
+    `folders`: with a delimiter, what ends in it, with the prefix; `objects` are then the others.
+    """
 
     headers: Mapping[str, str]
     bucket: str
     objects: list[ObjectInfo]
     token: str
+    folders: list[str]
 
 
 class Body(Protocol):

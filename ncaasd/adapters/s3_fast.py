@@ -74,16 +74,19 @@ class FastRequests:
     def close(self) -> None:
         self._pool.close()
 
-    def list(self, request: Request, *, token: str, count: int) -> Page:
+    def list(self, request: Request, *, token: str, count: int, delimiter: str = "") -> Page:
         """One page of the keys that begin with the request's key."""
         asked = {"encoding-type": "url", "list-type": "2", "max-keys": str(count), "prefix": request.key}
         if token:
             asked["continuation-token"] = token
+        if delimiter:
+            asked["delimiter"] = delimiter
         answer = self._send("GET", "", asked, {})
         root = _xml(request, answer, "ListBucketResult", _MAX_PAGE)
         objects = [_listed(found) for found in root.iterfind(f"{{{_NAMESPACE}}}Contents")]
-        more = _text(root, "IsTruncated") == "true"
-        return Page(answer.headers, _text(root, "Name"), objects, _text(root, "NextContinuationToken") if more else "")
+        folders = [_decoded(_text(found, "Prefix")) for found in root.iterfind(f"{{{_NAMESPACE}}}CommonPrefixes")]
+        token = _text(root, "NextContinuationToken") if _text(root, "IsTruncated") == "true" else ""
+        return Page(answer.headers, _text(root, "Name"), objects, token, folders)
 
     def put(
         self,
@@ -228,13 +231,16 @@ def _text(root: ElementTree.Element, name: str) -> str:
 
 def _listed(found: ElementTree.Element) -> ObjectInfo:
     said = {_plain(child): child.text or "" for child in found}
-    key = said["Key"]
     return ObjectInfo(
-        unquote_plus(key) if "%" in key or "+" in key else key,
+        _decoded(said["Key"]),
         int(said["Size"]),
         said["ETag"].strip('"'),
         datetime.fromisoformat(said["LastModified"]).timestamp(),
     )
+
+
+def _decoded(key: str) -> str:
+    return unquote_plus(key) if "%" in key or "+" in key else key
 
 
 def _configured_endpoint(session: botocore.session.Session) -> str | None:

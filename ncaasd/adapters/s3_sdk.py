@@ -57,15 +57,18 @@ class SdkRequests:
     def close(self) -> None:
         self._client.close()
 
-    def list(self, request: Request, *, token: str, count: int) -> Page:
+    def list(self, request: Request, *, token: str, count: int, delimiter: str = "") -> Page:
         more = {"ContinuationToken": token} if token else {}
+        if delimiter:
+            more["Delimiter"] = delimiter
         answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=request.key, MaxKeys=count, **more)
         objects = [
             ObjectInfo(found["Key"], found["Size"], found["ETag"].strip('"'), found["LastModified"].timestamp())
             for found in answer.get("Contents", ())
         ]
         token = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else ""
-        return Page(_headers(answer), answer.get("Name", ""), objects, token)
+        folders = [found["Prefix"] for found in answer.get("CommonPrefixes", ())]
+        return Page(_headers(answer), answer.get("Name", ""), objects, token, folders)
 
     def put(
         self,

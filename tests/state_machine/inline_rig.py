@@ -12,7 +12,9 @@ from fakes.memory_store import MemoryStore
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
+from ncaasd.adapters.packages import LocalPackages
 from ncaasd.adapters.statusfiles import LocalStatusFiles
+from ncaasd.adapters.tools import LocalTools
 from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.declare.config import load_config
 from ncaasd.engine.desk import InlineDesk
@@ -88,6 +90,9 @@ class Client:
     def list(self, prefix: str) -> Listing:
         return self._call(lambda: self._server.list(prefix))  # type: ignore[no-any-return]
 
+    def folders(self, prefix: str) -> Sequence[str]:
+        return self._call(lambda: self._server.folders(prefix))  # type: ignore[no-any-return]
+
     def find(self, key: str) -> ObjectInfo | None:
         return self._call(lambda: self._server.find(key))  # type: ignore[no-any-return]
 
@@ -152,12 +157,17 @@ class InlineRig:
             name=BUCKET,
             settings=settings,
             layout=Layout(BUCKET, GROUP),
-            trees={"": QuietTree(folder, ignore=settings.watch.ignore)},
+            trees={
+                "": QuietTree(folder, ignore=settings.watch.ignore),
+                **{n: QuietTree(p, ignore=settings.watch.ignore, within=()) for n, p in self.config.sources.items()},
+            },
             results=results,
             status=LocalStatusFiles(folder),
+            prefix=settings.upload.prefix,
             store_for=lambda _bucket: client,
             settle=settings.watch.settle_for(False),
         )
+        tools = LocalTools(timeout=20)
         house = House(
             journal=journal,
             desk=InlineDesk(journal),
@@ -165,8 +175,10 @@ class InlineRig:
             contexts={BUCKET: context},
             rig=self.name,
             crash=fuse.burn,
+            packer=LocalPackages(os.path.join(os.path.dirname(self.journal_path), "packages"), tools, keep_free=0),
+            tools=tools,
         )
-        engine = Engine(house, root=self.root)
+        engine = Engine(house, root=self.root, sources=self.config.sources, tools=self.config.tools)
         house.transfers = TransferPool(
             lambda _analysis, _bucket: client,
             lambda _analysis: results,
