@@ -237,6 +237,7 @@ class SandboxServer:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))
         }
+        environment["TMPDIR"] = self.folder  # SeaweedFS leaves its own logs there: they go with the sandbox
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # for moto, from a checkout
         with open(self.log_file, "wb") as log:
             self._process = leash.start(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
