@@ -212,7 +212,8 @@ def _translated() -> Iterator[None]:
         if name.startswith(("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
             hint = "free some space on the disk that holds `state:`" if name.startswith("SQLITE_FULL") else ""
             raise JournalError(text, hint=hint) from error
-        if name.startswith("SQLITE_IOERR_WRITE") or (name == "SQLITE_IOERR" and "full" in str(error)):
+        if name.startswith(("SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHM")):
+            # Nothing was taken for written; and what is in the -shm file is made anew from the others (a full disk, too).
             raise JournalError(text) from error
         if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")):
             # A failed fsync may have lost earlier writes; a later success proves nothing (F15).
