@@ -10,6 +10,7 @@ NcaasdError                what happened, to which thing, why; `hint` says what 
 │   ├── UnsafePath         a path that would leave its folder, or is a symlink, is refused
 │   ├── DiskFull           no space, or less than is kept free
 │   ├── RootMissing        a watched or written tree is not there (unmounted?)
+│   ├── ToolFailed         a command of the config's `tools` failed, or took too long; carries what it said
 │   └── SyncFailed         an fsync of a fetched file failed: what was written is lost, the process ends
 ├── JournalError           the journal cannot be written or trusted; nothing is submitted
 │   └── JournalBroken      an fsync failed or the file is corrupt: the process ends
@@ -97,6 +98,14 @@ class DiskFull(LocalError):
 
 class RootMissing(LocalError):
     pass
+
+
+class ToolFailed(LocalError):
+    """`output`: the last lines of what it said."""
+
+    def __init__(self, message: str, *, hint: str = "", output: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.output = output
 
 
 class SyncFailed(LocalError):

@@ -267,6 +267,7 @@ class JobSpec:
     overlay: str = "{}"  # JSON: laid over the config
     instance_type: str | None = None
     resultpath: str | None = None
+    fields: str = "{}"  # JSON: the parts of the unit's name, such as {"animal": "M7"}
 
     @property
     def bypass(self) -> bool:

@@ -5,7 +5,8 @@ An adapter never imports another: what it needs of one, it is given as one of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from ncaasd.model import DownloadTask, Listing, ObjectInfo, Outcome, Part, Progress, ScanDelta, Stat, UploadTask
@@ -217,6 +218,64 @@ class Transfers(Protocol):
 
     def stop(self, *, timeout: float) -> None:
         """Ask everything to stop soon, resumable; returns when the threads are gone or after `timeout`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackFile:
+    """One file that goes into a package: its name in it, where it is (absolute), and what it must still be."""
+
+    name: str
+    path: str
+    expect: Stat
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A package that was built: what it is, and what the tool said (its last lines)."""
+
+    stat: Stat
+    output: str = ""
+
+
+class PackageBuilder(Protocol):
+    """Makes one file of many, in a folder of the daemon's own. `target` names it: `<analysis>/<number>/<file name>`."""
+
+    def path(self, target: str) -> str:
+        """Where it is, or will be."""
+
+    def build(self, target: str, files: Sequence[PackFile], command: Sequence[str] | None) -> Packed:
+        """A reproducible zip, or what `command` makes of `{files}` at `{out}`. It has its name once it is whole and durable.
+
+        Raises DiskFull before anything is written, FileChanged or FileVanished when a file isn't what it was, ToolFailed,
+        LocalError.
+        """
+
+    def remove(self, target: str) -> None: ...
+
+    def prune(self, keep: Collection[str]) -> None:
+        """Remove everything but these targets: what a crash has left behind."""
+
+
+class ToolRunner(Protocol):
+    """Runs the commands of the config's `tools`: no shell, nobody's standard input, no secrets in the environment."""
+
+    def run(self, command: Sequence[str], *, folder: str) -> str:
+        """In `folder`, until its end. Returns the last lines of what it said; raises ToolFailed, with them."""
+
+
+class Archive(Protocol):
+    """The user's archive, and the recordings that are proved to be in it. Paths are absolute."""
+
+    def same(self, path: str, expect: Stat, copy: str) -> bool:
+        """Whether `copy` is there with the bytes of `path`, which must be what `expect` says. Raises FileChanged, FileVanished,
+        LocalError."""
+
+    def copy(self, path: str, expect: Stat, copy: str) -> None:
+        """Make a verified, durable copy; one that is there with equal bytes will do. Raises LocalError when something else
+        is there, DiskFull, FileChanged, FileVanished."""
+
+    def delete(self, path: str, expect: Stat) -> None:
+        """Delete the recording if it still is what `expect` says. Raises FileChanged; nothing when it is gone."""
 
 
 OutcomeSink = Callable[[Outcome], None]

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import ncaasd
 from ncaasd.adapters import schema
 from ncaasd.errors import JournalBroken, JournalError, StateError
 from ncaasd.model import (
@@ -47,7 +48,7 @@ _JOB = (
     "id, analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type, resultpath,"
     " job_id, phase, state, reason, hold, released, created, intended, attempted, submitted, ended, next_at, failures,"
     " submit_key, config_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen,"
-    " size, rebuilt, forgotten, results, quiet_looks, not_before"
+    " size, rebuilt, forgotten, results, quiet_looks, not_before, fields"
 )
 _ARTEFACT = "id, job, name, bucket, key, size, etag, state, path, reason, retry_at, failures"
 
@@ -85,6 +86,7 @@ _JOB_FIELDS = frozenset(
         "instance_type",
         "resultpath",
         "declared_in",
+        "fields",
     }
 )
 
@@ -540,16 +542,78 @@ class Journal:
         rows = self._run("SELECT path, good, problems, read_at FROM manifest WHERE analysis=? ORDER BY path", analysis)
         return [(_path_in(r[0]), r[1], r[2], r[3]) for r in rows]
 
+    # -- packages ----------------------------------------------------------------------------------------------------
+
+    def package(self, analysis: str, rule: str, unit: str) -> tuple[int, str, float, int, str] | None:
+        """(file id, fingerprint of what it was made of, when to try again, failures in a row, its tool's output)"""
+        row = self._run(
+            "SELECT file_id, inputs, retry_at, failures, output FROM package WHERE analysis=? AND rule=? AND unit=?",
+            analysis, rule, _path_out(unit),
+        ).fetchone()  # fmt: skip
+        return None if row is None else (row[0], row[1], row[2], row[3], row[4])
+
+    def set_package(
+        self,
+        file_id: int,
+        analysis: str,
+        rule: str,
+        unit: str,
+        inputs: str,
+        *,
+        built: float = 0,
+        retry_at: float = 0,
+        failures: int = 0,
+        output: str = "",
+    ) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO package (file_id, analysis, rule, unit, inputs, built, retry_at, failures, output)"
+            " VALUES (?,?,?,?,?,?,?,?,?)",
+            file_id, analysis, rule, _path_out(unit), inputs, built, retry_at, failures, output,
+        )  # fmt: skip
+
+    def packages(self, analysis: str) -> list[tuple[str, str, int]]:
+        """(rule, unit, file id) of every package that was wanted."""
+        rows = self._run("SELECT rule, unit, file_id FROM package WHERE analysis=? ORDER BY file_id", analysis)
+        return [(r[0], _path_in(r[1]), r[2]) for r in rows]
+
+    # -- after the results -------------------------------------------------------------------------------------------
+
+    def want_aftercare(self, job: int, step: str) -> None:
+        """What is to be done after a job's results are here; what was done already stays done."""
+        self._run("INSERT OR IGNORE INTO aftercare (job, step, state) VALUES (?,?,'wanted')", job, step)
+
+    def due_aftercare(self, now: float, limit: int) -> list[tuple[int, str, int]]:
+        """(job, step, failures) of what is due."""
+        rows = self._run(
+            "SELECT job, step, failures FROM aftercare WHERE state='wanted' AND retry_at<=? ORDER BY job, step LIMIT ?",
+            now, limit,
+        )  # fmt: skip
+        return [(r[0], r[1], r[2]) for r in rows]
+
+    def set_aftercare(
+        self, job: int, step: str, state: str, reason: str, *, retry_at: float = 0, failures: int = 0
+    ) -> None:
+        self._run(
+            "UPDATE aftercare SET state=?, reason=?, retry_at=?, failures=? WHERE job=? AND step=?",
+            state, reason, retry_at, failures, job, step,
+        )  # fmt: skip
+
+    def aftercare(self, job: int) -> dict[str, tuple[str, str]]:
+        """step -> (wanted | done | left, why)"""
+        rows = self._run("SELECT step, state, reason FROM aftercare WHERE job=?", job)
+        return {r[0]: (r[1], r[2]) for r in rows}
+
     # -- jobs --------------------------------------------------------------------------------------------------------
 
     def add_job(self, spec: JobSpec, attempt: int, now: float, *, rebuilt: bool = False, size: int = 0) -> int:
         """A new attempt of a job; returns its row. The caller has made sure there is none."""
         row = self._run(
             "INSERT INTO job (analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type,"
-            " resultpath, phase, state, created, next_at, rebuilt, total, size)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,'open','waiting',?,0,?,?,?) RETURNING id",
+            " resultpath, phase, state, created, next_at, rebuilt, total, size, fields)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,'open','waiting',?,0,?,?,?,?) RETURNING id",
             spec.analysis, spec.name, _path_out(spec.unit), spec.version, attempt, spec.origin, _path_out(spec.declared_in),
             spec.config, spec.overlay, spec.instance_type, spec.resultpath, now, int(rebuilt), len(spec.datasets), size,
+            spec.fields,
         ).fetchone()  # fmt: skip
         self._set_datasets(row[0], spec.datasets)
         return int(row[0])
@@ -590,6 +654,7 @@ class Journal:
             resultpath=spec.resultpath,
             declared_in=_path_out(spec.declared_in),
             total=len(spec.datasets),
+            fields=spec.fields,
         )
         self._set_datasets(row, spec.datasets)
 
@@ -608,6 +673,15 @@ class Journal:
     def job_by_id(self, analysis: str, job_id: str) -> JobRow | None:
         found = self._jobs("WHERE analysis=? AND job_id=? AND job_id<>''", analysis, job_id)
         return found[0] if found else None
+
+    def job_ids(self, analysis: str) -> set[str]:
+        """The ids of every job of an analysis that was ever known."""
+        return {r[0] for r in self._run("SELECT job_id FROM job WHERE analysis=? AND job_id<>''", analysis)}
+
+    def take_over(self, row: int, found: int) -> None:
+        """Job `found`, which was thought to be started elsewhere, is job `row`: what was fetched of it is kept."""
+        self._run("UPDATE artefact SET job=? WHERE job=?", row, found)
+        self._run("DELETE FROM job WHERE id=? AND origin='elsewhere'", found)
 
     def attempts(self, analysis: str, name: str, unit: str, version: str) -> list[JobRow]:
         """Every attempt of one job, the newest last."""
@@ -637,6 +711,14 @@ class Journal:
 
     def jobs_of_rule(self, analysis: str, name: str) -> list[JobRow]:
         return self._jobs("WHERE analysis=? AND name=? AND forgotten=0", analysis, name)
+
+    def jobs_of_unit(self, analysis: str, name: str, unit: str) -> list[JobRow]:
+        """Every job of a rule that is about a unit, or about one dataset in it."""
+        low = _path_out(unit) + b"/"
+        return self._jobs(
+            "WHERE analysis=? AND name=? AND (unit=? OR (unit>=? AND unit<?)) ORDER BY id",
+            analysis, name, _path_out(unit), low, low[:-1] + b"0",
+        )  # fmt: skip
 
     def jobs_declared_in(self, analysis: str, declared_in: str) -> list[JobRow]:
         return self._jobs("WHERE analysis=? AND declared_in=? ORDER BY id", analysis, _path_out(declared_in))
@@ -735,28 +817,58 @@ class Journal:
         return True
 
     def artefacts(self, job: int, *, wanted: bool = False) -> list[Artefact]:
-        sql = f"SELECT {_ARTEFACT} FROM artefact WHERE job=?" + (" AND state='wanted'" if wanted else "")
-        found = []
-        for r in self._run(sql + " ORDER BY id", job).fetchall():
-            ranges = self._run("SELECT start, stop FROM fetched_range WHERE artefact=? ORDER BY start", r[0]).fetchall()
-            found.append(
-                Artefact(
-                    r[0],
-                    r[1],
-                    r[2],
-                    r[3],
-                    r[4],
-                    r[5],
-                    r[6],
-                    ArtefactState(r[7]),
-                    r[8],
-                    r[9],
-                    tuple((s, e) for s, e in ranges),
-                    r[10],
-                    r[11],
-                )
+        return self._artefacts("job=?" + (" AND state='wanted'" if wanted else ""), job)
+
+    def due_artefacts(self, job: int, now: float, limit: int, under_way: Sequence[int] = ()) -> list[Artefact]:
+        """What is wanted of a job and is due, beside those `under_way`."""
+        marks = ",".join(str(int(i)) for i in under_way)
+        return self._artefacts(
+            f"job=? AND state='wanted' AND retry_at<=? AND id NOT IN ({marks})", job, now, limit=limit
+        )
+
+    def artefact(self, artefact: int) -> Artefact | None:
+        return next(iter(self._artefacts("id=?", artefact)), None)
+
+    def artefact_named(self, job: int, name: str) -> Artefact | None:
+        return next(iter(self._artefacts("job=? AND name=?", job, name)), None)
+
+    def _artefacts(self, where: str, *values: Any, limit: int = -1) -> list[Artefact]:
+        which = f"FROM artefact WHERE {where} ORDER BY id LIMIT {int(limit)}"
+        ranges: dict[int, list[tuple[int, int]]] = {}
+        sql = f"SELECT artefact, start, stop FROM fetched_range WHERE artefact IN (SELECT id {which}) ORDER BY start"
+        for artefact, start, stop in self._run(sql, *values):
+            ranges.setdefault(artefact, []).append((start, stop))
+        return [
+            Artefact(
+                id=r[0],
+                job=r[1],
+                name=r[2],
+                bucket=r[3],
+                key=r[4],
+                size=r[5],
+                etag=r[6],
+                state=ArtefactState(r[7]),
+                path=r[8],
+                reason=r[9],
+                ranges=tuple(ranges.get(r[0], ())),
+                retry_at=r[10],
+                failures=r[11],
             )
-        return found
+            for r in self._run(f"SELECT {_ARTEFACT} {which}", *values)
+        ]
+
+    def wants_any(self, job: int) -> bool:
+        """Whether something of a job is still to be fetched."""
+        return self._run("SELECT 1 FROM artefact WHERE job=? AND state='wanted' LIMIT 1", job).fetchone() is not None
+
+    def bytes_wanted(self, job: int) -> int:
+        """How many bytes of a job are still to be fetched."""
+        row = self._run(
+            "SELECT coalesce(sum(size), 0) - coalesce((SELECT sum(stop - start) FROM fetched_range WHERE artefact IN"
+            " (SELECT id FROM artefact WHERE job=?1 AND state='wanted')), 0) FROM artefact WHERE job=?1 AND state='wanted'",
+            job,
+        ).fetchone()
+        return int(row[0])
 
     def artefact_done(self, artefact: int, path: str) -> None:
         self._run("UPDATE artefact SET state='fetched', path=?, reason='', failures=0 WHERE id=?", path, artefact)
@@ -790,10 +902,6 @@ class Journal:
         """Rows of the jobs of which something is still wanted."""
         return [r[0] for r in self._run("SELECT DISTINCT job FROM artefact WHERE state='wanted'")]
 
-    def artefact(self, artefact: int) -> Artefact | None:
-        row = self._run("SELECT job FROM artefact WHERE id=?", artefact).fetchone()
-        return None if row is None else next((a for a in self.artefacts(row[0]) if a.id == artefact), None)
-
     def fetch_progress(self, job: int) -> tuple[int, int, int, int]:
         """(objects here, objects in all, bytes here, bytes in all)"""
         row = self._run(
@@ -817,6 +925,7 @@ def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
         overlay=r[9],
         instance_type=r[10],
         resultpath=r[11],
+        fields=r[42],
     )
     return JobRow(
         row=r[0],

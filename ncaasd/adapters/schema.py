@@ -104,6 +104,28 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TRIGGER event_append_only_u BEFORE UPDATE ON event BEGIN SELECT raise(ABORT, 'append only'); END;
     CREATE TRIGGER event_append_only_d BEFORE DELETE ON event BEGIN SELECT raise(ABORT, 'append only'); END;
     """,
+    # 2: the parts of a unit's name, packages, what was done after the results
+    """
+    ALTER TABLE job ADD COLUMN fields TEXT NOT NULL DEFAULT '{}';
+
+    -- One file made of a unit. `inputs` is the fingerprint of what it was made of.
+    CREATE TABLE package (
+        file_id INTEGER PRIMARY KEY REFERENCES file (id) ON DELETE CASCADE,
+        analysis TEXT NOT NULL, rule TEXT NOT NULL, unit BLOB NOT NULL,
+        inputs TEXT NOT NULL, built REAL NOT NULL DEFAULT 0,
+        retry_at REAL NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0, output TEXT NOT NULL DEFAULT '',
+        UNIQUE (analysis, rule, unit)
+    );
+
+    -- What `after_results` has still to do, or has done, for a job that is done.
+    CREATE TABLE aftercare (
+        job INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+        step TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+        retry_at REAL NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (job, step)
+    ) WITHOUT ROWID;
+    CREATE INDEX aftercare_due ON aftercare (retry_at) WHERE state = 'wanted';
+    """,
 )
 
 VERSION = len(MIGRATIONS)

@@ -19,7 +19,9 @@ from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.adapters.lock import Locked
+from ncaasd.adapters.packages import LocalPackages
 from ncaasd.adapters.statusfiles import LocalStatusFiles
+from ncaasd.adapters.tools import LocalTools
 from ncaasd.adapters.transfers import partial_token
 from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.adapters.watcher import Hint, Watcher
@@ -102,6 +104,8 @@ def running(
         clock = SystemClock()
         desk = ThreadDesk(journal, lanes=LANES)
         contexts = {name: make_context(config, name, settings, journal) for name, settings in config.analyses.items()}
+        tools = LocalTools()
+        stack.callback(tools.stop)
         house = House(
             journal=journal,
             desk=desk,
@@ -111,6 +115,8 @@ def running(
             crash=crash,
             patience=patience or Patience(),
             spread=random.random,
+            packer=LocalPackages(os.path.join(state, "packages"), tools),
+            tools=tools,
         )
         engine = Engine(house, root=config.root, sources=config.sources, tools=config.tools)
 

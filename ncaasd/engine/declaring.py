@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.desk import Result
+from ncaasd.engine.gating import unit_of
 from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.packaging import Packager
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem
 from ncaasd.model import FileRow, FileState, JobRow, JobSpec, Phase, Place
 from ncaasd.neurocaas.submission import parse_submit, validate_job
@@ -38,8 +40,9 @@ class Declared:
 class Declarer:
     """Keeps the rules in force and the jobs they want."""
 
-    def __init__(self, house: House, *, sources: Iterable[str], tools: Iterable[str]) -> None:
+    def __init__(self, house: House, packager: Packager, *, sources: Iterable[str], tools: Iterable[str]) -> None:
         self._house = house
+        self._packager = packager
         self._sources, self._tools = frozenset(sources), frozenset(tools)
         self._configs: dict[tuple[str, str], tuple[str, bytes]] = {}  # (analysis, path) -> (checksum, text)
         self._reading: set[tuple[str, str]] = set()
@@ -55,6 +58,10 @@ class Declarer:
                     context.rules[path] = self.parse(context, path, good).rules
                 except DeclarationError as error:  # another version was less strict
                     logging.getLogger("ncaasd").error("%s: %s is not in force any more: %s", context.name, path, error)
+
+    def reading(self) -> bool:
+        """A manifest or config is being read."""
+        return bool(self._reading)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -95,6 +102,7 @@ class Declarer:
             context.rules.pop(row.place.path, None)
             self._house.journal.drop_manifest(context.name, row.place.path)
             self._apply(context, row.place.path, [])
+            self._ask_the_gates_again(context, row.place.path)
         elif role is Role.CONFIG:
             self._configs.pop((context.name, row.place.path), None)
             self._house.journal.wake_open_jobs(context.name)
@@ -155,9 +163,11 @@ class Declarer:
         specs = list(declared.jobs)
         if declared.rules:
             rows = list(self._house.journal.files(context.name))
+            self._packager.look_at_all(context, declared.rules)
             for m in declared.rules:
                 specs += self._specs(context, m, path, rows)
         self._apply(context, path, specs)
+        self._ask_the_gates_again(context, path)
 
     def _reject(self, context: Context, row: FileRow, problems: list[Problem]) -> None:
         """Refused whole; what was in force stays in force."""
@@ -168,6 +178,12 @@ class Declarer:
         self.changed.add((context.name, row.place.path))
         for problem in problems:
             self._house.event(context.name, subject(row), "bad manifest", str(problem), level=logging.ERROR)
+        self._ask_the_gates_again(context, row.place.path)
+
+    def _ask_the_gates_again(self, context: Context, path: str) -> None:
+        """What no rule named may be named now; what was kept back may go."""
+        if role_of(path) is Role.MANIFEST:
+            self._house.journal.retry_files(context.name)
 
     def _apply(self, context: Context, path: str, specs: list[JobSpec]) -> None:
         """Make the open jobs of one manifest be those that it declares."""
@@ -212,21 +228,25 @@ class Declarer:
                 for row in rows:
                     if (m.rule.source or "") != row.place.tree:
                         continue
-                    seen = self._unit_rows(context, m, row) if m.unit else [row]
+                    seen = [row]
+                    if m.unit:
+                        unit = unit_of(self._house, context, m, row)
+                        if unit is None:
+                            continue
+                        seen = list(unit.files.values())
+                        if m.packs:
+                            self._packager.look(context, m, unit)
                     for spec in self._specs(context, m, path, seen):
                         self._want(context, spec)
 
     def stored(self, context: Context, row: FileRow) -> None:
         """A file's content is in S3: rules with `rerun_on: [data]` can name its version now."""
-        if any("data" in m.rule.rerun_on for matchers in context.rules.values() for m in matchers):
-            self._match(context, [row])
-
-    def _unit_rows(self, context: Context, m: Matcher, row: FileRow) -> list[FileRow]:
-        hit = m.unit_of(expand.below(row))
-        if hit is None:
-            return []
-        folder = hit[0] + "/" if row.place.tree else f"inputs/{hit[0]}/"
-        return [r for r in self._house.journal.files(context.name, under=folder) if r.place.tree == row.place.tree]
+        if not any("data" in m.rule.rerun_on for matchers in context.rules.values() for m in matchers):
+            return
+        rows = [row]
+        if row.place.tree.startswith("package:"):
+            rows = self._packager.made_of(context, row)
+        self._match(context, rows)
 
     def _specs(self, context: Context, m: Matcher, path: str, rows: list[FileRow]) -> list[JobSpec]:
         source = m.rule.source or ""
@@ -237,27 +257,8 @@ class Declarer:
             analysis=context.name,
             declared_in=path,
             config_checksum=lambda name: self._configs.get((context.name, f"configs/{name}"), ("", b""))[0],
+            package_of=self._packager.of(context, m.rule.name),
         )
-
-    def gate(self, context: Context, row: FileRow) -> str | None:
-        """What a whole file's upload waits for: "" for nothing, None when it lies in a source and no rule names it."""
-        if not row.place.tree and not row.place.path.startswith("inputs/"):
-            return ""
-        mine = [m for ms in context.rules.values() for m in ms if (m.rule.source or "") == row.place.tree]
-        if row.place.tree and not any(m.wants(expand.below(row)) for m in mine):
-            return None
-        for m in mine:
-            if not m.unit or not (m.complete_when or m.abort_when):
-                continue
-            found = expand.units(m, self._unit_rows(context, m, row))
-            if found:
-                aborted = found[0].aborted(m)
-                if aborted:
-                    return f"aborted: {aborted} is in {found[0].path}"
-                missing = found[0].missing(m)
-                if missing:
-                    return missing
-        return ""
 
     # -- configs -----------------------------------------------------------------------------------------------------
 

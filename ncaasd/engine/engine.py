@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from ncaasd.engine.declaring import Declarer
 from ncaasd.engine.fetching import Fetcher
+from ncaasd.engine.gating import Gate
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.jobs import Jobs
 from ncaasd.engine.observing import Observer
 from ncaasd.engine.opening import Opener
+from ncaasd.engine.packaging import Packager
 from ncaasd.engine.reporting import Reporter
 from ncaasd.engine.uploading import Uploader
-from ncaasd.errors import JournalBroken, JournalError, SyncFailed
+from ncaasd.errors import JournalBroken, SyncFailed
 from ncaasd.model import DownloadTask, FileRow, JobRow, JobState, Outcome, Phase
 
 LONGEST_WAIT = 5.0  # the heartbeat to systemd is sent once a turn
-JOURNAL_RETRY = 5.0
 ENDING = 300.0  # an end that may still turn out to be none is not waited for longer by `once`
 JUMP = 30.0  # seconds by which wall and monotonic time may drift apart before it counts as a jump
 
 
 class Engine:
-    def __init__(self, house: House, *, root: str, sources: Iterable[str] = (), tools: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        house: House,
+        *,
+        root: str,
+        sources: Iterable[str] = (),
+        tools: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.house = house
-        self.declarer = Declarer(house, sources=sources, tools=tools)
+        self.packager = Packager(house, tools=tools or {})
+        self.declarer = Declarer(house, self.packager, sources=sources, tools=tools or {})
         self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
         self.jobs = Jobs(house, self.declarer, self.fetcher)
         self.observer = Observer(house, whole=self._whole, gone=self.declarer.gone, rescan=_rescan)
-        self.uploader = Uploader(
-            house, gate=self.declarer.gate, stored=self.declarer.stored, changed=self.observer.changed_under_way
-        )
+        self.uploader = Uploader(house, gate=Gate(house), stored=self._stored, changed=self._changed_under_way)
         self.opener = Opener(house)
         self.reporter = Reporter(house, self.declarer, root=root)
         self.root = root
-        self.journal_trouble = ""
         self.config_trouble = ""
         self._offset = house.clock.now() - house.clock.monotonic()
         with house.journal.transaction():
@@ -43,6 +49,7 @@ class Engine:
             for context in house.contexts.values():
                 house.journal.retry_files(context.name)
             self.declarer.reread_unread()
+            self.packager.resume()
 
     # -- called by others --------------------------------------------------------------------------------------------
 
@@ -64,6 +71,17 @@ class Engine:
         if row.key:
             self.house.journal.wake_jobs_using(context.name, row.key)
 
+    def _stored(self, context: Context, row: FileRow) -> None:
+        self.declarer.stored(context, row)
+        if row.place.tree.startswith("package:"):
+            self.packager.stored(row)
+
+    def _changed_under_way(self, row: FileRow) -> None:
+        if row.place.tree.startswith("package:"):
+            self.packager.lost(row)
+        else:
+            self.observer.changed_under_way(row)
+
     def _job_finished(self, context: Context, job: JobRow) -> None:
         self.declarer.changed.add((context.name, job.spec.declared_in))
         self.jobs.finished(context, job)
@@ -71,28 +89,20 @@ class Engine:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def turn(self, wait: float) -> None:
-        """One turn: read what others posted (waiting up to `wait` seconds for the first), then do all that is due."""
-        try:
-            self.house.desk.read(wait)
-            self._notice_jump()
-            self.observer.turn()
-            self.opener.turn()
-            self.uploader.turn()
-            self.jobs.turn()
-            self.fetcher.turn()
-            self.reporter.turn()
-        except JournalBroken:
-            raise
-        except JournalError as error:
-            # No space: nothing is submitted while nothing can be recorded; it goes on by itself (F13).
-            if self.journal_trouble != str(error):
-                self.journal_trouble = str(error)
-                logging.getLogger("ncaasd").error("%s", error)
-            self.house.clock.sleep(min(JOURNAL_RETRY, LONGEST_WAIT))
-        else:
-            if self.journal_trouble:
-                logging.getLogger("ncaasd").info("the journal can be written again")
-                self.journal_trouble = ""
+        """One turn: read what others posted (waiting up to `wait` seconds for the first), then do all that is due.
+
+        Raises JournalError when nothing can be recorded (no space, F13): what is in memory may then be ahead of the journal, so
+        the house is to be taken down, and put up again from the journal when that can be written.
+        """
+        self.house.desk.read(wait)
+        self._notice_jump()
+        self.observer.turn()
+        self.opener.turn()
+        self.packager.turn()
+        self.uploader.turn()
+        self.jobs.turn()
+        self.fetcher.turn()
+        self.reporter.turn()
 
     def _notice_jump(self) -> None:
         """A clock that was put back must not keep appointments waiting for years (F83)."""
@@ -124,6 +134,9 @@ class Engine:
             upload = house.journal.next_upload()
             if upload is not None:
                 waits.append(upload - wall)
+        packing = self.packager.next_due()
+        if packing is not None:
+            waits.append(packing - wall)
         job = house.journal.next_due(self.jobs.rows_under_way())
         if job is not None:
             waits.append(job - wall)
@@ -136,9 +149,11 @@ class Engine:
         `wait`: unended jobs too. What a person must decide, and what can't be reached, is not waited for."""
         house = self.house
         now = house.clock.now()
-        if not self.observer.scanned() or self.observer.working():
+        if not self.observer.scanned() or self.observer.working() or self.declarer.reading():
             return False
         if self.uploader.busy() or self.jobs.busy() or self.fetcher.busy() or not self.opener.settled():
+            return False
+        if self.packager.busy():
             return False
         if patient and self.observer.unsettled():
             return False

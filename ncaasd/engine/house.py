@@ -15,7 +15,19 @@ from ncaasd.neurocaas.evidence import Patience
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.retry import backoff
-from ncaasd.ports import Clock, CrashPoint, FileTree, ObjectStore, ResultsTree, StatusWriter, Transfers, no_crash
+from ncaasd.ports import (
+    Archive,
+    Clock,
+    CrashPoint,
+    FileTree,
+    ObjectStore,
+    PackageBuilder,
+    ResultsTree,
+    StatusWriter,
+    ToolRunner,
+    Transfers,
+    no_crash,
+)
 
 log = logging.getLogger("ncaasd")
 
@@ -64,6 +76,9 @@ class House:
     transfers: Transfers = field(init=False)  # given when the pool is made, which needs the engine first
     patience: Patience = field(default_factory=Patience)
     crash: CrashPoint = no_crash
+    packer: PackageBuilder | None = None
+    archive: Archive | None = None
+    tools: ToolRunner | None = None
     spread: Callable[[], float] = lambda: 0.5  # in [0, 1): keeps many from coming back at once
 
     def event(self, analysis: str, subject: str, kind: str, text: str, *, level: int = logging.INFO) -> None:

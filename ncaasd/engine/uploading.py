@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable
 
 from ncaasd.engine.desk import Desk
+from ncaasd.engine.gating import Verdict as Passage
+from ncaasd.engine.gating import Way
 from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.packaging import target_of
 from ncaasd.errors import StoreError
 from ncaasd.model import FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import part_size
@@ -54,11 +57,11 @@ class Uploader:
         self,
         house: House,
         *,
-        gate: Callable[[Context, FileRow], str | None],
+        gate: Callable[[Context, FileRow], Passage],
         stored: Callable[[Context, FileRow], None],
         changed: Callable[[FileRow], None],
     ) -> None:
-        """`gate` says what a file still waits for ("" for nothing, None when no rule wants it)."""
+        """`gate` says whether a file may go up."""
         self._house = house
         self._gate = gate
         self._stored = stored
@@ -89,27 +92,23 @@ class Uploader:
         """Commit that this upload is under way; None when it has to wait."""
         house = self._house
         if row.id in self._under_way:
+            house.journal.put_off_file(row.id, NEVER, "")  # it was made due for another reason
             return None
         user = in_use(row, house.journal.jobs_using(context.name, row.key))
         if user is not None:
             text = f"changed, but job {user.job_id} may still be reading the version in S3: uploaded when it has ended"
             house.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
             return None
-        waits = self._gate(context, row)
-        if waits != "":
-            house.journal.put_off_file(
-                row.id, NEVER if waits is None else now + LOOK_AGAIN, waits or "no rule names it"
-            )
+        if not self._may_pass(context, row, now):
             return None
         size = part_size(row.stat.size)
         upload_id, parts = house.journal.begin_upload(row.id, row.key, row.stat, size, now)
         house.journal.put_off_file(row.id, NEVER, "")
-        tree = context.trees[row.place.tree]
         order = CONFIGS_FIRST if row.place.path.startswith("configs/") else row.stat.mtime_ns / 1e9
         task = UploadTask(
             file_id=row.id,
             analysis=context.name,
-            path=f"{tree.root}/{row.place.path}",
+            path=self._path(context, row),
             expect=row.stat,
             key=row.key,
             part_size=size,
@@ -121,6 +120,33 @@ class Uploader:
         )
         self._under_way[row.id] = task
         return task
+
+    def _path(self, context: Context, row: FileRow) -> str:
+        if row.place.tree in context.trees:
+            return f"{context.trees[row.place.tree].root}/{row.place.path}"
+        packer = self._house.packer
+        assert packer is not None, "a package was made by it"
+        return packer.path(target_of(row))
+
+    def _may_pass(self, context: Context, row: FileRow, now: float) -> bool:
+        """Ask the gate, and record why not."""
+        house = self._house
+        if not (row.place.tree in context.trees or row.place.tree.startswith("package:")):
+            house.journal.put_off_file(row.id, NEVER, f"the config has no source {row.place.tree} any more")
+            return False
+        passage = self._gate(context, row)
+        match passage.way:
+            case Way.GO:
+                return True
+            case Way.HELD:
+                house.journal.set_file(row.id, FileState.HELD, passage.reason, now, retry_at=NEVER)
+                if row.state is not FileState.HELD:
+                    house.event(context.name, subject(row), "held", passage.reason, level=logging.WARNING)
+            case Way.LATER:
+                house.journal.put_off_file(row.id, now + LOOK_AGAIN, passage.reason)
+            case Way.NEVER:
+                house.journal.put_off_file(row.id, NEVER, passage.reason)
+        return False
 
     def done(self, outcome: Outcome) -> None:
         """What became of an upload. In a transaction."""

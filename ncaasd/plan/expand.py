@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ncaasd.declare.manifest import OneOff, Rule
+from ncaasd.declare.manifest import OneOff, PackageTool, Rule
 from ncaasd.declare.template import expand as fill_in
 from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Origin
 from ncaasd.neurocaas.naming import Layout, safe_key
@@ -28,6 +28,11 @@ class Matcher:
     unit: UnitTemplate | None
     complete_when: tuple[Callable[[str], bool], ...]
     abort_when: tuple[Callable[[str], bool], ...]
+
+    @property
+    def packs(self) -> bool:
+        """Whether a unit is made into one file, which is then the dataset."""
+        return self.rule.package != "none"
 
     def unit_of(self, path: str) -> tuple[str, Mapping[str, str]] | None:
         """The unit's folder and the parts of its name; None when the path lies in no unit of this rule."""
@@ -85,6 +90,38 @@ class Unit:
             (n for n, r in self.files.items() if r.state is not FileState.GONE and any(a(n) for a in m.abort_when)), ""
         )
 
+    def members(self, m: Matcher) -> list[tuple[str, FileRow]]:
+        """The rule's datasets in the unit, by their path below it, in order."""
+        return [
+            (n, r)
+            for n, r in sorted(self.files.items())
+            if r.state in _THERE and any(g(n) for g in m.datasets) and not any(g(n) for g in m.exclude)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """The one file that a unit is made into: its name below `inputs/`, its key, and what is known of it."""
+
+    name: str
+    key: str
+    row: FileRow | None = None
+
+
+PackageOf = Callable[[str], Package]  # the package of a name below inputs/, of the rule at hand
+
+
+def package_name(rule: Rule, unit: Unit) -> str:
+    """Below `inputs/`: beside the unit's folder, as a zip; or as the rule says."""
+    if isinstance(rule.package, PackageTool):
+        return fill_in(rule.package.name, unit.fields)
+    return f"{unit.path}.zip"
+
+
+def package_tree(rule: str) -> str:
+    """The tree (`Place.tree`) that a rule's packages are said to lie in. No source has a colon in its name."""
+    return f"package:{rule}"
+
 
 def below(row: FileRow) -> str:
     """A file's path as rules see it: below `inputs/`, or below its source."""
@@ -102,66 +139,80 @@ def units(m: Matcher, rows: Iterable[FileRow]) -> list[Unit]:
     return [Unit(path, fields, files) for path, (fields, files) in sorted(found.items())]
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Where the jobs of a rule come from."""
+
+    rule: Rule
+    analysis: str
+    declared_in: str
+    config_checksum: Callable[[str], str]
+    package_of: PackageOf
+
+    def spec(self, unit: str, datasets: Sequence[Package], fields: Mapping[str, str]) -> JobSpec | None:
+        """The job of these datasets; None while what makes its version isn't known."""
+        rule = self.rule
+        config = fill_in(rule.config, fields)
+        checksum = self.config_checksum(config) if "config" in rule.rerun_on else "-"
+        version = _version(rule.rerun_on, [d.row for d in datasets], checksum)
+        if version is None:
+            return None
+        return JobSpec(
+            analysis=self.analysis,
+            name=rule.name,
+            unit=unit,
+            version=version,
+            origin=Origin.RULE,
+            declared_in=self.declared_in,
+            datasets=tuple(Dataset(d.name, d.key) for d in datasets),
+            config=config,
+            overlay=json.dumps(_expanded(rule.set, fields), sort_keys=True),
+            instance_type=rule.instance_type,
+            fields=json.dumps(dict(fields), sort_keys=True),
+        )
+
+
 def jobs_of_rule(
-    m: Matcher, rows: Sequence[FileRow], *, analysis: str, declared_in: str, config_checksum: Callable[[str], str]
+    m: Matcher,
+    rows: Sequence[FileRow],
+    *,
+    analysis: str,
+    declared_in: str,
+    config_checksum: Callable[[str], str],
+    package_of: PackageOf,
 ) -> list[JobSpec]:
     """The jobs a rule wants of these files. Only whole files make jobs; of gated units, only whole units.
 
     `rows` holds every file of each unit that is touched. `config_checksum(path)` is "" while the config isn't whole.
     """
+    made = _Made(m.rule, analysis, declared_in, config_checksum, package_of)
     if m.unit:
-        return [s for u in units(m, rows) for s in _jobs_of_unit(m, u, analysis, declared_in, config_checksum)]
+        return [s for u in units(m, rows) for s in _jobs_of_unit(m, u, made)]
     wanted = [r for r in rows if r.state in _THERE and m.wants(below(r))]
-    made = [_spec(m.rule, below(r), [r], {}, analysis, declared_in, config_checksum) for r in wanted]
-    return [s for s in made if s is not None]
+    specs = [made.spec(below(r), [_itself(r)], {}) for r in wanted]
+    return [s for s in specs if s is not None]
 
 
-def _jobs_of_unit(
-    m: Matcher, unit: Unit, analysis: str, declared_in: str, config_checksum: Callable[[str], str]
-) -> Iterable[JobSpec]:
+def _jobs_of_unit(m: Matcher, unit: Unit, made: _Made) -> Iterable[JobSpec]:
     if unit.aborted(m) or unit.missing(m):
         return
-    wanted = [
-        r
-        for n, r in sorted(unit.files.items())
-        if r.state in _THERE and any(g(n) for g in m.datasets) and not any(g(n) for g in m.exclude)
-    ]
-    if m.rule.job_per == "unit":
-        groups = [(unit.path, wanted)] if wanted else []
+    wanted = [_itself(r) for _name, r in unit.members(m)]
+    if not wanted:
+        return
+    if m.packs:
+        groups = [(unit.path, [made.package_of(package_name(m.rule, unit))])]
+    elif m.rule.job_per == "unit":
+        groups = [(unit.path, wanted)]
     else:
-        groups = [(below(r), [r]) for r in wanted]
-    for name, rows in groups:
-        spec = _spec(m.rule, name, rows, unit.fields, analysis, declared_in, config_checksum)
+        groups = [(d.name, [d]) for d in wanted]
+    for name, datasets in groups:
+        spec = made.spec(name, datasets, unit.fields)
         if spec is not None:
             yield spec
 
 
-def _spec(
-    rule: Rule,
-    unit: str,
-    rows: Sequence[FileRow],
-    fields: Mapping[str, str],
-    analysis: str,
-    declared_in: str,
-    config_checksum: Callable[[str], str],
-) -> JobSpec | None:
-    config = fill_in(rule.config, fields)
-    version = _version(rule.rerun_on, rows, config_checksum(config) if "config" in rule.rerun_on else "-")
-    if version is None:
-        return None
-    overlay = _expanded(rule.set, fields)
-    return JobSpec(
-        analysis=analysis,
-        name=rule.name,
-        unit=unit,
-        version=version,
-        origin=Origin.RULE,
-        declared_in=declared_in,
-        datasets=tuple(Dataset(below(r), r.key) for r in rows),
-        config=config,
-        overlay=json.dumps(overlay, sort_keys=True),
-        instance_type=rule.instance_type,
-    )
+def _itself(row: FileRow) -> Package:
+    return Package(below(row), row.key, row)
 
 
 def _expanded(value: Any, fields: Mapping[str, str]) -> Any:
@@ -175,7 +226,7 @@ def _expanded(value: Any, fields: Mapping[str, str]) -> Any:
     return value
 
 
-def _version(rerun_on: Sequence[str], rows: Sequence[FileRow], config: str) -> str | None:
+def _version(rerun_on: Sequence[str], rows: Sequence[FileRow | None], config: str) -> str | None:
     """What makes a job a new one where `rerun_on` says so; None while that isn't known yet.
 
     "" without `rerun_on`: once per unit, ever (DESIGN: submitting exactly once).
@@ -184,9 +235,10 @@ def _version(rerun_on: Sequence[str], rows: Sequence[FileRow], config: str) -> s
         return ""
     parts = []
     if "data" in rerun_on:
-        if any(r.state is not FileState.STORED for r in rows):
+        stored = [r for r in rows if r is not None and r.state is FileState.STORED]
+        if len(stored) < len(rows):
             return None
-        parts += sorted(f"{r.key}={r.etag}" for r in rows)
+        parts += sorted(f"{r.key}={r.etag}" for r in stored)
     if "config" in rerun_on:
         if not config:
             return None

@@ -140,7 +140,12 @@ def plan_manifest(
         mine = mine if rule.source else [f for f in mine if f.place.path.startswith("inputs/")]
         # Checksums of configs name versions where `rerun_on` says so; what is planned is shown without.
         specs += expand.jobs_of_rule(
-            expand.matcher(rule), mine, analysis=analysis, declared_in=path, config_checksum=lambda _name: ""
+            expand.matcher(rule),
+            mine,
+            analysis=analysis,
+            declared_in=path,
+            config_checksum=lambda _name: "",
+            package_of=lambda name: expand.Package(name, layout.input_key(settings.upload.prefix, name)),
         )
     by_key = {f.key: f for f in files if f.key and f.state is not FileState.GONE}
     planned = [_plan_one(spec, by_key, journal, config_there) for spec in specs]

@@ -1,0 +1,175 @@
+"""Makes one file of many, in the state folder: a reproducible zip, or what a tool makes.
+
+Equal files give equal zips, byte for byte: sorted names, no times, no modes, and no compression (whose output differs
+between versions of zlib; recordings hardly shrink).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat as modes
+import tempfile
+import zipfile
+from collections.abc import Collection, Iterator, Sequence
+
+from ncaasd.errors import DiskFull, FileChanged, FileVanished, LocalError, ToolFailed
+from ncaasd.model import Stat
+from ncaasd.ports import Packed, PackFile, ToolRunner
+
+KEEP_FREE = 10**9  # bytes: the journal is on this disk too
+BLOCK = 1 << 20
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows
+_WORK = ".work-"
+
+
+class LocalPackages:
+    """`ports.PackageBuilder` in a folder of its own."""
+
+    def __init__(self, folder: str, tools: ToolRunner, *, keep_free: int = KEEP_FREE) -> None:
+        self._folder = folder
+        self._tools = tools
+        self._keep_free = keep_free
+
+    def path(self, target: str) -> str:
+        return os.path.join(self._folder, target)
+
+    def build(self, target: str, files: Sequence[PackFile], command: Sequence[str] | None) -> Packed:
+        final = self.path(target)
+        analysis = os.path.join(self._folder, target.partition("/")[0])
+        with _translated(final):
+            os.makedirs(analysis, mode=0o700, exist_ok=True)
+            self._check_space(sum(f.expect.size for f in files))
+            work = tempfile.mkdtemp(prefix=_WORK, dir=analysis)
+            try:
+                os.mkdir(os.path.join(work, "out"))
+                made = os.path.join(work, "out", os.path.basename(final))
+                if command is None:
+                    output = ""
+                    _zip(made, files)
+                else:
+                    output = self._run(command, files, made, work)
+                os.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
+                _make_durable(made)
+                os.replace(made, final)
+                _sync_folder(os.path.dirname(final))
+                return Packed(_observed(os.stat(final, follow_symlinks=False)), output)  # renaming changes the ctime
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+
+    def _run(self, command: Sequence[str], files: Sequence[PackFile], made: str, work: str) -> str:
+        for file in files:
+            os.close(_open(file))
+        output = self._tools.run(expanded(command, [f.path for f in files], made), folder=work)
+        for file in files:
+            os.close(_open(file))  # it read what we think it did
+        if os.path.islink(made) or not os.path.isfile(made):
+            raise ToolFailed(f"{command[0]} ended well, but made no file at {{out}}", output=output)
+        return output
+
+    def _check_space(self, size: int) -> None:
+        disk = os.statvfs(self._folder)
+        free = disk.f_bavail * disk.f_frsize - self._keep_free
+        if size > free:
+            raise DiskFull(
+                f"a package of {size / 1e9:.2f} GB has no room in {self._folder}: {max(free, 0) / 1e9:.2f} GB are free",
+                hint="free some space there, or put `state:` on a larger disk; it is tried again by itself",
+            )
+
+    def remove(self, target: str) -> None:
+        shutil.rmtree(os.path.dirname(self.path(target)), ignore_errors=True)
+
+    def prune(self, keep: Collection[str]) -> None:
+        kept = {os.path.dirname(target) for target in keep}
+        with contextlib.suppress(FileNotFoundError):
+            for analysis in os.listdir(self._folder):
+                for name in os.listdir(os.path.join(self._folder, analysis)):
+                    if f"{analysis}/{name}" not in kept:
+                        shutil.rmtree(os.path.join(self._folder, analysis, name), ignore_errors=True)
+
+
+def expanded(command: Sequence[str], files: Sequence[str], out: str) -> list[str]:
+    """`{files}` alone is one argument for each file; `{out}` is replaced wherever it is."""
+    words: list[str] = []
+    for word in command:
+        words += files if word == "{files}" else [word.replace("{out}", out)]
+    return words
+
+
+def _zip(path: str, files: Sequence[PackFile]) -> None:
+    with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for file in sorted(files, key=lambda f: f.name.encode("utf-8", "surrogateescape")):
+            try:
+                file.name.encode()
+            except UnicodeEncodeError:
+                raise LocalError(
+                    f"{file.path!a} has a name that is no text, which a zip can't keep: rename it"
+                ) from None
+            entry = zipfile.ZipInfo(file.name, _EPOCH)
+            entry.create_system = 3
+            entry.external_attr = (modes.S_IFREG | 0o644) << 16
+            entry.file_size = file.expect.size
+            with archive.open(entry, "w") as target:
+                for block in _blocks(file):
+                    target.write(block)
+
+
+def _blocks(file: PackFile) -> Iterator[bytes]:
+    fd = _open(file)
+    try:
+        left = file.expect.size
+        while left:
+            block = os.read(fd, min(BLOCK, left))
+            if not block:
+                raise FileChanged(f"{file.path} became shorter while it was packed")
+            left -= len(block)
+            yield block
+        if _observed(os.fstat(fd)) != file.expect:
+            raise FileChanged(f"{file.path} changed while it was packed")
+    finally:
+        os.close(fd)
+
+
+def _open(file: PackFile) -> int:
+    """The file, which is what was observed. Raises FileVanished, FileChanged."""
+    try:
+        fd = os.open(file.path, _FLAGS)
+    except FileNotFoundError as error:
+        raise FileVanished(f"{file.path} is not there any more") from error
+    if _observed(os.fstat(fd)) != file.expect:
+        os.close(fd)
+        raise FileChanged(f"{file.path} is not what it was when it was called whole")
+    return fd
+
+
+def _observed(seen: os.stat_result) -> Stat:
+    return Stat(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+
+
+def _make_durable(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _translated(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{path} can't be written: {error.strerror}", hint="free some space on its disk") from error
+        raise LocalError(f"{path} can't be made: {error.strerror or error}") from error

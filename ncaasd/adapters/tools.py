@@ -1,0 +1,100 @@
+"""Runs the commands of the config's `tools`. No shell; arguments are a list; its own session, so that it ends as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+
+from ncaasd.errors import ToolFailed
+
+TIMEOUT = 6 * 3600.0  # longer than any tool that makes one file of a session should take
+OUTPUT_KEPT = 8 * 1024  # bytes, of its end
+OUTPUT = "output.txt"
+# What a tool has no business with: credentials, and the daemon's own talk with systemd.
+_SECRET = ("AWS_", "NCAASD_")
+_OURS = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "LISTEN_FDS", "LISTEN_PID"}
+)
+
+
+class LocalTools:
+    """`ports.ToolRunner`. `stop` ends what runs, for good."""
+
+    def __init__(self, *, timeout: float = TIMEOUT) -> None:
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, command: Sequence[str], *, folder: str) -> str:
+        said = os.path.join(folder, OUTPUT)
+        with open(said, "wb") as output:
+            process = self._start(command, folder, output.fileno())
+            try:
+                code = process.wait(self._timeout)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                _end(process)
+                with self._lock:
+                    self._running.discard(process)
+        text = _tail(said)
+        if code is None:
+            raise ToolFailed(f"{command[0]} took longer than {self._timeout / 3600:g} h and was ended", output=text)
+        if code:
+            how = f"exit code {code}" if code > 0 else f"signal {-code}"
+            last = text.strip().splitlines()[-1][:300] if text.strip() else "it said nothing"
+            raise ToolFailed(f"{command[0]} failed ({how}): {last}", output=text)
+        return text
+
+    def _start(self, command: Sequence[str], folder: str, output: int) -> subprocess.Popen[bytes]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(_SECRET) and k not in _OURS}
+        program = shutil.which(command[0])
+        if program is None:
+            raise ToolFailed(f"{command[0]} is no program here", hint="give its absolute path in the config's `tools`")
+        with self._lock:
+            if self._stopped:
+                raise ToolFailed("ncaasd is stopping")
+            try:
+                process = subprocess.Popen(
+                    [program, *command[1:]],
+                    cwd=folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or str(error)
+                raise ToolFailed(f"{command[0]} can't be started: {why}") from error
+            self._running.add(process)
+        return process
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                _kill(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it started and left behind."""
+    _kill(process)
+    process.wait()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _tail(path: str) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - OUTPUT_KEPT))
+        return file.read().decode("utf-8", "replace")

@@ -1,0 +1,259 @@
+"""Make a unit's package when the unit is whole, and bring it into the ordinary way of uploads. In the engine thread; the
+building is on a lane.
+
+A package is a file like any other, in a tree of its own (`package:<rule>`), so that it is uploaded, verified and
+recognised like any other; it lies in the state folder until it is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ncaasd.declare.manifest import PackageTool
+from ncaasd.engine.desk import Result
+from ncaasd.engine.gating import late, unit_at
+from ncaasd.engine.house import Context, House, subject
+from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, ToolFailed
+from ncaasd.model import FileRow, FileState, Place, Stat
+from ncaasd.plan import expand
+from ncaasd.plan.expand import Matcher, Package, PackageOf, Unit
+from ncaasd.plan.files import collision, map_file
+from ncaasd.plan.retry import backoff
+from ncaasd.ports import Packed, PackFile
+
+BUILT = (FileState.WHOLE, FileState.STORED, FileState.HELD)
+AGAIN = 30.0  # a file that changed while it was packed settles first
+SAID = 4000  # characters of a tool's output in the job's story
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    context: Context
+    matcher: Matcher
+    unit: str
+    not_before: float = 0.0
+
+
+class Packager:
+    def __init__(self, house: House, *, tools: Mapping[str, Sequence[str]]) -> None:
+        self._house = house
+        self._tools = tools
+        self._orders: dict[int, _Order] = {}  # by the package's file id
+        self._building: set[int] = set()
+
+    def busy(self) -> bool:
+        now = self._house.clock.now()
+        return bool(self._building) or any(order.not_before <= now for order in self._orders.values())
+
+    def next_due(self) -> float | None:
+        """Wall time of the next build."""
+        return min((o.not_before for i, o in self._orders.items() if i not in self._building), default=None)
+
+    def of(self, context: Context, rule: str) -> PackageOf:
+        """What a rule's packages are called in S3, and what is known of them."""
+
+        def package(name: str) -> Package:
+            row = self._house.journal.file_at(Place(context.name, expand.package_tree(rule), name))
+            return Package(name, row.key if row and row.key else _mapped(context, name)[0], row)
+
+        return package
+
+    # -- what is wanted ----------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """At start, in a transaction: what was left behind is removed, what is lacking is made."""
+        keep = []
+        for context in self._house.contexts.values():
+            for _rule, _unit, file_id in self._house.journal.packages(context.name):
+                row = self._house.journal.file(file_id)
+                if row is not None and row.state in (FileState.WHOLE, FileState.HELD):
+                    keep.append(target_of(row))
+            self.look_at_all(context, [m for ms in context.rules.values() for m in ms])
+        packer = self._house.packer
+        if packer is not None:
+            self._house.desk.do("packages", lambda: packer.prune(keep), _done)
+
+    def look_at_all(self, context: Context, matchers: Iterable[Matcher]) -> None:
+        packing = [m for m in matchers if m.packs]
+        rows = list(self._house.journal.files(context.name)) if packing else []
+        for m in packing:
+            mine = [r for r in rows if _tree_of(m, r)]
+            for unit in expand.units(m, mine):
+                self.look(context, m, unit)
+
+    def look(self, context: Context, m: Matcher, unit: Unit) -> None:
+        """Have the package made of a unit that is whole, unless it was made of these very files."""
+        journal = self._house.journal
+        members = self._members(context, m, unit)
+        if not members or unit.aborted(m) or unit.missing(m):
+            return
+        fingerprint = _fingerprint(members)
+        name = expand.package_name(m.rule, unit)
+        place = Place(context.name, expand.package_tree(m.rule.name), name)
+        row = journal.file_at(place)
+        known = journal.package(context.name, m.rule.name, unit.path)
+        if known and row and known[0] == row.id and known[1] == fingerprint and row.state in BUILT:
+            return
+        now = self._house.clock.now()
+        key, refused = _mapped(context, name)
+        refused = refused or collision(place, journal.files_with_key(context.name, key))
+        state = FileState.REFUSED if refused else FileState.SETTLING
+        size = sum(r.stat.size for _n, r in members)
+        why = refused or f"being packed from {len(members)} files"
+        file_id = journal.see_file(place, Stat(size, 0, 0, 0), key, state, why, now)
+        if refused:
+            if row is None or row.reason != refused:
+                self._house.event(context.name, f"file {place}", "refused", refused, level=logging.ERROR)
+            return
+        failures = known[3] if known and known[1] == fingerprint else 0
+        retry_at = known[2] if failures and known else 0.0
+        journal.set_package(file_id, context.name, m.rule.name, unit.path, "", retry_at=retry_at, failures=failures)
+        self._orders[file_id] = _Order(context, m, unit.path, retry_at)
+
+    def _members(self, context: Context, m: Matcher, unit: Unit) -> list[tuple[str, FileRow]]:
+        return [(n, r) for n, r in unit.members(m) if not late(self._house, context, m, unit, r)]
+
+    def lost(self, row: FileRow) -> None:
+        """A package is not there any more though it has to go up (again): made anew."""
+        context = self._house.contexts.get(row.place.analysis)
+        if context is None:
+            return
+        for rule, unit_path, file_id in self._house.journal.packages(context.name):
+            m = next((m for ms in context.rules.values() for m in ms if m.rule.name == rule and m.packs), None)
+            if file_id == row.id and m is not None:
+                self._house.journal.set_package(row.id, context.name, rule, unit_path, "")
+                self._orders[row.id] = _Order(context, m, unit_path)
+
+    def made_of(self, context: Context, row: FileRow) -> list[FileRow]:
+        """One file of the unit that a package was made of: it names the unit."""
+        for rule, unit_path, file_id in self._house.journal.packages(context.name):
+            for m in [m for ms in context.rules.values() for m in ms if m.rule.name == rule and file_id == row.id]:
+                unit = unit_at(self._house, context, m, unit_path)
+                return list(unit.files.values())[:1] if unit else []
+        return []
+
+    def stored(self, row: FileRow) -> None:
+        """It is in S3, verified: what lies here has served."""
+        packer, target = self._house.packer, target_of(row)
+        if packer is not None:
+            self._house.desk.do(f"package:{row.place.analysis}", lambda: packer.remove(target), _done)
+
+    # -- building ----------------------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        now = self._house.clock.now()
+        for file_id, order in list(self._orders.items()):
+            if file_id not in self._building and order.not_before <= now:
+                with self._house.journal.transaction():
+                    self._begin(file_id, order)
+
+    def _begin(self, file_id: int, order: _Order) -> None:
+        house, packer = self._house, self._house.packer
+        row = house.journal.file(file_id)
+        unit = unit_at(house, order.context, order.matcher, order.unit)
+        if packer is None or row is None or unit is None or unit.aborted(order.matcher) or unit.missing(order.matcher):
+            del self._orders[file_id]  # when it is whole again, it is wanted again
+            return
+        members = self._members(order.context, order.matcher, unit)
+        files = [PackFile(n, f"{order.context.trees[r.place.tree].root}/{r.place.path}", r.stat) for n, r in members]
+        package = order.matcher.rule.package
+        command = self._tools[package.tool] if isinstance(package, PackageTool) else None
+        target = target_of(row)
+        self._building.add(file_id)
+        house.desk.do(
+            f"package:{order.context.name}",
+            lambda: packer.build(target, files, command),
+            lambda r: self._built(file_id, order, _fingerprint(members), r),
+        )
+
+    def _built(self, file_id: int, order: _Order, fingerprint: str, result: Result[Packed]) -> None:
+        house = self._house
+        self._building.discard(file_id)
+        row = house.journal.file(file_id)
+        if row is None or self._orders.pop(file_id, None) is None:
+            return
+        if result.error is not None:
+            self._failed(row, order, fingerprint, result.error)
+            return
+        packed = result.get()
+        now = house.clock.now()
+        house.journal.set_package(
+            file_id,
+            order.context.name,
+            order.matcher.rule.name,
+            order.unit,
+            fingerprint,
+            built=now,
+            output=packed.output,
+        )
+        house.journal.see_file(row.place, packed.stat, row.key, FileState.WHOLE, "", now)
+        house.event(order.context.name, subject(row), "packed", f"made of {order.unit}, {packed.stat.size} bytes")
+        self._tell_job(order, "packed", packed.output)
+        house.journal.wake_jobs_using(order.context.name, row.key)
+
+    def _tell_job(self, order: _Order, kind: str, output: str) -> None:
+        if output.strip():
+            text = f"the tool said: {output.strip()[-SAID:]}"
+            self._house.event(order.context.name, f"job {order.matcher.rule.name} {order.unit}", kind, text)
+
+    def _failed(self, row: FileRow, order: _Order, fingerprint: str, error: Exception) -> None:
+        house, name = self._house, order.context.name
+        now = house.clock.now()
+        if not isinstance(error, NcaasdError):
+            raise error
+        known = house.journal.package(name, order.matcher.rule.name, order.unit)
+        failures = (known[3] if known else 0) + 1
+        passing = isinstance(error, FileChanged | FileVanished | DiskFull)
+        wait = AGAIN if passing else backoff(failures, first=60, most=6 * 3600, spread=house.spread())
+        state = FileState.SETTLING if passing else FileState.REFUSED
+        text = str(error) if passing else f"its package can't be made: {error}"
+        output = error.output if isinstance(error, ToolFailed) else ""
+        house.journal.set_package(
+            row.id,
+            name,
+            order.matcher.rule.name,
+            order.unit,
+            fingerprint,
+            retry_at=now + wait,
+            failures=failures,
+            output=output,
+        )
+        house.journal.set_file(row.id, state, text, now)
+        if row.reason != text:
+            house.event(name, subject(row), "not packed", text, level=logging.ERROR)
+            self._tell_job(order, "not packed", output)
+        house.journal.wake_jobs_using(name, row.key)
+        self._orders[row.id] = _Order(order.context, order.matcher, order.unit, now + wait)
+
+
+def _done(result: Result[None]) -> None:
+    if result.error is not None and not isinstance(result.error, NcaasdError | OSError):
+        raise result.error
+
+
+def _mapped(context: Context, name: str) -> tuple[str, str]:
+    """(key, why it must not go up)"""
+    names = context.settings.upload.names
+    mapped = map_file(f"inputs/{name}", context.layout, prefix=context.prefix, names=names)
+    return mapped.key, mapped.refused
+
+
+def target_of(row: FileRow) -> str:
+    return f"{row.place.analysis}/{row.id}/{row.place.path.rpartition('/')[2]}"
+
+
+def _tree_of(m: Matcher, row: FileRow) -> bool:
+    source = m.rule.source or ""
+    return row.place.tree == source and (bool(source) or row.place.path.startswith("inputs/"))
+
+
+def _fingerprint(members: Sequence[tuple[str, FileRow]]) -> str:
+    """Of what a package is made of: names, sizes, times."""
+    seen = hashlib.sha256()
+    for name, row in members:
+        stat = row.stat
+        seen.update(f"{name!a} {stat.size} {stat.mtime_ns} {stat.ctime_ns}\n".encode())
+    return seen.hexdigest()
