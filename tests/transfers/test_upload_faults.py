@@ -251,6 +251,25 @@ def test_F39_an_outage_is_given_up_after_two_minutes_and_few_requests(rig: Rig) 
     assert len(rig.store.ops) < 15
 
 
+def test_F39_twelve_hours_without_a_network(rig: Rig) -> None:
+    """As the engine does it: the task is started again five minutes after each failure, until it gets through."""
+    body = os.urandom(SIZE)
+    path = rig.file("a.tif", body)
+    outage = Fault("*", times=None, error=reset)
+    rig.store.faults.append(Fault("put_part", skip=3, before=lambda _key: rig.store.faults.append(outage)))
+    began = rig.clock.monotonic()
+    while verdicts(rig.run(rig.upload(path, part_size=PART))) == ["failed"]:
+        rig.clock.sleep(300)
+        if rig.clock.monotonic() - began > 12 * 3600:
+            rig.store.faults.clear()
+    assert verdicts(rig.outcomes) == ["stored"]
+    assert rig.store.body("lab/inputs/a.tif") == body
+    assert rig.store.count("create_multipart") == 1
+    assert len(rig.store.ops) < 12 * 60 * 2  # two requests a minute, while it lasted
+    arrived = sum(op.sent for op in rig.store.ops if op.name == "put_part" and not op.error)
+    assert arrived == SIZE
+
+
 def test_F39_many_files_make_no_storm(rig: Rig) -> None:
     tasks = [rig.upload(rig.file(f"{n}.tif", os.urandom(10 + n)), part_size=PART) for n in range(300)]
     asked: list[float] = []

@@ -255,7 +255,7 @@ class TransferPool:
             lane = self._lanes.ended(transfer)
             if isinstance(failure, StoreError) and not isinstance(failure, _ANSWERS):
                 lane.failed(began, now, self._jitter())
-            elif step.remote and not isinstance(failure, Abandoned):
+            elif step.remote and (failure is None or isinstance(failure, _ANSWERS)):
                 lane.well()
             if outcome is not None:
                 transfer.end(outcome)
