@@ -121,7 +121,7 @@ def _make_safe(db: sqlite3.Connection, path: str) -> None:
         )
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise JournalBroken(f"the journal {path} is corrupt: {found}", hint=_REBUILD)
+        raise JournalBroken(f"the journal {path} is corrupt: {' '.join(found.split())}", hint=_REBUILD)
 
 
 def open_reader(path: str) -> Journal:
