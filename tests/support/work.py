@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import time
 
-from ncaasd.adapters.journal import open_journal
+from ncaasd.adapters import schema
+from ncaasd.adapters.journal import open_journal, open_reader
 from ncaasd.engine.crash import armed
 from ncaasd.engine.daemon import running
 from ncaasd.engine.service import read_config, serve
@@ -32,3 +36,31 @@ def refused(config: str) -> None:
         print(error)
         return
     raise AssertionError("nobody refused it")
+
+
+def journal_migrated(path: str, more: str) -> None:
+    """Open a journal with a version of ncaasd that has one migration more."""
+    schema.MIGRATIONS = (*schema.MIGRATIONS, more)
+    schema.VERSION = len(schema.MIGRATIONS)
+    open_journal(path, crash=armed()).close()
+
+
+def journal_held(path: str, ready: str) -> None:
+    """Hold a journal open for writing, with a row that is not committed, until killed; make the file `ready` then."""
+    journal = open_journal(path)
+    with journal.transaction():
+        journal.set_meta("committed", "yes")
+    with journal.transaction():
+        journal.set_meta("committed", "not yet")
+        open(ready, "w").close()
+        time.sleep(60)
+
+
+def journal_read_as_nobody(path: str) -> None:
+    """Read a journal without any right to write."""
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    assert not os.access(os.path.dirname(path), os.W_OK)
+    with contextlib.closing(open_reader(path)) as journal:
+        print("read:", journal.get_meta("committed"), len(journal.events()))
