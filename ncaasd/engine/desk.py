@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from ncaasd.adapters.journal import Journal
-from ncaasd.errors import NcaasdError
+from ncaasd.errors import JournalError, NcaasdError
 
 T = TypeVar("T")
 
@@ -159,8 +159,6 @@ def _attempt(what: Callable[[], T]) -> Result[T]:
     try:
         return Result(what())
     except NcaasdError as error:
-        from ncaasd.errors import JournalError
-
         if isinstance(error, JournalError):
             raise
         return Result(error=error)
@@ -180,17 +178,25 @@ class InlineDesk:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._notes: list[Callable[[], None]] = []
+        self._failed: JournalError | None = None
 
     def do(self, lane: str, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
         try:
             result = Result(work())
+        except Stopping:
+            return
         except Exception as error:
             result = Result(error=error)
         self._notes.append(lambda: then(result))
 
     def ask(self, what: Callable[[], T]) -> T:
-        with self._journal.transaction():
-            return what()
+        """What could not be committed ends the engine's next turn, as there."""
+        try:
+            with self._journal.transaction():
+                return what()
+        except JournalError as error:
+            self._failed = error
+            raise Stopping(f"not committed: {error}") from error
 
     def tell(self, what: Callable[[], None]) -> None:
         self._notes.append(what)
@@ -199,6 +205,8 @@ class InlineDesk:
         return False
 
     def read(self, wait: float) -> int:
+        if self._failed is not None:
+            raise self._failed
         notes, self._notes = self._notes, []
         with self._journal.transaction():
             for note in notes:

@@ -139,7 +139,7 @@ def test_F11_killed_in_a_migration_of_a_new_journal(
     killed(spawner.call("support.work:journal_opened", path, log=path + ".log", env={VARIABLE: point}))
     assert schema_of(path) == at_version(version, tmp_path, monkeypatch), "one schema or the other"
     if version < schema.VERSION:
-        with pytest.raises(StateError, match="is only being made|is of an older ncaasd"):
+        with pytest.raises(StateError, match=r"is only being made|is of an older ncaasd"):
             open_reader(path)
     assert work(path, 3) == 0
     assert rows_of(path) == {0: 1, 1: 1, 2: 1}
