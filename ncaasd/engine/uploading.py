@@ -6,14 +6,13 @@ import logging
 from collections.abc import Callable
 
 from ncaasd.engine.desk import Desk
-from ncaasd.engine.gating import Verdict as Passage
-from ncaasd.engine.gating import Way
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import target_of
 from ncaasd.errors import StoreError
 from ncaasd.model import FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import part_size
 from ncaasd.plan.files import in_use
+from ncaasd.plan.gates import Passage, Way
 from ncaasd.plan.retry import backoff
 
 QUEUED = 256  # transfers given to the pool at a time; the rest wait in the journal, in order

@@ -34,6 +34,11 @@ class Matcher:
         """Whether a unit is made into one file, which is then the dataset."""
         return self.rule.package != "none"
 
+    @property
+    def gated(self) -> bool:
+        """Whether nothing of a unit goes up before the unit is whole."""
+        return bool(self.complete_when or self.abort_when)
+
     def unit_of(self, path: str) -> tuple[str, Mapping[str, str]] | None:
         """The unit's folder and the parts of its name; None when the path lies in no unit of this rule."""
         return self.unit.match(path) if self.unit else None

@@ -16,7 +16,7 @@ from ncaasd.show import words
 from ncaasd.show.status import AnalysisStatus, Attention, StatusReport, Transfer, known_as, title
 
 if TYPE_CHECKING:
-    from ncaasd.show.manifests import Planned
+    from ncaasd.plan.preview import PlannedJob
 
 GOOD, BAD, WARN, DIM = "green", "red", "yellow", "dim"
 STYLE = {
@@ -171,14 +171,14 @@ def render_timeline(events: Sequence[Event]) -> Table:
     return grid
 
 
-def render_plan(planned: Sequence[Planned]) -> Table:
+def render_plan(planned: Sequence[PlannedJob]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=DIM)
     table.add_column("plan", no_wrap=True)
     table.add_column("job", max_width=30, overflow="fold")
     table.add_column("size", no_wrap=True, justify="right")
     table.add_column("why", overflow="fold", ratio=1)
-    styles = {"submit": GOOD, "hold": WARN, "wait": "", "known": DIM}
+    styles = {"submit": GOOD, "queue": "", "hold": WARN, "wait": "", "known": DIM}
     for p in planned:
         name = p.spec.name if p.spec.unit in ("", p.spec.name) else f"{p.spec.name} {p.spec.unit}"
-        table.add_row(Text(p.verdict, style=styles[p.verdict]), plain(name), words.size(p.size), plain(p.why))
+        table.add_row(Text(p.plan, style=styles[p.plan]), plain(name), words.size(p.size), plain(p.why))
     return table

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from show_desk import ANALYSIS, Call, Desk, add_file, add_job, done, spec
+from show_desk import ANALYSIS, NOW, Call, Desk, add_job, done, spec
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import load_config
 from ncaasd.declare.manifest import Manifest, parse_manifest
-from ncaasd.model import FileState
+from ncaasd.model import FileState, Place, Stat
 
 # -- init
 
@@ -196,7 +196,7 @@ rules:
 
 
 def plans(answer: object) -> list[tuple[str, str]]:
-    return [(p["unit"], p["plan"]) for p in answer]  # type: ignore[attr-defined]  # JSON
+    return [(p["unit"], p["plan"]) for p in answer["jobs"]]  # type: ignore[index]  # JSON
 
 
 def test_plan_of_a_rule_before_the_first_start(dropped: Desk, ncaasd: Call, tmp_path: Path) -> None:
@@ -211,8 +211,11 @@ def test_plan_tells_new_jobs_from_those_that_were_made(
     dropped: Desk, journal: Journal, ncaasd: Call, tmp_path: Path
 ) -> None:
     add_job(journal, spec(unit="a.tif"), **done())
-    add_file(journal, "inputs/a.tif", FileState.STORED)
-    add_file(journal, "inputs/m 7/b.tif", FileState.REFUSED, reason="no")
+    seen = (dropped.home / "inputs/m 7/b.tif").stat()
+    as_seen = Stat(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+    with journal.transaction():
+        place = Place(ANALYSIS, "", "inputs/m 7/b.tif")
+        journal.see_file(place, as_seen, "lab/inputs/m_7/b.tif", FileState.REFUSED, "no", NOW)
     (tmp_path / "manifest.yaml").write_text(RULE)
     assert plans(ncaasd("plan", str(tmp_path / "manifest.yaml"), "--json").json) == [
         ("a.tif", "known"),
@@ -223,16 +226,17 @@ def test_plan_tells_new_jobs_from_those_that_were_made(
 def test_plan_names_what_a_job_waits_for(dropped: Desk, ncaasd: Call, tmp_path: Path) -> None:
     text = "jobs:\n  - {name: x, datasets: [a.tif, later.tif], config: later.yaml}\n"
     (tmp_path / "today.yaml").write_text(text)
-    (planned,) = ncaasd("plan", str(tmp_path / "today.yaml"), "--json").json
-    assert (planned["plan"], planned["why"]) == ("wait", "waits for later.tif, configs/later.yaml")
+    (planned,) = ncaasd("plan", str(tmp_path / "today.yaml"), "--json").json["jobs"]
+    why = "waits for later.tif (not in inputs/); configs/later.yaml (not here)"
+    assert (planned["plan"], planned["why"]) == ("wait", why)
 
 
 def test_F94_plan_says_that_a_backlog_will_be_held(dropped: Desk, ncaasd: Call, tmp_path: Path) -> None:
     dropped.configure(jobs={"ask_above": 1})
     (tmp_path / "manifest.yaml").write_text(RULE)
-    planned = ncaasd("plan", str(tmp_path / "manifest.yaml"), "--json").json
-    assert {p["plan"] for p in planned} == {"hold"}
-    assert "2 machines, over jobs.ask_above (1)" in planned[0]["why"]
+    planned = ncaasd("plan", str(tmp_path / "manifest.yaml"), "--json").json["jobs"]
+    assert {(p["plan"], p["guard"]) for p in planned} == {("hold", "backlog")}
+    assert "2 jobs on 2 machines with 0.0 GB at once, more than jobs.ask_above: 1" in planned[0]["why"]
 
 
 def test_plan_of_a_wrong_manifest_names_file_and_line(dropped: Desk, ncaasd: Call, tmp_path: Path) -> None:
@@ -242,11 +246,20 @@ def test_plan_of_a_wrong_manifest_names_file_and_line(dropped: Desk, ncaasd: Cal
     assert (answer.code, f"{path}:4:13: rules[0].config: must end in .yaml" in answer.err) == (2, True)
 
 
-def test_plan_without_a_manifest(desk: Desk, journal: Journal, ncaasd: Call) -> None:
-    add_file(journal, "inputs/a.tif", FileState.WHOLE, size=5_000_000)
-    add_file(journal, "inputs/b.tif", FileState.STORED)
-    add_job(journal, spec(unit="a.tif"), reason="waits for a.tif (to be uploaded)")
+def test_plan_without_a_manifest(dropped: Desk, journal: Journal, ncaasd: Call) -> None:
+    (dropped.home / "inputs/a.tif").write_bytes(b"x" * 5_000_000)
+    (dropped.home / "manifest.yaml").write_text(RULE)
     answer = ncaasd("plan")
-    assert "to upload: 1 file, 5.0 MB" in answer.out
-    assert "to submit, or waiting: 1 job" in answer.out
-    assert [job["unit"] for job in ncaasd("plan", "--json").json["jobs"]] == ["a.tif"]
+    assert "to upload: 3 files, 5.0 MB" in answer.out
+    assert "to submit, or waiting: 2 jobs" in answer.out
+    planned = ncaasd("plan", "--json").json
+    assert plans(planned) == [("a.tif", "submit"), ("m 7/b.tif", "submit")]
+    assert planned["totals"] | {"bytes": 0} == {
+        "jobs": 2, "machines": 2, "submits_now": 2, "held": 0, "uploads": 3, "bytes": 0
+    }  # fmt: skip
+
+
+def test_plan_says_what_it_could_not_look_at_and_what_is_wrong(dropped: Desk, ncaasd: Call) -> None:
+    (dropped.home / "manifest.yaml").write_text(RULE.replace("config", "confg"))
+    answer = ncaasd("plan")
+    assert (answer.code, "is config meant?" in answer.err) == (1, True)

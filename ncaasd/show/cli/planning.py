@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ncaasd.errors import NcaasdError, UserError
-from ncaasd.show.cli.common import AnalysisOption, ConfigOption, JsonOption, command, note, say_json
+from ncaasd.errors import UserError
+from ncaasd.show.cli.common import NOT_WELL, AnalysisOption, ConfigOption, JsonOption, command, note, say_json
 from ncaasd.show.places import read_config, reader_if_any
 
 if TYPE_CHECKING:
-    from ncaasd.adapters.journal import Journal
-    from ncaasd.declare.config import Config
-    from ncaasd.model import FileRow
-    from ncaasd.show.manifests import Planned
+    from ncaasd.plan.preview import Preview
+    from ncaasd.show.foresight import Foresight
 
 SHOWN = 40
 
@@ -31,124 +29,100 @@ def plan(
     analysis: AnalysisOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """What a manifest would do: which jobs it makes, which exist already, what each waits for. Changes nothing.
+    """What would be uploaded (and as which key), submitted (--json has each exact submit file), what each job waits for, what
+    is held and by which guard; how many jobs, machines and bytes. Changes nothing, and asks nothing of S3.
 
-    Without MANIFEST: what is to be uploaded, submitted and fetched now, and what each job waits for.
+    With MANIFEST, which need not be dropped yet: only the jobs it makes. Ends with 1 when a manifest here is wrong, or a
+    folder can't be looked at.
     """
+    from ncaasd.show.foresight import foresee, foresee_manifest
+    from ncaasd.show.manifests import analysis_of
+
     loaded = read_config(config)
+    now = time.time()
     with reader_if_any(loaded) as journal:
-        if not manifest:
-            if journal is None:
-                raise UserError(
-                    "nothing is known yet", hint="`ncaasd once` looks; or name a manifest: ncaasd plan FILE"
-                )
-            _plan_now(loaded, journal, as_json)
-            return
-        planned = _plan_file(loaded, journal, manifest, analysis)
+        if manifest:
+            chosen = analysis_of(loaded, analysis, manifest)
+            seen = foresee_manifest(loaded, journal, chosen, _read(manifest), manifest, now)
+        else:
+            analyses = [analysis_of(loaded, analysis, "")] if analysis else list(loaded.analyses)
+            seen = foresee(loaded, journal, analyses, now)
     if as_json:
-        say_json([p.document(loaded.root) for p in planned])
-        return
-    _show_plan(planned)
+        say_json(seen.document(loaded.root))
+    else:
+        _show(seen, one=bool(manifest))
+    if seen.troubles:
+        raise typer.Exit(NOT_WELL)
 
 
-def _plan_file(config: Config, journal: Journal | None, manifest: str, analysis: str) -> list[Planned]:
-    from ncaasd.show.manifests import analysis_of, plan_manifest, read_manifest
+def _read(manifest: str) -> bytes:
+    from ncaasd.declare.yamlio import MAX_BYTES
 
     try:
         with open(manifest, "rb") as file:
-            data = file.read(4 * 2**20)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UserError(f"{manifest} can't be read: {error.strerror}") from error
-    analysis = analysis_of(config, analysis, manifest)
-    parsed = read_manifest(data, manifest, config)
-    folder = os.path.join(config.root, analysis)
-    files = _files(config, journal, analysis)
-
-    def config_there(name: str) -> bool:
-        return os.path.isfile(os.path.join(folder, "configs", name))
-
-    return plan_manifest(parsed, os.path.basename(manifest), analysis, config, files, journal, config_there)
+        raise UserError(f"{manifest} can't be read: {os.strerror(error.errno or 0)}") from error
 
 
-def _files(config: Config, journal: Journal | None, analysis: str) -> list[FileRow]:
-    """What the journal knows, and what is on the disk besides."""
-    from ncaasd.adapters.files.tree import LocalTree
-    from ncaasd.model import FileRow, FileState, Place
-    from ncaasd.neurocaas.naming import Layout
-    from ncaasd.plan.files import map_file
+def _show(seen: Foresight, *, one: bool) -> None:
+    from ncaasd.show import words
+    from ncaasd.show.terminal import console, plain
 
-    settings = config.analyses[analysis]
-    known = {f.place: f for f in journal.files(analysis)} if journal is not None else {}
-    trees = {"": os.path.join(config.root, analysis), **config.sources}
-    for tree, path in trees.items():
-        try:
-            seen = LocalTree(path, ignore=settings.watch.ignore, **({} if not tree else {"within": ()})).scan({})
-        except NcaasdError as error:
-            note(f"ncaasd: {error}")
-            continue
-        for file, stat in seen.changed.items():
-            place = Place(analysis, tree, file)
-            shown = file if not tree else f"inputs/{file}"
-            if place in known or not shown.startswith("inputs/"):
-                continue
-            key = map_file(
-                shown, Layout(analysis, config.group), prefix=settings.upload.prefix, names=settings.upload.names
-            )
-            state = FileState.REFUSED if key.refused else FileState.WHOLE
-            known[place] = FileRow(0, place, stat, state, key.refused, 0.0, key.key, None, "", 0.0, 0)
-    return list(known.values())
+    out = console()
+    for preview in seen.previews:
+        if len(seen.previews) > 1:
+            out.print(f"{preview.analysis}:")
+        _show_uploads(preview)
+        _show_jobs(preview, one=one)
+        if preview.followed:
+            states = ", ".join(f"{j.job_id} {j.state}" for j in preview.followed[:10])
+            out.print(f"followed, or being fetched: {words.count(len(preview.followed), 'job')} ({states})")
+    for trouble in seen.troubles:
+        note(f"ncaasd: {plain(trouble)}")
 
 
-def _show_plan(planned: list[Planned]) -> None:
+def _show_uploads(preview: Preview) -> None:
+    from rich.table import Table
+
+    from ncaasd.show import words
+    from ncaasd.show.terminal import console, plain
+
+    out = console()
+    going = [u for u in preview.uploads if not u.kept_back]
+    kept = [u for u in preview.uploads if u.kept_back]
+    out.print(
+        f"to upload: {words.count(len(going), 'file')}, {words.size(preview.bytes)}" if going else "to upload: 0 files"
+    )
+    table = Table.grid(padding=(0, 2))
+    for upload in going[:SHOWN]:
+        table.add_row(f"  {plain(upload.what)}", words.size(upload.size), f"-> {plain(upload.key)}")
+    for upload in kept[: SHOWN - len(going[:SHOWN])]:
+        table.add_row(f"  {plain(upload.what)}", words.size(upload.size), f"not now: {plain(upload.kept_back)}")
+    if going or kept:
+        out.print(table)
+    left = len(preview.uploads) - SHOWN
+    if left > 0:
+        out.print(f"  and {left} more (--json has all)")
+
+
+def _show_jobs(preview: Preview, *, one: bool) -> None:
     from ncaasd.show import words
     from ncaasd.show.terminal import console, render_plan
 
     out = console()
-    if not planned:
-        out.print("it makes no job of what is there now")
+    shown = preview.jobs if one else preview.fresh
+    if not shown:
+        out.print("it makes no job of what is there now" if one else "to submit, or waiting: 0 jobs")
         return
-    out.print(render_plan(planned[:SHOWN]))
-    if len(planned) > SHOWN:
-        out.print(f"and {len(planned) - SHOWN} more (--json has all)")
-    fresh = [p for p in planned if p.known is None]
-    machines = sum(len(p.spec.datasets) for p in fresh)
-    much = f"{words.count(machines, 'machine')}, {words.size(sum(p.size for p in fresh))}"
-    out.print(f"{words.count(len(fresh), 'new job')} ({much}); {len(planned) - len(fresh)} made already")
-
-
-def _plan_now(config: Config, journal: Journal, as_json: bool) -> None:
-    from ncaasd.engine.documents import job_document
-    from ncaasd.model import FileState, JobState, Phase
-    from ncaasd.show import words
-    from ncaasd.show.terminal import console, render_jobs
-
-    uploads = [
-        f
-        for name in config.analyses
-        for f in journal.files(name, states=[FileState.SETTLING, FileState.WHOLE])
-        if f.key
-    ]
-    jobs = [j for j in journal.jobs(unfinished=True) if j.spec.analysis in config.analyses]
-    if as_json:
-        say_json(
-            {
-                "uploads": [
-                    {"file": str(f.place), "state": str(f.state), "bytes": f.stat.size, "reason": f.reason}
-                    for f in uploads
-                ],
-                "jobs": [job_document(j, config.root) for j in jobs],
-            }
-        )
-        return
-    out = console()
-    size = sum(f.stat.size for f in uploads)
-    out.print(f"to upload: {words.count(len(uploads), 'file')}" + (f", {words.size(size)}" if uploads else ""))
-    open_jobs = [j for j in jobs if j.phase is Phase.OPEN]
-    followed = [j for j in jobs if j.phase is not Phase.OPEN]
-    for title, group in (("to submit, or waiting", open_jobs), ("followed, or being fetched", followed)):
-        out.print(f"{title}: {words.count(len(group), 'job')}")
-        if group:
-            out.print(render_jobs(group[:SHOWN], time.time(), analyses=len(config.analyses)))
-    held = sum(j.state is JobState.HELD for j in jobs)
-    if held:
-        out.print("`ncaasd status` names the commands that release what is held")
+    fresh = preview.fresh
+    if not one:
+        out.print(f"to submit, or waiting: {words.count(len(fresh), 'job')}")
+    out.print(render_plan(shown[:SHOWN]))
+    if len(shown) > SHOWN:
+        out.print(f"and {len(shown) - SHOWN} more (--json has all)")
+    much = f"{words.count(preview.machines, 'machine')}, {words.size(sum(j.size for j in fresh))}"
+    new = "new job" if one else "job"
+    out.print(f"{words.count(len(fresh), new)} ({much}); {len(preview.jobs) - len(fresh)} made already")
+    if any(j.plan == "hold" for j in fresh):
+        out.print("what is held is let go by `ncaasd release`: `ncaasd status` has the commands")

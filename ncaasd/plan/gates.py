@@ -1,0 +1,83 @@
+"""What keeps a whole file from its upload: its unit's gates, its package, or that it came too late. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ncaasd.model import FileRow, FileState, JobRow, Phase
+from ncaasd.plan.expand import Matcher, Unit, below
+
+MANIFEST = "manifest.yaml"
+
+
+class Way(StrEnum):
+    GO = "go"
+    LATER = "later"  # it waits for other files
+    NEVER = "never"  # nothing wants it; a changed rule asks again
+    HELD = "held"  # a person must decide
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    way: Way = Way.GO
+    reason: str = ""
+
+
+GO = Passage()
+
+
+def passage(
+    row: FileRow,
+    matchers: Sequence[Matcher],
+    unit_of: Callable[[Matcher], Unit | None],
+    is_late: Callable[[Matcher, Unit], bool],
+) -> Passage:
+    """Whether a file may go up. `matchers`: the rules in force; `unit_of`: the whole unit of a rule that the file lies in;
+    `is_late`: see `late`."""
+    tree = row.place.tree
+    if tree.startswith("package:") or not (tree or row.place.path.startswith("inputs/")):
+        return GO
+    path = below(row)
+    mine = [m for m in matchers if (m.rule.source or "") == tree]
+    wanting = [m for m in mine if m.wants(path)]
+    if tree and not wanting:
+        return Passage(Way.NEVER, "no rule names it")
+    for m in mine:
+        unit = unit_of(m)
+        if unit is None:
+            continue
+        aborted = unit.aborted(m)
+        if aborted:
+            return Passage(Way.LATER, f"aborted: {aborted} is in {unit.path}")
+        missing = unit.missing(m) if m.gated else ""
+        if missing:
+            return Passage(Way.LATER, missing)
+        if m in wanting and is_late(m, unit):
+            return Passage(
+                Way.HELD,
+                f"came after {unit.path} was submitted, so no job has it: `ncaasd release {row.place.path}` lets it go up,"
+                f" and `ncaasd rerun {unit.path}` runs the unit again with it",
+            )
+    if wanting and all(m.packs for m in wanting):
+        return Passage(Way.NEVER, "goes up in its unit's package, not by itself")
+    return GO
+
+
+def late(m: Matcher, row: FileRow, jobs: Sequence[JobRow], packed: FileRow | None) -> bool:
+    """Whether a dataset came to a unit that was submitted without it (F92).
+
+    `jobs`: those of the unit; `packed`: the unit's package. Of a unit whose files belong to one job, or that was said to
+    be whole. Once a person has released it, or with `rerun_on: [data]`, it is not.
+    """
+    closed = m.packs or m.rule.job_per == "unit" or bool(m.complete_when)
+    if not closed or row.ours or "data" in m.rule.rerun_on:
+        return False
+    sent = [j for j in jobs if j.phase is not Phase.OPEN]
+    if not sent:
+        return False
+    if not m.packs:
+        return all(row.key != d.key for j in sent for d in j.spec.datasets)
+    # Rows are numbered as files are first seen, and the package's is made when its unit is whole.
+    return packed is not None and packed.state is not FileState.GONE and row.id > packed.id

@@ -1,0 +1,361 @@
+"""What would be done, without doing it: uploads, submit files, what each job waits for, what is held. Pure.
+
+The same rules decide here and in the engine: `gates`, `expand`, `jobs`, `guards`. What only S3 can tell (that a dataset
+of another rig is there, that an id is taken) is not asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ncaasd.declare.analysis_config import read_analysis_config, render_analysis_config
+from ncaasd.declare.config import Analysis
+from ncaasd.errors import DeclarationError
+from ncaasd.model import FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase, Place
+from ncaasd.neurocaas import naming
+from ncaasd.neurocaas.naming import Layout
+from ncaasd.neurocaas.submission import SubmitBody
+from ncaasd.plan import expand, gates
+from ncaasd.plan.expand import Matcher, Package, Unit
+from ncaasd.plan.files import map_file
+from ncaasd.plan.gates import Passage, Way
+from ncaasd.plan.guards import Limits, guard, tally
+from ncaasd.plan.jobs import DatasetFact, next_step
+
+NOT_YET = (FileState.SETTLING, FileState.WHOLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One analysis, as it is. `rows`: what is on the disk, known or new; `configs`: text by name below configs/."""
+
+    analysis: str
+    settings: Analysis
+    layout: Layout
+    rows: Sequence[FileRow]
+    rules: Mapping[str, Sequence[Matcher]]  # by manifest
+    asked: Sequence[JobSpec]  # of one-off manifests and submit files
+    configs: Mapping[str, bytes]
+    jobs: Sequence[JobRow]  # every attempt, of all jobs
+    usage: tuple[int, int]  # datasets that run, datasets of the last 24 h
+    now: float
+    only: str = ""  # the manifest that is asked about; its jobs alone are planned
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUpload:
+    """One object to be put. `kept_back`: why not now; a config or a package has no file here yet."""
+
+    what: str
+    key: str
+    size: int
+    kept_back: str = ""
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """One job. plan: submit | queue | wait | hold | known. `body` is the exact submit file, where all in it is known."""
+
+    spec: JobSpec
+    plan: str
+    why: str
+    size: int
+    machines: int
+    guard: str = ""  # the kind of hold
+    job_id: str = ""
+    submit_key: str = ""
+    config_key: str = ""
+    body: bytes = b""
+    known: JobRow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    analysis: str
+    uploads: tuple[PlannedUpload, ...] = ()
+    jobs: tuple[PlannedJob, ...] = ()
+    followed: tuple[JobRow, ...] = field(default=())
+
+    @property
+    def fresh(self) -> list[PlannedJob]:
+        """The jobs that are not submitted yet."""
+        return [j for j in self.jobs if j.plan != "known"]
+
+    @property
+    def machines(self) -> int:
+        return sum(j.machines for j in self.fresh)
+
+    @property
+    def bytes(self) -> int:
+        return sum(u.size for u in self.uploads if not u.kept_back)
+
+
+def preview(facts: Facts) -> Preview:
+    """What the daemon would do of all that is declared, or of one manifest (`facts.only`)."""
+    return _Planner(facts).preview()
+
+
+class _Planner:
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        # A file that is still being written will be whole: what then is what is asked.
+        self._rows = [replace(r, state=FileState.WHOLE) if r.state is FileState.SETTLING else r for r in facts.rows]
+        self._by_key = {r.key: r for r in self._rows if r.key and r.state is not FileState.GONE}
+        self._at = {r.place: r for r in self._rows}
+        self._matchers = [m for ms in facts.rules.values() for m in ms]
+        self._units = {id(m): {u.path: u for u in expand.units(m, self._of(m))} for m in self._matchers if m.unit}
+        self._attempts: dict[tuple[str, str, str], list[JobRow]] = {}
+        for job in sorted(facts.jobs, key=lambda j: j.attempt):
+            self._attempts.setdefault((job.spec.name, job.spec.unit, job.spec.version), []).append(job)
+        self._to_be_packed = {u.key for m in self._matchers for u in self._packages(m)}
+        self._active, self._day = facts.usage
+        self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
+        for job in facts.jobs:
+            if not job.forgotten:
+                self._made.setdefault(job.spec.name, []).append(job)
+
+    def _of(self, m: Matcher) -> list[FileRow]:
+        source = m.rule.source or ""
+        return [r for r in self._rows if r.place.tree == source and (source or r.place.path.startswith("inputs/"))]
+
+    def preview(self) -> Preview:
+        facts = self._facts
+        wanted = self._wanted()
+        fresh = [self._row(spec) for spec in wanted]
+        for job in fresh:
+            if job.row < 0:
+                self._made.setdefault(job.spec.name, []).append(job)
+        jobs = [self._job(job) for job in fresh]
+        needed = {d.key for j in jobs if j.plan != "known" for d in j.spec.datasets}
+        uploads = [u for u in self._uploads() if not facts.only or u.key in needed]
+        followed = [j for j in facts.jobs if j.phase not in (Phase.OPEN, Phase.ENDED) and not j.forgotten]
+        return Preview(facts.analysis, tuple(uploads), tuple(jobs), () if facts.only else tuple(followed))
+
+    # -- uploads -----------------------------------------------------------------------------------------------------
+
+    def _uploads(self) -> Iterable[PlannedUpload]:
+        for row in self._rows:
+            if row.state in (FileState.HELD, FileState.REFUSED) and row.key:
+                yield PlannedUpload(_shown(row.place), row.key, row.stat.size, f"{row.state}: {row.reason}", held=True)
+            if row.state is not FileState.WHOLE or not row.key:
+                continue
+            way = self._passage(row)
+            if way.way is Way.GO:
+                yield PlannedUpload(_shown(row.place), row.key, row.stat.size)
+            elif way.way is not Way.NEVER:
+                held = way.way is Way.HELD
+                yield PlannedUpload(_shown(row.place), row.key, row.stat.size, way.reason, held=held)
+        for m in self._matchers:
+            yield from self._packages(m)
+
+    def _packages(self, m: Matcher) -> Iterable[PlannedUpload]:
+        for unit in self._units.get(id(m), {}).values() if m.packs else ():
+            members = unit.members(m)
+            package = self._package_of(m)(expand.package_name(m.rule, unit))
+            if members and package.row is None and not unit.aborted(m) and not unit.missing(m):
+                size = sum(r.stat.size for _n, r in members)
+                yield PlannedUpload(f"{package.name} (made of {unit.path})", package.key, size)
+
+    def _passage(self, row: FileRow) -> Passage:
+        def unit_of(m: Matcher) -> Unit | None:
+            hit = m.unit_of(expand.below(row))
+            return self._units.get(id(m), {}).get(hit[0]) if hit else None
+
+        def is_late(m: Matcher, unit: Unit) -> bool:
+            inside = unit.path + "/"
+            jobs = [j for j in self._made.get(m.rule.name, []) if f"{j.spec.unit}/".startswith(inside) and j.row >= 0]
+            return gates.late(m, row, jobs, self._package_of(m)(expand.package_name(m.rule, unit)).row)
+
+        return gates.passage(row, self._matchers, unit_of, is_late)
+
+    def _package_of(self, m: Matcher) -> expand.PackageOf:
+        facts = self._facts
+
+        def package(name: str) -> Package:
+            upload = facts.settings.upload
+            mapped = map_file(f"inputs/{name}", facts.layout, prefix=upload.prefix, names=upload.names)
+            row = self._at.get(Place(facts.analysis, expand.package_tree(m.rule.name), name))
+            return Package(name, row.key if row else mapped.key, row)
+
+        return package
+
+    # -- jobs --------------------------------------------------------------------------------------------------------
+
+    def _wanted(self) -> list[JobSpec]:
+        """Every job that is declared, and every open one besides (reruns and retries)."""
+        facts = self._facts
+        found = {(s.name, s.unit, s.version): s for s in facts.asked if facts.only in ("", s.declared_in)}
+        for path, matchers in facts.rules.items():
+            if facts.only in ("", path):
+                for m in matchers:
+                    found |= {(s.name, s.unit, s.version): s for s in self._jobs_of(m, path)}
+        if not facts.only:
+            open_jobs = [j for j in facts.jobs if j.phase is Phase.OPEN]
+            found |= {(j.spec.name, j.spec.unit, j.spec.version): j.spec for j in open_jobs}
+        return list(found.values())
+
+    def _jobs_of(self, m: Matcher, path: str) -> list[JobSpec]:
+        def made(matcher: Matcher) -> list[JobSpec]:
+            return expand.jobs_of_rule(
+                matcher,
+                self._of(m),
+                analysis=self._facts.analysis,
+                declared_in=path,
+                config_checksum=lambda _name: "",
+                package_of=self._package_of(m),
+            )
+
+        specs = made(m)
+        if not m.rule.rerun_on:
+            return specs
+        # The checksums that name these jobs' versions aren't known before the data is stored: shown without.
+        known = {(j.spec.name, j.spec.unit) for j in self._facts.jobs} | {(s.name, s.unit) for s in specs}
+        plain = replace(m, rule=m.rule.model_copy(update={"rerun_on": ()}))
+        return specs + [replace(s, version="?") for s in made(plain) if (s.name, s.unit) not in known]
+
+    def _row(self, spec: JobSpec) -> JobRow:
+        """The newest attempt of a job, following its declaration while it is open; or one that is not made yet (row -1)."""
+        attempts = self._attempts.get((spec.name, spec.unit, spec.version))
+        if attempts:
+            newest = attempts[-1]
+            return replace(newest, spec=spec) if newest.phase is Phase.OPEN else newest
+        size = sum(self._size(d.key) for d in spec.datasets)
+        return _unmade(spec, self._facts.now, size)
+
+    def _size(self, key: str) -> int:
+        row = self._by_key.get(key)
+        return row.stat.size if row else 0
+
+    def _job(self, job: JobRow) -> PlannedJob:
+        machines = len(job.spec.datasets)
+        size = job.size or sum(self._size(d.key) for d in job.spec.datasets)
+        if job.phase is not Phase.OPEN:
+            return PlannedJob(job.spec, "known", f"made already: {job.state}", size, machines, known=job)
+        known = job if job.row >= 0 else None
+        config_key, problem = self._config(job.spec)
+        facts = [self._fact(d.name, d.key) for d in job.spec.datasets]
+        settings = self._facts.settings.jobs
+        rule = next((m.rule for m in self._matchers if m.rule.name == job.spec.name), None)
+        limits = Limits(
+            max_active=settings.max_active,
+            max_per_day=settings.max_per_day,
+            ask_above=settings.ask_above,
+            stop_after_failures=settings.stop_after_failures,
+            canary=rule.canary if rule and job.spec.origin is Origin.RULE else 0,
+        )
+        seen = tally(self._made.get(job.spec.name, []), self._active, self._day, self._facts.now)
+        stop = guard(job, seen, limits)
+        step = next_step(job, facts, problem, "", stop)
+        why = step.reason
+        if step.submit:
+            plan = "submit"
+            self._goes(job, machines)
+            first = sum(f.file is not None and self._at[f.file.place].state is not FileState.STORED for f in facts)
+            why = f"{first} file{'s' if first > 1 else ''} first to be uploaded" if first else why
+        else:
+            plan = {JobState.WAITING: "wait", JobState.HELD: "hold"}.get(step.state, "queue")
+        made = PlannedJob(job.spec, plan, why, size, machines, known=known, config_key=config_key)
+        made = replace(made, guard=stop.kind if stop and plan in ("hold", "queue") else step.hold)
+        return self._with_submit_file(made, job)
+
+    def _goes(self, job: JobRow, machines: int) -> None:
+        """What is submitted counts for those after it."""
+        self._active, self._day = self._active + machines, self._day + machines
+        rows = self._made.setdefault(job.spec.name, [])
+        for number, row in enumerate(rows):
+            if row is job or (row.row >= 0 and row.row == job.row):
+                rows[number] = replace(row, phase=Phase.SUBMITTED, state=JobState.SUBMITTED)
+
+    def _fact(self, name: str, key: str) -> DatasetFact:
+        if key.startswith("s3://"):
+            return DatasetFact(name, key, None, bypass=True)
+        row = self._by_key.get(key)
+        if row is None:
+            return DatasetFact(name, key, None, remote=True if key in self._to_be_packed else None)
+        if row.state is FileState.WHOLE:
+            way = self._passage(row)
+            if way.way is Way.GO or row.place.tree.startswith("package:"):
+                return DatasetFact(name, key, replace(row, state=FileState.STORED))
+            return DatasetFact(name, key, replace(row, reason=way.reason))
+        return DatasetFact(name, key, row)
+
+    def _config(self, spec: JobSpec) -> tuple[str, str]:
+        """(its key in S3, what is wrong with it)"""
+        name = spec.config
+        if name.startswith("s3://"):
+            return name, ""
+        text = self._facts.configs.get(name)
+        if text is None:
+            return "", f"configs/{name} (not here)"
+        try:
+            values = read_analysis_config(text, f"configs/{name}")
+            overlay = json.loads(spec.overlay)
+            content = render_analysis_config(values, name, overlay) if overlay else text
+        except DeclarationError as error:
+            return "", f"a config that can be used: {error.problems[0]}"
+        return self._facts.layout.config_key("", naming.config_name(name, content)), ""
+
+    def _with_submit_file(self, made: PlannedJob, job: JobRow) -> PlannedJob:
+        spec, layout = job.spec, self._facts.layout
+        if spec.version == "?" or not made.config_key:
+            return made
+        job_id = job.job_id or naming.job_id(
+            bucket=layout.bucket,
+            group=layout.group,
+            name=spec.name,
+            datasets=[d.key for d in spec.datasets],
+            attempt=job.attempt,
+            checksums=[spec.version] if spec.version else [],
+        )
+        body = SubmitBody(
+            datanames=tuple(d.key for d in spec.datasets),
+            configname=made.config_key,
+            timestamp=job_id,
+            instance_type=spec.instance_type,
+            resultpath=spec.resultpath,
+        )
+        return replace(made, job_id=job_id, submit_key=layout.submit_key(job_id), body=body.render())
+
+
+def _shown(place: Place) -> str:
+    return place.path if not place.tree else f"{place.tree}:{place.path}"
+
+
+def _unmade(spec: JobSpec, now: float, size: int) -> JobRow:
+    """A job as it would be made now."""
+    return JobRow(
+        row=-1,
+        spec=spec,
+        attempt=0,
+        job_id="",
+        phase=Phase.OPEN,
+        state=JobState.WAITING,
+        reason="",
+        hold="",
+        released=frozenset(),
+        created=now,
+        intended=0.0,
+        attempted=0.0,
+        submitted=0.0,
+        ended=0.0,
+        next_at=0.0,
+        failures=0,
+        submit_key="",
+        config_key="",
+        body=b"",
+        verdict=None,
+        refused_kind="",
+        finished=0,
+        total=len(spec.datasets),
+        cost=None,
+        seen=0.0,
+        size=size,
+        rebuilt=False,
+        forgotten=False,
+        results="",
+        quiet_looks=0,
+        not_before=0.0,
+    )

@@ -1,0 +1,271 @@
+"""What `plan` plans from: the journal, read only, and a fresh look at the trees, manifests and configs. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ncaasd.adapters.files.tree import LocalTree
+from ncaasd.adapters.journal import Journal
+from ncaasd.declare.config import Config
+from ncaasd.declare.manifest import Manifest, parse_manifest
+from ncaasd.engine.documents import job_document, text
+from ncaasd.errors import DeclarationError, NcaasdError, Problem
+from ncaasd.model import FileRow, FileState, JobSpec, Place, Stat
+from ncaasd.neurocaas.naming import Layout
+from ncaasd.neurocaas.submission import parse_submit, validate_job
+from ncaasd.plan import expand
+from ncaasd.plan.expand import Matcher
+from ncaasd.plan.files import Role, collision, map_file, role_of
+from ncaasd.plan.preview import Facts, PlannedJob, Preview, preview
+from ncaasd.plan.settling import unchanged
+
+LIMIT = 4 * 2**20  # bytes of a manifest or config that are read, as the daemon does
+NEW = "once it is whole"
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """`previews`, one for each analysis; `troubles`: what could not be looked at, or is wrong."""
+
+    previews: tuple[Preview, ...]
+    troubles: tuple[str, ...]
+
+    def document(self, root: str) -> dict[str, Any]:
+        every = [(p.analysis, u) for p in self.previews for u in p.uploads]
+        jobs = [j for p in self.previews for j in p.jobs]
+        fresh = [j for p in self.previews for j in p.fresh]
+        return {
+            "uploads": [
+                {
+                    "analysis": analysis,
+                    "file": text(u.what),
+                    "key": u.key,
+                    "bytes": u.size,
+                    "kept_back": text(u.kept_back) or None,
+                }
+                for analysis, u in every
+            ],
+            "jobs": [job_plan(j, root) for j in jobs],
+            "followed": [job_document(j, root) for p in self.previews for j in p.followed],
+            "totals": {
+                "jobs": len(fresh),
+                "machines": sum(j.machines for j in fresh),
+                "submits_now": sum(j.plan == "submit" for j in fresh),
+                "held": sum(j.plan == "hold" for j in fresh),
+                "uploads": sum(not u.kept_back for _a, u in every),
+                "bytes": sum(p.bytes for p in self.previews),
+            },
+            "troubles": [text(t) for t in self.troubles],
+        }
+
+
+def job_plan(job: PlannedJob, root: str) -> dict[str, Any]:
+    """One planned job as JSON. `submit_file` is the exact body; None where a part of it isn't known yet."""
+    return {
+        "name": job.spec.name,
+        "unit": text(job.spec.unit),
+        "analysis": job.spec.analysis,
+        "datasets": [text(d.name) for d in job.spec.datasets],
+        "config": job.spec.config,
+        "plan": job.plan,
+        "why": text(job.why),
+        "guard": job.guard or None,
+        "bytes": job.size,
+        "machines": job.machines,
+        "id": job.job_id or None,
+        "submit_key": job.submit_key or None,
+        "submit_file": job.body.decode() or None,
+        "job": job_document(job.known, root) if job.known else None,
+    }
+
+
+def foresee(config: Config, journal: Journal | None, analyses: Sequence[str], now: float) -> Foresight:
+    """Of everything that is there now."""
+    made = [_look(config, journal, analysis, now) for analysis in analyses]
+    return Foresight(tuple(preview(m.facts) for m in made), tuple(t for m in made for t in m.troubles))
+
+
+def foresee_manifest(
+    config: Config, journal: Journal | None, analysis: str, data: bytes, file: str, now: float
+) -> Foresight:
+    """Of one manifest that may not be dropped yet, among what is there already. Raises DeclarationError."""
+    standing = os.path.basename(file) == "manifest.yaml" or _has_rules(data, file)
+    name = os.path.basename(file)
+    path = "manifest.yaml" if standing else f"submissions/{name}"
+    look = _look(config, journal, analysis, now)
+    facts = look.facts
+    if role_of(path) is Role.SUBMIT:
+        asked = [*[s for s in facts.asked if s.declared_in != path], _submit(data, path, analysis, facts.layout, file)]
+        facts = replace(facts, asked=asked, only=path)
+    else:
+        parsed = parse_manifest(data, file, standing=standing, sources=config.sources, tools=config.tools)
+        rules, asked = _declared(parsed, path, facts.settings.upload.prefix, analysis, facts.layout)
+        others = {p: ms for p, ms in facts.rules.items() if p != path}
+        kept = [s for s in facts.asked if s.declared_in != path]
+        facts = replace(facts, rules={**others, path: rules}, asked=[*kept, *asked], only=path)
+    return Foresight((preview(facts),), look.troubles)
+
+
+def _has_rules(data: bytes, file: str) -> bool:
+    """Whether it is a file of standing rules, though it has another name."""
+    from ncaasd.declare import yamlio
+
+    if file.endswith(".json"):
+        return False
+    root = yamlio.parse(data, file).root
+    return isinstance(root, yamlio.Mapping) and "rules" in root.entries
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    facts: Facts
+    troubles: tuple[str, ...]
+
+
+def _look(config: Config, journal: Journal | None, analysis: str, now: float) -> _Look:
+    settings = config.analyses[analysis]
+    layout = Layout(analysis, config.group)
+    troubles: list[str] = []
+    home = LocalTree(os.path.join(config.root, analysis), ignore=settings.watch.ignore)
+    trees = {"": home}
+    for name, path in config.sources.items():
+        trees[name] = LocalTree(path, ignore=settings.watch.ignore, within=())
+    known = {f.place: f for f in journal.files(analysis)} if journal is not None else {}
+    rows: list[FileRow] = [r for r in known.values() if r.place.tree not in trees]  # packages
+    for name, tree in trees.items():
+        before = {p.path: r for p, r in known.items() if p.tree == name}
+        try:
+            seen = tree.scan({}).changed
+        except NcaasdError as error:
+            troubles.append(str(error))
+            rows += before.values()
+        else:
+            rows += _rows(analysis, name, seen, before, layout, config, rows)
+    rules, asked, problems = _manifests(config, journal, analysis, home, rows, layout)
+    troubles += (str(p) for p in problems)
+    return _Look(
+        Facts(
+            analysis=analysis,
+            settings=settings,
+            layout=layout,
+            rows=rows,
+            rules=rules,
+            asked=asked,
+            configs=_configs(home, rows),
+            jobs=journal.jobs(analysis)[::-1] if journal is not None else (),
+            usage=journal.usage(analysis, now) if journal is not None else (0, 0),
+            now=now,
+        ),
+        tuple(troubles),
+    )
+
+
+def _rows(
+    analysis: str,
+    tree: str,
+    seen: dict[str, Stat],
+    before: dict[str, FileRow],
+    layout: Layout,
+    config: Config,
+    others: Sequence[FileRow],
+) -> list[FileRow]:
+    """What is on the disk, with what the journal knows of it."""
+    made: list[FileRow] = []
+    upload = config.analyses[analysis].upload
+    taken: dict[str, list[FileRow]] = {}
+    for row in [*others, *before.values()]:
+        taken.setdefault(row.key, []).append(row)
+    for path, stat in seen.items():
+        known = before.get(path)
+        if known is not None and known.state is not FileState.GONE and unchanged(known.stat, stat):
+            made.append(known)
+            continue
+        place = Place(analysis, tree, path)
+        shown = f"inputs/{path}" if tree else path
+        key, refused = "", ""
+        if role_of(shown) in (Role.INPUT, Role.CONFIG):
+            mapped = map_file(shown, layout, prefix=upload.prefix, names=upload.names)
+            key = known.key if known and known.key else mapped.key
+            refused = mapped.refused or collision(place, taken.get(key, []))
+        state = FileState.REFUSED if refused else FileState.WHOLE
+        new = FileRow(
+            known.id if known else 2**62,
+            place,
+            stat,
+            state,
+            refused or NEW,
+            0.0,
+            key,
+            None,
+            "",
+            0.0,
+            0,
+            ours=bool(known and known.ours),
+        )
+        taken.setdefault(key, []).append(new)
+        made.append(new)
+    return made
+
+
+def _configs(home: LocalTree, rows: Iterable[FileRow]) -> dict[str, bytes]:
+    found = {}
+    for row in rows:
+        if not row.place.tree and row.place.path.startswith("configs/"):
+            try:
+                found[row.place.path.removeprefix("configs/")] = home.read(row.place.path, limit=LIMIT)[0]
+            except NcaasdError:
+                continue
+    return found
+
+
+def _manifests(
+    config: Config, journal: Journal | None, analysis: str, home: LocalTree, rows: Sequence[FileRow], layout: Layout
+) -> tuple[dict[str, list[Matcher]], list[JobSpec], list[Problem]]:
+    """(rules by manifest, one-off jobs, what is wrong). Of a wrong one, the last right text is in force."""
+    good = {path: data for path, data, _p, _at in journal.manifests(analysis) if data} if journal is not None else {}
+    rules: dict[str, list[Matcher]] = {}
+    asked: list[JobSpec] = []
+    problems: list[Problem] = []
+    prefix = config.analyses[analysis].upload.prefix
+
+    def read(path: str, data: bytes) -> tuple[list[Matcher], list[JobSpec]]:
+        if role_of(path) is Role.SUBMIT:
+            return [], [_submit(data, path, analysis, layout, path)]
+        standing = role_of(path) is Role.MANIFEST
+        parsed = parse_manifest(data, path, standing=standing, sources=config.sources, tools=config.tools)
+        return _declared(parsed, path, prefix, analysis, layout)
+
+    for row in rows:
+        path = row.place.path
+        if row.place.tree or role_of(path) not in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
+            continue
+        try:
+            rules[path], jobs = read(path, home.read(path, limit=LIMIT)[0])
+        except NcaasdError as error:
+            problems += error.problems if isinstance(error, DeclarationError) else [Problem(path, 0, 0, "", str(error))]
+            if path not in good:
+                continue
+            rules[path], jobs = read(path, good[path])
+        asked += jobs
+    return rules, asked, problems
+
+
+def _declared(
+    parsed: Manifest, path: str, prefix: str, analysis: str, layout: Layout
+) -> tuple[list[Matcher], list[JobSpec]]:
+    jobs = [
+        expand.job_of_one_off(one, analysis=analysis, declared_in=path, layout=layout, prefix=prefix)
+        for one in parsed.jobs
+    ]
+    return [expand.matcher(rule) for rule in parsed.rules], jobs
+
+
+def _submit(data: bytes, path: str, analysis: str, layout: Layout, file: str) -> JobSpec:
+    body = parse_submit(data, file, bucket=layout.bucket)
+    problems = validate_job(body, layout)
+    if problems:
+        raise DeclarationError([Problem(file, 0, 0, "", problem) for problem in problems])
+    return expand.job_of_submit(body, analysis=analysis, declared_in=path, layout=layout)

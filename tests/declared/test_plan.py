@@ -1,0 +1,207 @@
+"""`plan` says what then happens: what it foresees is compared with what the engine does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from declared_rig import DeclaredRig, tree
+from state_machine.inline_rig import BUCKET
+
+from ncaasd.adapters.journal import Journal, open_reader
+from ncaasd.show.foresight import Foresight, foresee, foresee_manifest
+
+Change = Callable[[DeclaredRig], None]
+
+
+@contextlib.contextmanager
+def reading(rig: DeclaredRig) -> Iterator[Journal | None]:
+    if not Path(rig.rig.journal_path).exists():
+        yield None
+        return
+    with contextlib.closing(open_reader(rig.rig.journal_path)) as journal:
+        yield journal
+
+
+def foreseen(rig: DeclaredRig) -> Foresight:
+    with reading(rig) as journal:
+        return foresee(rig.rig.config, journal, [BUCKET], rig.clock.now())
+
+
+def keys(seen: Foresight) -> list[str]:
+    return sorted(u.key for p in seen.previews for u in p.uploads if not u.kept_back)
+
+
+def plans(seen: Foresight) -> dict[str, str]:
+    return {j.spec.unit: j.plan for p in seen.previews for j in p.jobs}
+
+
+def _plain(rig: DeclaredRig) -> None:
+    rig.write("inputs/M 7/a.tif", "a")
+    rig.write("inputs/b.tif", "b")
+    rig.write("inputs/notes.txt", "c")
+    rig.rules({"set": {"fr": 15}, "instance_type": "p3.2xlarge"})
+
+
+def _units(rig: DeclaredRig) -> None:
+    for unit in ("M7/1", "M7/2", "M8/1"):
+        rig.record(f"{unit}/a.tif")
+        rig.record(f"{unit}/b.tif")
+        rig.record(f"{unit}/raw.bin")
+    for unit in ("M7/1", "M8/1"):
+        rig.record(f"{unit}/DONE", "x")
+    rig.record("M8/1/ABORTED", "x")
+    rig.write("configs/M7.yaml", "who: nobody\n")
+    rig.rules(
+        {
+            "source": "share",
+            "unit": "{animal}/{run}",
+            "datasets": "*.tif",
+            "complete_when": "DONE",
+            "abort_when": "ABORTED",
+            "job_per": "unit",
+            "config": "{animal}.yaml",
+            "set": {"who": "{animal}-{run}"},
+        }
+    )
+
+
+def _packages(rig: DeclaredRig) -> None:
+    rig.record("M7/1/a.tif")
+    rig.record("M7/1/b.tif")
+    rig.rules({"source": "share", "unit": "{animal}/{run}", "datasets": "*.tif", "package": "zip"})
+
+
+def _one_offs(rig: DeclaredRig) -> None:
+    rig.write("inputs/a.tif", "a")
+    rig.write("inputs/b.tif", "b")
+    rig.ask("both", "a.tif", "b.tif", set={"fr": 1})
+    rig.ask("later", "a.tif", "nowhere.tif")
+    body = {"dataname": "lab/inputs/a.tif", "configname": "lab/configs/c.yaml", "timestamp": "mine"}
+    rig.write("submissions/mine-submit.json", json.dumps(body))
+
+
+@pytest.mark.parametrize("write", [_plain, _units, _packages, _one_offs])
+@pytest.mark.parametrize("known", [False, True], ids=["before the first start", "while it runs"])
+def test_what_is_foreseen_happens(rig: DeclaredRig, write: Change, known: bool) -> None:
+    if known:
+        rig.turns(5)
+    write(rig)
+    before = tree(rig.base / "root") | tree(rig.source)
+    seen = foreseen(rig)
+    assert tree(rig.base / "root") | tree(rig.source) == before
+    assert seen.troubles == ()
+    bodies = [json.loads(j.body) for p in seen.previews for j in p.jobs if j.plan == "submit"]
+    rig.until(lambda: len(rig.submits()) == len(bodies), "the submits")
+    rig.turns(10)
+    by_name = sorted(bodies, key=str)
+    assert sorted(rig.submits(), key=str) == by_name
+    put = {k for k in rig.server.created_keys() if "/inputs/" in k or k.startswith("lab/configs/")}
+    named_by_content = {b["configname"] for b in bodies}
+    assert put - named_by_content - set(keys(seen)) == set()
+    assert set(keys(seen)) <= put
+    after = foreseen(rig)
+    assert keys(after) == []
+    assert {u: p for u, p in plans(after).items() if p == "submit"} == {}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected", "guards"),
+    [
+        ({"ask_above": 2}, {"hold": 3}, {"backlog"}),
+        ({"max_per_day": 2}, {"submit": 2, "hold": 1}, {"", "day"}),
+        ({"max_active": 1}, {"submit": 1, "queue": 2}, {"", "active"}),
+        ({}, {"submit": 3}, {""}),
+    ],
+)
+def test_what_is_held_is_said_with_its_guard(
+    rig: DeclaredRig, jobs: dict[str, Any], expected: dict[str, int], guards: set[str]
+) -> None:
+    rig.configure(jobs=jobs)
+    for name in "abc":
+        rig.write(f"inputs/{name}.tif", name)
+    rig.rules({})
+    made = [j for p in foreseen(rig).previews for j in p.jobs]
+    assert {plan: sum(j.plan == plan for j in made) for plan in {j.plan for j in made}} == expected
+    assert {j.guard for j in made} == guards
+    rig.turns(20)
+    assert len(rig.submits()) == expected.get("submit", 0)
+
+
+def test_a_canary_goes_first(rig: DeclaredRig) -> None:
+    for name in "abc":
+        rig.write(f"inputs/{name}.tif", name)
+    rig.rules({"canary": 1})
+    assert sorted(plans(foreseen(rig)).values()) == ["hold", "hold", "submit"]
+    rig.turns(20)
+    assert len(rig.submits()) == 1
+
+
+def test_a_unit_says_what_it_waits_for(rig: DeclaredRig) -> None:
+    _units(rig)
+    (preview,) = foreseen(rig).previews
+    kept = {u.what: u.kept_back for u in preview.uploads if u.kept_back}
+    assert kept["share:M7/2/a.tif"] == "waits for DONE in M7/2"
+    assert kept["share:M8/1/a.tif"] == "aborted: ABORTED is in M8/1"
+    assert plans(foreseen(rig)) == {"M7/1": "submit"}
+
+
+def test_a_manifest_that_is_not_dropped_yet(rig: DeclaredRig, tmp_path: Path) -> None:
+    rig.write("inputs/a.tif", "a")
+    rig.write("inputs/b.tif", "b")
+    rig.ask("today", "b.tif")
+    text = b"rules:\n  - {name: r, datasets: a.tif, config: c.yaml}\n"
+    with reading(rig) as journal:
+        seen = foresee_manifest(rig.rig.config, journal, BUCKET, text, "new-rules.yaml", rig.clock.now())
+    assert plans(seen) == {"a.tif": "submit"}
+    assert keys(seen) == ["lab/inputs/a.tif"], "only what its jobs need"
+    assert seen.document("/")["totals"]["jobs"] == 1
+
+
+def test_what_was_made_is_not_made_again(rig: DeclaredRig) -> None:
+    rig.write("inputs/a.tif", "a")
+    rig.rules({})
+    rig.until(lambda: rig.submitted(1), "the submit")
+    seen = foreseen(rig)
+    assert plans(seen) == {"a.tif": "known"}
+    assert [j.job_id for j in seen.previews[0].followed] == [rig.job().job_id]
+    rig.run_jobs()
+    rig.write("configs/c.yaml", "fr: 2\n")  # F36: an edit makes no new job
+    assert plans(foreseen(rig)) == {"a.tif": "known"}
+
+
+def test_a_rerun_is_foreseen_with_its_own_id(rig: DeclaredRig) -> None:
+    from ncaasd.engine import commands
+
+    rig.write("inputs/a.tif", "a")
+    rig.rules({})
+    rig.until(lambda: rig.submitted(1), "the submit")
+    rig.run_jobs()
+    commands.apply(rig.rig.journal, "rerun", commands.Selection(rule="r"), rig.clock.now())
+    (job,) = foreseen(rig).previews[0].jobs
+    rig.until(lambda: len(rig.submits()) == 2, "the second submit")
+    assert (job.plan, json.loads(job.body)) == ("submit", rig.submits()[1])
+
+
+def test_F67_a_wrong_manifest_is_said_and_the_old_one_planned(rig: DeclaredRig) -> None:
+    rig.write("inputs/a.tif", "a")
+    rig.rules({})
+    rig.until(lambda: rig.submitted(1), "the submit")
+    rig.write("inputs/b.tif", "b")
+    rig.write("manifest.yaml", "rules: [{name: r, datsets: '*'}]")
+    seen = foreseen(rig)
+    assert any("datasets meant?" in t for t in seen.troubles)
+    assert plans(seen) == {"a.tif": "known", "b.tif": "submit"}
+
+
+def test_a_share_that_is_not_mounted_is_said(rig: DeclaredRig) -> None:
+    _units(rig)
+    rig.turns(10)
+    rig.source.rename(rig.source.with_name("unmounted"))
+    seen = foreseen(rig)
+    assert any("cannot be opened" in t for t in seen.troubles)
+    assert plans(seen)["M7/1"] in ("submit", "known"), "what is known of it stays known"
