@@ -152,6 +152,10 @@ class FileTree(Protocol):
     @property
     def root(self) -> str: ...
 
+    @property
+    def progress(self) -> int:
+        """Another number whenever a scan under way got an answer: to tell a tree that is slow from one that hangs."""
+
     def check(self) -> None:
         """Raises RootMissing when the tree is not there, or is suddenly another (unmounted)."""
 

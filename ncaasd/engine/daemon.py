@@ -209,9 +209,9 @@ def _partials(journal: Journal, analysis: str) -> set[str]:
 
 
 def _make_folders(root: str, folder: str, *, known: bool) -> None:
-    """Make an analysis's folders the first time. A root that isn't there, or a known folder that is gone, is an unmounted
-    disk: nothing is made in its place."""
-    if not os.path.isdir(root) or (known and not os.path.isdir(folder)):
+    """Make an analysis's folders the first time. A root that isn't there, or a known folder that is gone or empty, is an
+    unmounted disk: nothing is made in its place."""
+    if known or not os.path.isdir(root):
         return
     for area in AREAS:
         with contextlib.suppress(OSError):

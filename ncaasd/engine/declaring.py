@@ -17,7 +17,7 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.gating import unit_of
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import Packager
-from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem
+from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
 from ncaasd.model import FileRow, FileState, JobRow, JobSpec, Phase, Place
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand
@@ -124,8 +124,8 @@ class Declarer:
             self._reading.discard(key)
             try:
                 data, stat = result.get()
-            except (FileChanged, FileVanished):
-                return  # the next look sees it, and it settles again
+            except (FileChanged, FileVanished, RootMissing):
+                return  # the next look sees it, and it settles again; or it is read when the folder is back
             except NcaasdError as error:
                 self._reject(context, row, [Problem(row.place.path, 0, 0, "", str(error))])
                 return
@@ -136,15 +136,14 @@ class Declarer:
             f"tree:{context.name}:{row.place.tree}", lambda: tree.read(row.place.path, limit=limit), then
         )
 
-    def reread_unread(self) -> None:
-        """At start: manifests and configs that became whole but were not read before we stopped; all configs."""
-        for context in self._house.contexts.values():
-            for row in self._house.journal.files(context.name, states=[FileState.WHOLE]):
-                if role_of(row.place.path) in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT) and not row.place.tree:
-                    self.whole(context, row)
-            for row in self._house.journal.files(context.name, under="configs/"):
-                if row.state in (FileState.WHOLE, FileState.STORED, FileState.HELD):
-                    self.whole(context, row)
+    def reread_unread(self, context: Context) -> None:
+        """At start, and when a missing folder is back: manifests that became whole and were not read; all configs."""
+        for row in self._house.journal.files(context.name, states=[FileState.WHOLE]):
+            if role_of(row.place.path) in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT) and not row.place.tree:
+                self.whole(context, row)
+        for row in self._house.journal.files(context.name, under="configs/"):
+            if row.state in (FileState.WHOLE, FileState.STORED, FileState.HELD):
+                self.whole(context, row)
 
     # -- declaring ---------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,9 @@ class Engine:
         self.declarer = Declarer(house, self.packager, sources=sources, tools=tools or {})
         self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
         self.jobs = Jobs(house, self.declarer, self.fetcher)
-        self.observer = Observer(house, whole=self._whole, gone=self.declarer.gone, rescan=_rescan)
+        self.observer = Observer(
+            house, whole=self._whole, gone=self.declarer.gone, back=self.declarer.reread_unread, rescan=_rescan
+        )
         self.uploader = Uploader(house, gate=Gate(house), stored=self._stored, changed=self._changed_under_way)
         self.opener = Opener(house)
         self.reporter = Reporter(house, self.declarer, root=root)
@@ -48,7 +50,7 @@ class Engine:
             house.journal.forget_appointments(house.clock.now())  # the clock may have been put right while we were down
             for context in house.contexts.values():
                 house.journal.retry_files(context.name)
-            self.declarer.reread_unread()
+                self.declarer.reread_unread(context)
             self.packager.resume()
 
     # -- called by others --------------------------------------------------------------------------------------------
@@ -115,6 +117,7 @@ class Engine:
             context.paused_until = min(context.paused_until, house.clock.now())
             context.results_retry = 0.0
         self.opener.forget_appointments()
+        self.observer.rescan_all()  # a suspend looks like this too, and other machines went on meanwhile (F85)
         with house.journal.transaction():
             house.journal.forget_appointments(house.clock.now())
             house.event("", "", "clock", f"this machine's clock has jumped by {moved:+.0f} s", level=logging.WARNING)

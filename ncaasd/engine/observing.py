@@ -6,20 +6,23 @@ engine thread never touches a watched disk.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House, subject
-from ncaasd.errors import NcaasdError, RootMissing
+from ncaasd.errors import LocalError, NcaasdError, RootMissing
 from ncaasd.model import FileRow, FileState, Place, ScanDelta, Stat
 from ncaasd.plan.files import Role, collision, map_file, role_of
 from ncaasd.plan.settling import Observation, Settled, Sign, Wait, long_untouched, observe, settle, unchanged
 from ncaasd.ports import FileTree
 
 LOOK_BATCH = 2000
-HANGS_AFTER = 60.0  # a scan or look that takes longer is said to hang
+NEWS_BATCH = 1000  # files of a scan that are taken in at a time, so that the loop goes round and a kill loses little
+HANGS_AFTER = 60.0  # a tree that has not answered for so long is said to hang
 RETRY_MISSING = 15.0
 
 
@@ -41,14 +44,40 @@ class Watched:
     rescan: float
     known: dict[str, Stat] = field(default_factory=dict)
     unsettled: dict[str, _Unsettled] = field(default_factory=dict)
+    looks: list[tuple[float, str]] = field(default_factory=list)  # a heap of when to look at which unsettled file
+    news: Iterator[Callable[[], None]] | None = None  # what the last scan found, as far as it is not taken in yet
     hinted: set[str] = field(default_factory=set)
     published: set[str] = field(default_factory=set)  # renamed into place, as the watcher saw
     scan_at: float = 0.0  # monotonic
     working_since: float | None = None
+    progress: int = 0  # the tree's, at `working_since` or when it last answered
     scans: int = 0
     files: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     slow_said: bool = False
+    disk_short: bool = False
+
+    def look_later(self, path: str, waiting: _Unsettled) -> None:
+        self.unsettled[path] = waiting
+        heapq.heappush(self.looks, (waiting.look_at, path))
+
+    def next_look(self) -> float | None:
+        """When the next unsettled file is to be looked at. Heap entries of files that have settled or are to be looked
+        at another time are dropped as they come up."""
+        while self.looks:
+            at, path = self.looks[0]
+            waiting = self.unsettled.get(path)
+            if waiting is not None and waiting.look_at == at:
+                return at
+            heapq.heappop(self.looks)
+        return None
+
+    def due(self, now: float, limit: int) -> list[str]:
+        """At most `limit` unsettled files that are to be looked at now. They stay unsettled, without an appointment."""
+        found: list[str] = []
+        while len(found) < limit and (at := self.next_look()) is not None and at <= now:
+            found.append(heapq.heappop(self.looks)[1])
+        return found
 
     @property
     def lane(self) -> str:
@@ -69,11 +98,14 @@ class Observer:
         *,
         whole: Callable[[Context, FileRow], None],
         gone: Callable[[Context, FileRow], None],
+        back: Callable[[Context], None],
         rescan: Callable[[Context], float],
     ) -> None:
+        """`whole`: a file has become so. `gone`: it was deleted or renamed. `back`: a tree that was missing is there again."""
         self._house = house
         self._whole = whole
         self._gone = gone
+        self._back = back
         self.trees: dict[tuple[str, str], Watched] = {}
         for context in house.contexts.values():
             for name, tree in context.trees.items():
@@ -88,7 +120,7 @@ class Observer:
         for row in self._house.journal.files(watched.context.name, states=[FileState.SETTLING]):
             if row.place.tree == watched.name:
                 observation = Observation(row.stat, now, now, self._old(watched, row.stat))
-                watched.unsettled[row.place.path] = _Unsettled(row.id, observation, now)
+                watched.look_later(row.place.path, _Unsettled(row.id, observation, now))
 
     # -- from outside ------------------------------------------------------------------------------------------------
 
@@ -111,7 +143,7 @@ class Observer:
     def working(self) -> bool:
         """A tree is being looked at, or is to be at once. One that hangs or is missing is not waited for."""
         trees = [w for w in self.trees.values() if w.name not in w.context.tree_trouble]
-        return any(w.working_since is not None or w.hinted for w in trees)
+        return any(w.working_since is not None or w.hinted or w.news for w in trees)
 
     def unsettled(self) -> int:
         return sum(len(w.unsettled) for w in self.trees.values() if w.name not in w.context.tree_trouble)
@@ -121,12 +153,13 @@ class Observer:
 
     def next_due(self) -> float | None:
         """Monotonic time of the next thing to do here."""
-        times = [
-            t
-            for w in self.trees.values()
-            if w.working_since is None
-            for t in (w.scan_at, *(u.look_at for u in w.unsettled.values()))
-        ]
+        times: list[float] = []
+        for watched in self.trees.values():
+            if watched.news is not None or (watched.hinted and watched.working_since is None):
+                return self._house.clock.monotonic()
+            if watched.working_since is None:
+                look = watched.next_look()
+                times += [watched.scan_at] if look is None else [watched.scan_at, look]
         return min(times, default=None)
 
     # -- each turn ---------------------------------------------------------------------------------------------------
@@ -134,15 +167,20 @@ class Observer:
     def turn(self) -> None:
         now = self._house.clock.monotonic()
         for watched in self.trees.values():
+            if watched.news is not None:
+                self._take_in(watched)
             if watched.working_since is not None:
                 self._say_when_hanging(watched, now)
-            elif now >= watched.scan_at:
+            elif now >= watched.scan_at and watched.news is None:
                 self._start_scan(watched, now)
             else:
                 self._start_looks(watched, now)
 
     def _say_when_hanging(self, watched: Watched, now: float) -> None:
-        if now - (watched.working_since or now) > HANGS_AFTER and not watched.slow_said:
+        progress = watched.tree.progress
+        if progress != watched.progress:  # slow, but it answers
+            watched.working_since, watched.progress = now, progress
+        elif now - (watched.working_since or now) > HANGS_AFTER and not watched.slow_said:
             watched.slow_said = True
             watched.context.tree_trouble[watched.name] = f"{watched.tree.root} does not answer: its mount hangs"
             text = f"{watched.tree.root} has not answered for {HANGS_AFTER:.0f} s; everything else goes on"
@@ -150,17 +188,33 @@ class Observer:
                 self._house.event(watched.context.name, "", "hanging", text, level=logging.ERROR)
 
     def _start_scan(self, watched: Watched, now: float) -> None:
-        watched.working_since = now
+        watched.working_since, watched.progress = now, watched.tree.progress
         tree, known = watched.tree, watched.known
         self._house.desk.do(watched.lane, lambda: tree.scan(known), lambda r: self._scan_done(watched, r))
+        if watched.context.results_trouble and not watched.name:
+            self._look_at_results(watched.context)
+
+    def _look_at_results(self, context: Context) -> None:
+        """A share that was away may be back, also when nothing is to be fetched (F90)."""
+
+        def looked(result: Result[None]) -> None:
+            if result.error is None and context.results_trouble:
+                context.results_trouble, context.results_retry = "", 0.0
+                self._house.event(context.name, "", "results back", "the results folder can be written again")
+            elif result.error is not None and not isinstance(result.error, LocalError):
+                raise result.error
+
+        if not self._house.desk.busy(f"results:{context.name}"):
+            self._house.desk.do(f"results:{context.name}", context.results.check, looked)
 
     def _start_looks(self, watched: Watched, now: float) -> None:
-        due = [p for p, u in watched.unsettled.items() if now >= u.look_at][:LOOK_BATCH]
-        paths = list(watched.hinted)[:LOOK_BATCH] + due
+        due = watched.due(now, LOOK_BATCH)
+        hinted = list(itertools.islice(watched.hinted, LOOK_BATCH))
+        paths = hinted + due
         if not paths:
             return
         watched.hinted.difference_update(paths)
-        watched.working_since = now
+        watched.working_since, watched.progress = now, watched.tree.progress
         tree, min_free = watched.tree, watched.context.settings.watch.min_free
 
         def look() -> _Looked:
@@ -168,7 +222,15 @@ class Observer:
             stats = {p: tree.stat(p) for p in paths}
             return _Looked(stats, tree.held_open(due), tree.free_bytes() < min_free)
 
-        self._house.desk.do(watched.lane, look, lambda r: self._look_done(watched, r, set(due)))
+        def looked(result: Result[_Looked]) -> None:
+            if result.error is not None:  # look again, when the tree is there again
+                for path in due:
+                    if waiting := watched.unsettled.get(path):
+                        watched.look_later(path, replace(waiting, look_at=now + RETRY_MISSING))
+                watched.hinted.update(hinted)
+            self._look_done(watched, result, set(due))
+
+        self._house.desk.do(watched.lane, look, looked)
 
     # -- results, in the engine thread and a transaction -------------------------------------------------------------
 
@@ -180,6 +242,7 @@ class Observer:
         if result.error is None:
             if context.tree_trouble.pop(watched.name, ""):
                 self._house.event(context.name, "", "root back", f"{watched.tree.root} is there again")
+                self._back(context)
             return True
         if not isinstance(result.error, NcaasdError):
             raise result.error
@@ -197,7 +260,6 @@ class Observer:
         delta = result.get()
         now = self._house.clock.monotonic()
         watched.scan_at = now + watched.rescan
-        first = watched.scans == 0
         watched.files = delta.files
         for path, why in delta.skipped.items():
             if watched.skipped.get(path) != why:
@@ -205,20 +267,42 @@ class Observer:
                     watched.context.name, f"file {path}", "skipped", f"skipped: {why}", level=logging.WARNING
                 )
         watched.skipped = delta.skipped
+        watched.news = self._news(watched, delta, now)
+        self._take_in(watched)
+
+    def _news(self, watched: Watched, delta: ScanDelta, now: float) -> Iterator[Callable[[], None]]:
+        """What a scan found, one file at a time."""
+        first = watched.scans == 0
         for path, stat in delta.changed.items():
-            self._saw(watched, path, stat, now, self._old(watched, stat) if first else Sign.NONE)
+            sign = self._old(watched, stat) if first else Sign.NONE
+            yield lambda path=path, stat=stat, sign=sign: self._saw(watched, path, stat, now, sign)  # type: ignore[misc]  # mypy can't infer a lambda's defaults
         for path in delta.gone:
-            self._lost(watched, path)
-        watched.scans += 1
-        if first and not watched.name and self._house.journal.get_meta(f"first scan:{watched.context.name}") is None:
-            # What a new journal's first look found; later files are new for sure (see engine/opening.py).
-            self._house.journal.set_meta(f"first scan:{watched.context.name}", str(self._house.journal.last_file_id()))
+            yield lambda path=path: self._lost(watched, path)  # type: ignore[misc]  # as above
+
+    def _take_in(self, watched: Watched) -> None:
+        """Some of what the last scan found: the rest in the next turns."""
+        journal = self._house.journal
+        assert watched.news is not None
+        with journal.transaction():
+            taken = 0
+            for take in itertools.islice(watched.news, NEWS_BATCH):
+                take()
+                taken += 1
+            if taken == NEWS_BATCH:
+                return
+            watched.news = None
+            watched.scans += 1
+            meta = f"first scan:{watched.context.name}"
+            if watched.scans == 1 and not watched.name and journal.get_meta(meta) is None:
+                # What a new journal's first look found; later files are new for sure (see engine/opening.py).
+                journal.set_meta(meta, str(journal.last_file_id()))
 
     def _look_done(self, watched: Watched, result: Result[_Looked], due: set[str]) -> None:
         if not self._worked(watched, result):
             return
         looked = result.get()
         now = self._house.clock.monotonic()
+        self._note_space(watched, looked.short_of_space)
         for path, stat in looked.stats.items():
             if stat is None:
                 self._lost(watched, path)
@@ -242,11 +326,10 @@ class Observer:
         )
         if isinstance(verdict, Wait):
             waiting.look_at = max(verdict.until, now + 0.05)
+            watched.look_later(path, waiting)
             if verdict.why != waiting.why:
                 waiting.why = verdict.why
                 self._house.journal.set_file(waiting.file_id, FileState.SETTLING, verdict.why, self._house.clock.now())
-                if looked.short_of_space:
-                    self._say_disk_short(watched)
             return True
         assert isinstance(verdict, Settled)
         del watched.unsettled[path]
@@ -254,10 +337,19 @@ class Observer:
         self._became_whole(watched, waiting.file_id)
         return True
 
-    def _say_disk_short(self, watched: Watched) -> None:
+    def _note_space(self, watched: Watched, short: bool) -> None:
+        """Said once, and shown for as long as it is so (F91)."""
         context = watched.context
-        text = f"the disk of {watched.tree.root} has less than watch.min_free left: recordings on it may be cut short"
-        self._house.event(context.name, "", "disk short", text, level=logging.ERROR)
+        if short and not watched.disk_short:
+            text = (
+                f"the disk of {watched.tree.root} has less than watch.min_free left: recordings on it may be cut short"
+            )
+            context.tree_trouble[f"{watched.name} disk"] = f"{text}, so no new file counts as whole"
+            self._house.event(context.name, "", "disk short", text, level=logging.ERROR)
+        elif watched.disk_short and not short:
+            del context.tree_trouble[f"{watched.name} disk"]
+            self._house.event(context.name, "", "disk free", f"the disk of {watched.tree.root} has space again")
+        watched.disk_short = short
 
     # -- what a file is ----------------------------------------------------------------------------------------------
 
@@ -271,9 +363,11 @@ class Observer:
             return
         old = house.journal.file_at(place)
         if old and old.state not in (FileState.GONE, FileState.SETTLING) and unchanged(old.stat, stat):
+            watched.unsettled.pop(path, None)
             return  # an inode alone is no change: a remount
         if old and old.stored and unchanged(old.stored, stat):
             house.journal.see_file(place, stat, old.key, FileState.STORED, "", house.clock.now())
+            watched.unsettled.pop(path, None)
             return
         key, refused = "", ""
         if role in (Role.INPUT, Role.CONFIG):
@@ -292,7 +386,7 @@ class Observer:
         observation = observe(waiting.observation if waiting else None, stat, now, sign)
         verdict = settle(observation, now, context.settle)
         look_at = verdict.until if isinstance(verdict, Wait) else now
-        watched.unsettled[path] = _Unsettled(file_id, observation, look_at)
+        watched.look_later(path, _Unsettled(file_id, observation, look_at))
 
     def _old(self, watched: Watched, stat: Stat) -> Sign:
         if watched.context.polled or not long_untouched(stat, self._house.clock.now(), watched.context.settle):

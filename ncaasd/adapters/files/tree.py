@@ -56,10 +56,16 @@ class LocalTree:
         self._within = tuple(within)
         self._ignored = IgnoredNames(ignore)
         self._last: dict[str, tuple[int, int]] = {}  # each top's identity when files were last seen in it
+        self._scanning = Found({})
 
     @property
     def root(self) -> str:
         return self._root
+
+    @property
+    def progress(self) -> int:
+        found = self._scanning
+        return len(found.met) + len(found.changed) + len(found.skipped)
 
     def check(self) -> None:
         with self._root_opened() as root:
@@ -71,7 +77,7 @@ class LocalTree:
 
     def scan(self, known: Mapping[str, Stat]) -> ScanDelta:
         began = time.monotonic()
-        found = Found(known)
+        found = self._scanning = Found(known)
         tops: dict[str, _Top] = {}
         with self._root_opened() as root:
             for name in self._within:
@@ -87,6 +93,7 @@ class LocalTree:
         for name in {self._top_of(path) for path in gone}:
             self._refuse_if_missing(name, gone, tops)
         self._last |= {name: top.identity for name, top in tops.items() if top.identity and top.files}
+        self._scanning = Found({})  # so that the last scan's findings are not kept
         return ScanDelta(found.changed, gone, found.skipped, found.files, time.monotonic() - began)
 
     def stat(self, path: str) -> Stat | None:
