@@ -13,7 +13,7 @@ from ncaasd.engine.documents import final_document
 from ncaasd.engine.following import Sighting
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import DiskFull, LocalError, NcaasdError, RootMissing
-from ncaasd.model import Artefact, DownloadTask, JobRow, JobState, Origin, Outcome, Phase, Verdict
+from ncaasd.model import Artefact, DownloadTask, JobRow, JobState, Outcome, Phase, Verdict
 from ncaasd.plan.retry import backoff
 
 QUEUED = 256
@@ -30,6 +30,7 @@ class Fetcher:
         self._under_way: dict[int, DownloadTask] = {}  # artefact id -> task
         self._checking: set[int] = set()
         self._finishing: set[int] = set()
+        self._too_large: dict[int, tuple[str, float]] = {}  # row -> analysis, monotonic time to look again
 
     def busy(self) -> bool:
         return bool(self._under_way or self._checking or self._finishing)
@@ -59,9 +60,9 @@ class Fetcher:
             seen = objects[name]
             text = sighting.texts[name]
             journal.want_artefact(job.row, name, seen.place.bucket, seen.place.key, len(text.data), text.etag)
-            found = next((a for a in journal.artefacts(job.row, wanted=True) if a.name == name), None)
-            if found is not None:
-                journal.artefact_done(found.id, path)
+            found = journal.artefact_named(job.row, name)
+            assert found is not None
+            journal.artefact_done(found.id, path)
 
     def _note_trouble(self, context: Context, error: Exception | None) -> None:
         if error is None:
@@ -80,17 +81,12 @@ class Fetcher:
         """After the end: everything in the job's folder is wanted; when nothing new shows twice, it is over. `final`:
         the end is not taken back any more."""
         house = self._house
-        logs = context.settings.results.logs != "never"
-        for seen in sighting.objects:
-            if logs or not seen.name.startswith("logs/"):
-                place = seen.place
-                house.journal.want_artefact(row, seen.name, place.bucket, place.key, seen.info.size, seen.info.etag)
+        wanted = self._note(context, row, sighting)
         job = house.journal.job(row)
         assert job is not None
         now = house.clock.now()
         poll = context.settings.jobs.poll
-        if house.journal.artefacts(row, wanted=True):
-            self._fetching.add(row)
+        if wanted:
             state = JobState.FETCHING if job.verdict is JobState.DONE else job.state
             house.journal.update_job(row, state=state, quiet_looks=0, next_at=now + poll.max)
         elif job.quiet_looks < 1:
@@ -101,50 +97,75 @@ class Fetcher:
         else:
             self._finish(context, job)
 
+    def want_again(self, context: Context, row: int, sighting: Sighting) -> None:
+        """`ncaasd fetch`, of a job that has ended: everything is wanted again that is there now."""
+        self._house.journal.refetch(row)
+        job = self._house.journal.job(row)
+        if not self._note(context, row, sighting) and job is not None:
+            self._finish(context, job)
+
+    def _note(self, context: Context, row: int, sighting: Sighting) -> bool:
+        """Everything that was seen is wanted, as far as it isn't here; True when something is."""
+        logs = context.settings.results.logs != "never"
+        for seen in sighting.objects:
+            if logs or not seen.name.startswith("logs/"):
+                place, info = seen.place, seen.info
+                self._house.journal.want_artefact(row, seen.name, place.bucket, place.key, info.size, info.etag)
+        if not self._house.journal.wants_any(row):
+            return False
+        self._fetching.add(row)
+        return True
+
+    def taken_over(self, row: int, found: int) -> None:
+        """Job `found` has turned out to be job `row`: its downloads go on."""
+        if found in self._fetching:
+            self._fetching.discard(found)
+            self._fetching.add(row)
+
     # -- downloads ---------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        now = self._house.clock.now()
-        for row in sorted(self._fetching):
-            if len(self._under_way) >= QUEUED:
+        now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
+        for row in sorted(self._fetching - self._checking):
+            if len(self._under_way) > QUEUED * 3 // 4:
                 return
+            if row in self._too_large and monotonic < self._too_large[row][1]:
+                continue
             job = self._house.journal.job(row)
             context = self._house.contexts.get(job.spec.analysis) if job else None
             if job is None or context is None:
                 self._fetching.discard(row)
-            elif row not in self._checking and self._house.awake(context) and now >= context.results_retry:
+            elif self._house.awake(context) and now >= context.results_retry:
                 self._start(context, job, now)
 
     def _start(self, context: Context, job: JobRow, now: float) -> None:
-        wanted = self._house.journal.artefacts(job.row, wanted=True)
-        if not wanted:
-            self._fetching.discard(job.row)
-            return
-        due = [a for a in wanted if a.retry_at <= now and a.id not in self._under_way]
+        journal = self._house.journal
+        room = QUEUED - len(self._under_way)
+        due = journal.due_artefacts(job.row, now, room, list(self._under_way))
         if not due:
+            if not journal.wants_any(job.row):
+                self._fetching.discard(job.row)
             return
         self._checking.add(job.row)
-        left = sum(a.size - sum(e - s for s, e in a.ranges) for a in wanted)
         results = context.results
 
-        def check() -> None:
+        def check() -> int:
             results.check()
-            free = results.free_bytes()
-            if left > free:
-                raise DiskFull(
-                    f"the results of job {job.job_id} need {left / 1e9:.2f} GB and {free / 1e9:.2f} GB are free",
-                    hint="free some space; they are then fetched by themselves",
-                )
+            return results.free_bytes()
 
         self._house.desk.do(f"results:{context.name}", check, lambda r: self._checked(context, job, due, r))
 
-    def _checked(self, context: Context, job: JobRow, due: list[Artefact], result: Result[None]) -> None:
+    def _checked(self, context: Context, job: JobRow, due: list[Artefact], result: Result[int]) -> None:
         self._checking.discard(job.row)
-        if result.error is not None and not isinstance(result.error, NcaasdError):
-            raise result.error
-        self._note_trouble(context, result.error)
         if result.error is not None:
+            if not isinstance(result.error, NcaasdError):
+                raise result.error
+            self._note_trouble(context, result.error)
             return
+        if self._is_too_large(context, job, result.get()):
+            return
+        if not any(analysis == context.name for analysis, _at in self._too_large.values()):
+            self._note_trouble(context, None)
         for artefact in due[: max(0, QUEUED - len(self._under_way))]:
             task = DownloadTask(
                 object_id=artefact.id,
@@ -160,6 +181,24 @@ class Fetcher:
             )
             self._under_way[artefact.id] = task
             self._house.transfers.start(task)
+
+    def _is_too_large(self, context: Context, job: JobRow, free: int) -> bool:
+        """Whether what is left of a job doesn't fit (F76): nothing of it is begun then, and the others go on."""
+        left = self._house.journal.bytes_wanted(job.row)
+        if left <= free:
+            self._too_large.pop(job.row, None)
+            return False
+        if job.row not in self._too_large:
+            text = (
+                f"the results of job {job.job_id} need {left / 1e9:.2f} GB and {max(free, 0) / 1e9:.2f} GB are free: free"
+                " some space, they are then fetched by themselves"
+            )
+            context.results_trouble = text
+            self._house.event(
+                context.name, f"job {job.spec.name} {job.spec.unit}", "too large", text, level=logging.ERROR
+            )
+        self._too_large[job.row] = (context.name, self._house.clock.monotonic() + RESULTS_RETRY)
+        return True
 
     def done(self, outcome: Outcome) -> None:
         """What became of a download. In a transaction."""
@@ -188,7 +227,7 @@ class Fetcher:
                 return
             case _:
                 self._failed(context, artefact, outcome.error, subject, now)
-        if not house.journal.artefacts(artefact.job, wanted=True):
+        if not house.journal.wants_any(artefact.job):
             self._fetching.discard(artefact.job)
             self._all_here(context, artefact.job, now)
 
@@ -252,10 +291,5 @@ class Fetcher:
         house.event(context.name, name, "fetched again" if again else "ended", text, level=level)
         after = house.journal.job(row)
         assert after is not None
-        if not again or job.spec.origin is Origin.ELSEWHERE:
+        if not again:
             self._finished(context, after)
-
-    def fetch_again(self, row: int) -> None:
-        """`ncaasd fetch`: everything of a job that has ended is wanted again."""
-        self._house.journal.refetch(row)
-        self._fetching.add(row)

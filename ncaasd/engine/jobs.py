@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ncaasd.engine.declaring import Declarer, job_subject
 from ncaasd.engine.desk import Result
+from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import found_by_first_scan, rig_was_here
@@ -33,28 +34,36 @@ class Jobs:
         self._house = house
         self._declarer = declarer
         self._busy: set[int] = set()  # rows being submitted or looked at
-        self._going: dict[
-            int, tuple[str, str, int]
-        ] = {}  # being submitted, not intended yet -> analysis, rule, datasets
+        # Being submitted, not intended yet -> analysis, rule, datasets.
+        self._going: dict[int, tuple[str, str, int]] = {}
         self._tallies: dict[tuple[str, str], Tally] = {}  # of this turn
-        self._watch = Watch(house, fetcher, self._busy, self.show)
+        self.elsewhere = Elsewhere(house)
+        self.watch = Watch(house, fetcher, self.elsewhere, self._busy, self.show)
+        self._fetcher = fetcher
         self._supplies = Supplies(house, declarer)
 
     def busy(self) -> bool:
-        return bool(self._busy)
+        return bool(self._busy) or self.elsewhere.busy()
 
     def finished(self, context: Context, job: JobRow) -> None:
         """All that a job left is here, and it is in its end."""
-        self._watch.finished(context, job)
+        self.watch.finished(context, job)
 
     def intended(self, row: int) -> None:
         """Its intent is committed, or it wasn't submitted: from now on the journal counts it."""
         self._going.pop(row, None)
 
+    def about_to_intend(self, context: Context, row: int, job_id: str) -> None:
+        """In the intent's transaction: no other row may have its id."""
+        found = self.elsewhere.is_ours_after_all(context, row, job_id)
+        if found is not None:
+            self._fetcher.taken_over(row, found)
+
     def rows_under_way(self) -> list[int]:
         return list(self._busy)
 
     def turn(self) -> None:
+        self.elsewhere.turn()
         house = self._house
         now = house.clock.now()
         due = [j for j in house.journal.due_jobs(now, DUE_AT_A_TIME + len(self._busy)) if j.row not in self._busy]
@@ -97,7 +106,7 @@ class Jobs:
                     self._submission(context, job, config if not config.problem else ConfigFact(key=job.config_key))
                 ]
             case Phase.SUBMITTED:
-                return [self._watch.looking(context, job)]
+                return [self.watch.looking(context, job)]
             case Phase.ENDED:
                 return []
 
@@ -273,7 +282,7 @@ class _JournaledSubmit:
             if job.spec != self._job.spec:
                 raise NcaasdError("its declaration has just been edited")
             same = journal.job_by_id(self._context.name, job_id)
-            if same is not None and same.row != job.row:
+            if same is not None and same.row != job.row and same.spec.origin is not Origin.ELSEWHERE:
                 text = f"{same.spec.declared_in} declares the same job ({same.spec.name} of the same data): rename this one"
                 raise SameJob(text)
             for dataset in datasets:
@@ -282,6 +291,7 @@ class _JournaledSubmit:
                     raise NcaasdError(f"{dataset.name} has just changed")
                 if rows and rows[0].state not in (FileState.STORED, FileState.GONE):
                     raise NcaasdError(f"{dataset.name} is changing")
+            self._jobs.about_to_intend(self._context, job.row, job_id)
             journal.update_job(
                 job.row,
                 phase=Phase.INTENT,

@@ -33,7 +33,7 @@ class Reporter:
         changed, self._declarer.changed = self._declarer.changed, set()
         for analysis, path in changed:
             context = self._house.contexts.get(analysis)
-            if context is not None:
+            if context is not None and path:  # a job that was started elsewhere is declared nowhere
                 self._write(context, path)
 
     def _write(self, context: Context, path: str) -> None:

@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ncaasd.adapters.control import ControlServer
@@ -18,9 +18,10 @@ from ncaasd.engine import commands
 from ncaasd.engine.crash import armed
 from ncaasd.engine.daemon import Running, running, state_folder
 from ncaasd.engine.documents import job_document
+from ncaasd.engine.elsewhere import every_job, those_there
 from ncaasd.engine.engine import Engine
 from ncaasd.errors import JournalBroken, JournalError, NcaasdError, UserError
-from ncaasd.model import Phase
+from ncaasd.model import JobRow, Phase
 from ncaasd.neurocaas.evidence import Patience
 from ncaasd.ports import CrashPoint
 
@@ -182,7 +183,8 @@ def handle(house: Running, request: Mapping[str, Any]) -> dict[str, Any]:
             return {"effects": desk.ask(lambda: effects(house.engine, str(action), selection))}
         case "fetch":
             selection = selection_of(request)
-            return {"effects": desk.ask(lambda: fetch(house.engine, selection))}
+            found = find_elsewhere(house.engine, selection, every=bool(request.get("all")))
+            return {"effects": desk.ask(lambda: fetch(house.engine, selection, found))}
         case "rescan":
             desk.ask(house.engine.observer.rescan_all)
             return {}
@@ -210,19 +212,44 @@ def effects(engine: Engine, action: str, selection: commands.Selection) -> list[
     return [{"job": job_document(e.job, engine.root), "row": e.job.row, "done": e.done, "text": e.text} for e in done]
 
 
-def fetch(engine: Engine, selection: commands.Selection) -> list[dict[str, Any]]:
-    """Results of the jobs that are meant are wanted again, also those that were deleted here."""
+Found = Mapping[str, Sequence[str]]  # analysis -> ids of jobs in S3
+
+
+def find_elsewhere(engine: Engine, selection: commands.Selection, *, every: bool = False) -> Found:
+    """The jobs in S3 that are meant: those of `selection.ids`, or every job of the group. Asks S3, so not in the engine
+    thread of a daemon. Raises StoreError."""
+    contexts = [c for c in engine.house.contexts.values() if selection.analysis in ("", c.name)]
+    ids = [i for i in selection.ids if not i.startswith("#")]
+    if every:
+        return {c.name: every_job(c.store, c.layout) for c in contexts}
+    return {c.name: those_there(c.store, c.layout, ids) for c in contexts} if ids else {}
+
+
+def fetch(engine: Engine, selection: commands.Selection, found: Found | None = None) -> list[dict[str, Any]]:
+    """Results of the jobs that are meant are wanted again, also those that were deleted here; jobs of others that were
+    `found` in S3 are followed and fetched from now on."""
+    house = engine.house
     answers = []
-    for job in commands.select(engine.house.journal, selection):
-        if job.phase is Phase.ENDED and job.verdict is not None:
-            engine.fetcher.fetch_again(job.row)
-            answers.append(
-                {"job": job_document(job, engine.root), "row": job.row, "done": True, "text": "being fetched"}
-            )
+    new: set[str] = set()
+    for name, ids in (found or {}).items():
+        for job in engine.jobs.elsewhere.follow(house.contexts[name], ids):
+            new.add(job.job_id)
+            answers.append(_answer(engine, job, True, "found in S3, started elsewhere: followed and fetched"))
+    left = tuple(i for i in selection.ids if i not in new)
+    for job in commands.select(house.journal, replace(selection, ids=left)) if left or not selection.ids else ():
+        if job.job_id in new:
+            continue
+        if job.phase is Phase.ENDED and job.job_id:
+            engine.jobs.watch.again(house.contexts[job.spec.analysis], job)
+            answers.append(_answer(engine, job, True, "being fetched"))
         else:
             text = f"it is {job.state}: its results come by themselves when it has ended"
-            answers.append({"job": job_document(job, engine.root), "row": job.row, "done": False, "text": text})
+            answers.append(_answer(engine, job, False, text))
     return answers
+
+
+def _answer(engine: Engine, job: JobRow, done: bool, text: str) -> dict[str, Any]:
+    return {"job": job_document(job, engine.root), "row": job.row, "done": done, "text": text}
 
 
 def live(house: Running) -> dict[str, Any]:

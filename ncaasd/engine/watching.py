@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ncaasd.engine.declaring import NEVER, job_subject
 from ncaasd.engine.desk import Result
+from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.following import Sighting, Text, look
 from ncaasd.engine.house import Context, House
@@ -31,10 +32,11 @@ class Show(Protocol):
 
 
 class Watch:
-    def __init__(self, house: House, fetcher: Fetcher, busy: set[int], show: Show) -> None:
+    def __init__(self, house: House, fetcher: Fetcher, elsewhere: Elsewhere, busy: set[int], show: Show) -> None:
         """`busy` holds the rows under way; `show` commits a state and its reason."""
         self._house = house
         self._fetcher = fetcher
+        self._elsewhere = elsewhere
         self._busy = busy
         self._show = show
         self._known: dict[int, dict[str, Text]] = {}  # what was read of each job
@@ -58,6 +60,40 @@ class Watch:
 
         return start
 
+    def again(self, context: Context, job: JobRow) -> None:
+        """`ncaasd fetch`, of a job that has ended: look once more, believe what is seen, and fetch all that is there."""
+        timeout = context.settings.jobs.timeout
+
+        def work() -> Sighting:
+            return look(job, context.layout, context.store_for, {}, timeout=timeout)
+
+        if job.row not in self._busy:
+            self._busy.add(job.row)
+            self._house.desk.do("look", work, lambda r: self._looked_again(context, job.row, r))
+
+    def _looked_again(self, context: Context, row: int, result: Result[Sighting]) -> None:
+        house = self._house
+        self._busy.discard(row)
+        job = house.journal.job(row)
+        if job is None or job.phase is not Phase.ENDED:
+            return
+        if result.error is not None:
+            if not isinstance(result.error, NcaasdError):
+                raise result.error
+            house.handle(context, result.error)
+            text = f"not fetched: {result.error}"
+            house.event(context.name, job_subject(job), "fetch failed", text, level=logging.WARNING)
+            return
+        sighting = result.get()
+        seen = judge(sighting.evidence, house.patience)
+        if not seen.ended and job.verdict is None:
+            text = f"not fetched: it has not ended yet: {seen.reason}"
+            house.event(context.name, job_subject(job), "fetch failed", text, level=logging.WARNING)
+            return
+        if seen.ended and sighting.objects:  # what the platform has made of it after all, or else what was known
+            house.journal.update_job(row, verdict=seen.state, refused_kind=seen.refused_kind or "", reason=seen.reason)
+        self._fetcher.want_again(context, row, sighting)
+
     def _looked(self, context: Context, row: int, result: Result[_Looked]) -> None:
         house = self._house
         self._busy.discard(row)
@@ -78,6 +114,8 @@ class Watch:
         sighting, mirrored, trouble = result.get()
         self._known[row] = sighting.known()
         self._fetcher.mirrored(context, job, sighting, mirrored, trouble)
+        if job.spec.origin is Origin.ELSEWHERE:
+            job = self._elsewhere.learn(context, job, sighting)
         self._judged(context, job, sighting, judge(sighting.evidence, house.patience), now)
 
     # -- judging -----------------------------------------------------------------------------------------------------
