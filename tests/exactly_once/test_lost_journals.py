@@ -29,6 +29,7 @@ def operate(rig: Rig, action: str, **selection: object) -> None:
 
 def run_until_done(rig: Rig, jobs: int) -> None:
     rig.start(command=False)
+    rig.wait_for(rig.live, "the daemon to answer")  # the journal may say "done" before it has even begun
     rig.wait_done(jobs)
     rig.stop()
 
