@@ -20,6 +20,7 @@ from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.adapters.lock import Locked
 from ncaasd.adapters.packages import LocalPackages
+from ncaasd.adapters.public import SignedOrPublic
 from ncaasd.adapters.statusfiles import LocalStatusFiles
 from ncaasd.adapters.tools import LocalTools
 from ncaasd.adapters.transfers import partial_token
@@ -163,9 +164,13 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
     folder = os.path.join(config.root, name)
     _make_folders(config.root, folder, known=bool(journal.known(name, "")))
     factory = StoreFactory()
+    others: dict[str, ObjectStore] = {}
 
     def store_for(bucket: str) -> ObjectStore:
-        return factory.store(bucket, settings.aws)
+        signed = factory.store(bucket, settings.aws)
+        if bucket == name:
+            return signed
+        return others.setdefault(bucket, SignedOrPublic(signed, factory.store(bucket, settings.aws, unsigned=True)))
 
     key = f"results id:{name}"
     expected = journal.get_meta(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ncaasd.errors import Absent, BadCredentials, Denied, Exists, NoSuchBucket, StoreError
+from ncaasd.errors import Absent, Denied, Exists, NoSuchBucket, StoreError
 from ncaasd.model import JobRow, ObjectInfo, Origin
 from ncaasd.neurocaas.certificate import Certificate, DatasetStatus, parse_certificate, parse_status, status_basename
 from ncaasd.neurocaas.evidence import Evidence
@@ -15,7 +15,7 @@ from ncaasd.ports import ObjectStore
 
 CERTIFICATE = "logs/certificate.txt"
 LOG_LIMIT = 64 * 2**20  # a certificate or status file above this is not a log any more
-CLOSED = (Denied, BadCredentials, NoSuchBucket)  # how another bucket says that it is not for us
+CLOSED = (Denied, NoSuchBucket)  # how another bucket says that it is not for us
 
 StoreFor = Callable[[str], ObjectStore]
 

@@ -12,12 +12,13 @@ from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import found_by_first_scan, rig_was_here
-from ncaasd.engine.submitting import Ending, Order, Report, SameJob, submit_once
+from ncaasd.engine.submitting import Ending, Order, Report, SameJob, draft_of, submit_once
 from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, ConfigFact, Supplies
 from ncaasd.engine.watching import Watch
 from ncaasd.errors import NcaasdError
 from ncaasd.model import Dataset, FileState, JobRow, JobState, Origin, Phase, Place
 from ncaasd.neurocaas.naming import folder_name
+from ncaasd.neurocaas.submission import validate_job
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.guards import Limits, Stop, Tally, guard, tally, way_on
 from ncaasd.plan.jobs import next_step
@@ -118,7 +119,9 @@ class Jobs:
             return []
         facts = [self._supplies.dataset(context, d) for d in job.spec.datasets]
         config = self._supplies.config(context, job)
-        step = next_step(job, facts, config.problem, context.submits_blocked, self._stop(context, job, now))
+        blocked, stop = context.submits_blocked, self._stop(context, job, now)
+        invalid = () if blocked else validate_job(draft_of(job, context.layout, config.key), context.layout)
+        step = next_step(job, facts, config.problem, blocked, stop, invalid)
         if step.submit:
             self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN)
             return [self._submission(context, job, config)]

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from awscrt.checksums import crc64nvme
 
-from ncaasd.errors import Busy, Exists, NcaasdError, StoreError, Throttled, Unreachable
-from ncaasd.model import Dataset, JobRow
+from ncaasd.errors import Busy, Denied, Exists, NcaasdError, NoSuchBucket, StoreError, Throttled, Unreachable
+from ncaasd.model import Dataset, JobRow, ObjectInfo
 from ncaasd.neurocaas import naming
 from ncaasd.neurocaas.submission import SubmitBody
 from ncaasd.plan.submitting import Decision, Found, Step, decide
@@ -22,6 +22,7 @@ from ncaasd.ports import Clock, CrashPoint, ObjectStore, no_crash
 
 TRIES = 4  # of list-and-put in one go; after that the engine comes back later
 ATTEMPTS_SEARCHED = 1000
+ID_DIGITS = 15
 
 
 class Ending(StrEnum):
@@ -90,7 +91,7 @@ def submit_once(
         datasets = job.spec.datasets
         if not job.job_id:
             # 2: everything the job needs is in S3, as recorded.
-            missing = _put_config(order, store) or _unverified(order, store, foreign)
+            missing = _put_config(order, store) or _unverified(order, store, foreign, config=order.config is None)
             if missing:
                 return missing
             # 1 and 3: the id, then the intent.
@@ -98,7 +99,7 @@ def submit_once(
             problem = _fits(order.layout.bucket, job_id)
             if problem:
                 return Report(Ending.FAILED, reason=problem)
-            body = _body(order, job_id)
+            body = body_of(job, order.config_key, job_id).render()
             crash("submit.before_intent")
             key = order.layout.submit_key(job_id)
             job = log.intend(job_id, attempt, key, body, order.config_key, _with_etags(datasets, order.etags))
@@ -216,15 +217,20 @@ def _fits(bucket: str, job_id: str) -> str:
     )
 
 
-def _body(order: Order, job_id: str) -> bytes:
-    spec = order.job.spec
+def body_of(job: JobRow, config_key: str, job_id: str) -> SubmitBody:
+    spec = job.spec
     return SubmitBody(
         datanames=tuple(d.key for d in spec.datasets),
-        configname=order.config_key,
+        configname=config_key,
         timestamp=job_id,
         instance_type=spec.instance_type,
         resultpath=spec.resultpath,
-    ).render()
+    )
+
+
+def draft_of(job: JobRow, layout: naming.Layout, config_key: str) -> SubmitBody:
+    """What would be submitted, to be judged before it has an id, and where its config isn't here yet."""
+    return body_of(job, config_key or layout.configs + job.spec.config, "1" * ID_DIGITS)
 
 
 def _with_etags(datasets: Sequence[Dataset], etags: dict[str, str]) -> list[Dataset]:
@@ -251,31 +257,50 @@ def _unverified(
 ) -> Report | None:
     """Why the job can't start: a dataset or the config that S3 doesn't show as recorded. None when all is there."""
     for dataset in order.job.spec.datasets:
-        bucket, key = _where(dataset.key, store.bucket)
-        here = store if bucket == store.bucket or foreign is None else foreign(bucket)
-        found = here.find(key)
+        found = _look_for(order, store, foreign, dataset.key)
+        if isinstance(found, Report):
+            return found
         if found is None:
             # Existence is checked by NeuroCAAS by prefix ("data" passes when only "data2" is there), so exactly here.
             return Report(Ending.WAITS, reason=f"{dataset.name} is not in S3 ({dataset.key})", missing=dataset.key)
         recorded = order.etags.get(dataset.key)
-        if recorded and found.etag != recorded:
+        if recorded and found != _UNSEEN and found.etag != recorded:
             return Report(
                 Ending.HELD,
                 kind="replaced",
                 reason=f"{dataset.name} in S3 is not what this machine put there: somebody replaced it",
             )
     if config and order.config_key:
-        bucket, key = _where(order.config_key, store.bucket)
-        here = store if bucket == store.bucket or foreign is None else foreign(bucket)
-        if here.find(key) is None:
-            return (
-                _put_config(order, store)
-                if order.config is not None
-                else Report(
-                    Ending.WAITS, reason=f"its config {order.config_key} is not in S3", missing=order.config_key
-                )
-            )
+        found = _look_for(order, store, foreign, order.config_key)
+        if isinstance(found, Report):
+            return found
+        if found is None and order.config is not None:
+            return _put_config(order, store)
+        if found is None:
+            missing = f"its config {order.config_key} is not in S3"
+            return Report(Ending.WAITS, reason=missing, missing=order.config_key)
     return None
+
+
+_UNSEEN = ObjectInfo("", 0, "", 0.0)  # what a person has vouched for
+
+
+def _look_for(
+    order: Order, store: ObjectStore, foreign: Callable[[str], ObjectStore] | None, name: str
+) -> ObjectInfo | Report | None:
+    """What is at a key, or at an s3:// address. A bucket that is closed to this key may be open to NeuroCAAS: a person
+    knows."""
+    bucket, key = _where(name, store.bucket)
+    if bucket == store.bucket or foreign is None:
+        return store.find(key)
+    try:
+        return foreign(bucket).find(key)
+    except NoSuchBucket as error:
+        return Report(Ending.WAITS, reason=error.message)
+    except Denied as error:
+        if "unseen" in order.job.released:
+            return _UNSEEN
+        return Report(Ending.HELD, kind="unseen", reason=f"{name} can't be looked for: {error.message}")
 
 
 def _where(key: str, home: str) -> tuple[str, str]:

@@ -89,6 +89,10 @@ def way_on(kind: str, job: JobRow) -> str:
         return f"`ncaasd release --rule {rule}` lets the rule's jobs go on"
     if kind in ("foreign", "replaced"):
         return f"`ncaasd rerun {who}` submits it under a new id"
+    if kind == "unseen":
+        return f"`ncaasd release {who}` submits it all the same, if NeuroCAAS may read it"
+    if kind == "same":
+        return f"it is made anew under another name; `ncaasd forget {who}` leaves it"
     return f"`ncaasd release {who}` lets it go on"
 
 

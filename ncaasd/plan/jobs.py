@@ -32,15 +32,24 @@ class Next:
 
 
 def next_step(
-    job: JobRow, datasets: Sequence[DatasetFact], config_problem: str, blocked: str, stop: Stop | None
+    job: JobRow,
+    datasets: Sequence[DatasetFact],
+    config_problem: str,
+    blocked: str,
+    stop: Stop | None,
+    invalid: Sequence[str] = (),
 ) -> Next:
     """The first thing that keeps `job` from its submit; none: submit.
 
-    `config_problem`: why its config can't be used yet; `blocked`: why nothing is submitted for its analysis.
+    `config_problem`: why its config can't be used yet; `blocked`: why nothing is submitted for its analysis; `invalid`:
+    why NeuroCAAS could not run it as it is declared.
     """
     if job.hold and job.hold not in job.released:
         # A person must decide: only `release`, `rerun` or `forget` goes on from here.
         return Next(JobState.HELD, job.reason, hold=job.hold)
+    if invalid:
+        # Nothing is paid for to be told so. Its declaration must be mended, and then it goes on by itself.
+        return Next(JobState.HELD, "; ".join(invalid))
     waits = [w for fact in datasets if (w := _waits_for(fact))]
     if config_problem:
         waits.append(config_problem)
