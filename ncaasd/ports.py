@@ -263,8 +263,9 @@ class PackageBuilder(Protocol):
 class ToolRunner(Protocol):
     """Runs the commands of the config's `tools`: no shell, nobody's standard input, no secrets in the environment."""
 
-    def run(self, command: Sequence[str], *, folder: str) -> str:
-        """In `folder`, until its end. Returns the last lines of what it said; raises ToolFailed, with them."""
+    def run(self, command: Sequence[str], *, folder: str | None = None) -> str:
+        """In `folder` (else in one of its own, which is removed), until its end. Returns the last lines of what it said;
+        raises ToolFailed, with them."""
 
 
 class Archive(Protocol):

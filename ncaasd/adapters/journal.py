@@ -374,6 +374,11 @@ class Journal:
         row = self._run(f"SELECT {_FILE} FROM file WHERE id=?", file_id).fetchone()
         return None if row is None else _file(row)
 
+    def crc_of(self, file_id: int) -> str:
+        """The CRC64NVME (hexadecimal) of what is stored of a file."""
+        row = self._run("SELECT crc FROM file WHERE id=?", file_id).fetchone()
+        return str(row[0]) if row else ""
+
     def file_at(self, place: Place) -> FileRow | None:
         row = self._run(
             f"SELECT {_FILE} FROM file WHERE analysis=? AND tree=? AND path=?",
@@ -582,13 +587,12 @@ class Journal:
         """What is to be done after a job's results are here; what was done already stays done."""
         self._run("INSERT OR IGNORE INTO aftercare (job, step, state) VALUES (?,?,'wanted')", job, step)
 
-    def due_aftercare(self, now: float, limit: int) -> list[tuple[int, str, int]]:
-        """(job, step, failures) of what is due."""
+    def due_aftercare(self, now: float, limit: int) -> list[int]:
+        """The jobs of which something is due."""
         rows = self._run(
-            "SELECT job, step, failures FROM aftercare WHERE state='wanted' AND retry_at<=? ORDER BY job, step LIMIT ?",
-            now, limit,
-        )  # fmt: skip
-        return [(r[0], r[1], r[2]) for r in rows]
+            "SELECT DISTINCT job FROM aftercare WHERE state='wanted' AND retry_at<=? ORDER BY job LIMIT ?", now, limit
+        )
+        return [r[0] for r in rows]
 
     def set_aftercare(
         self, job: int, step: str, state: str, reason: str, *, retry_at: float = 0, failures: int = 0
@@ -598,10 +602,10 @@ class Journal:
             state, reason, retry_at, failures, job, step,
         )  # fmt: skip
 
-    def aftercare(self, job: int) -> dict[str, tuple[str, str]]:
-        """step -> (wanted | done | left, why)"""
-        rows = self._run("SELECT step, state, reason FROM aftercare WHERE job=?", job)
-        return {r[0]: (r[1], r[2]) for r in rows}
+    def aftercare(self, job: int) -> dict[str, tuple[str, str, int]]:
+        """step -> (wanted | done | left, why, failures in a row)"""
+        rows = self._run("SELECT step, state, reason, failures FROM aftercare WHERE job=?", job)
+        return {r[0]: (r[1], r[2], r[3]) for r in rows}
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 

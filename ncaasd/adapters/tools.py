@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Sequence
 
@@ -25,13 +26,22 @@ _OURS = frozenset(
 class LocalTools:
     """`ports.ToolRunner`. `stop` ends what runs, for good."""
 
-    def __init__(self, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, base: str, *, timeout: float = TIMEOUT) -> None:
+        """base: the folder that working folders are made in."""
+        self._base = base
         self._timeout = timeout
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def run(self, command: Sequence[str], *, folder: str) -> str:
+    def run(self, command: Sequence[str], *, folder: str | None = None) -> str:
+        if folder is not None:
+            return self._run(command, folder)
+        os.makedirs(self._base, mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._base, ignore_cleanup_errors=True) as own:
+            return self._run(command, own)
+
+    def _run(self, command: Sequence[str], folder: str) -> str:
         said = os.path.join(folder, OUTPUT)
         with open(said, "wb") as output:
             process = self._start(command, folder, output.fileno())

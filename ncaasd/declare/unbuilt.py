@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ncaasd.declare.reading import Loc
 from ncaasd.declare.sections import Notify, Sections
 
-KEYS = frozenset({"local_inputs", "remote_inputs", "run", "urls", "heartbeat"})
+KEYS = frozenset({"urls", "heartbeat"})
 
 
 def say(key: str) -> str:

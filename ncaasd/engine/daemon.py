@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import platformdirs
 
+from ncaasd.adapters.archive import LocalArchive
 from ncaasd.adapters.credentials import StoreFactory
 from ncaasd.adapters.files.mounts import events_from, filesystem_of, is_network
 from ncaasd.adapters.files.names import IgnoredNames
@@ -105,7 +106,7 @@ def running(
         clock = SystemClock()
         desk = ThreadDesk(journal, lanes=LANES)
         contexts = {name: make_context(config, name, settings, journal) for name, settings in config.analyses.items()}
-        tools = LocalTools()
+        tools = LocalTools(os.path.join(state, "tools"))
         stack.callback(tools.stop)
         house = House(
             journal=journal,
@@ -118,6 +119,7 @@ def running(
             spread=random.random,
             packer=LocalPackages(os.path.join(state, "packages"), tools),
             tools=tools,
+            archive=LocalArchive(),
         )
         engine = Engine(house, root=config.root, sources=config.sources, tools=config.tools)
 

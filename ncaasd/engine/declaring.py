@@ -229,7 +229,7 @@ class Declarer:
                         continue
                     seen = [row]
                     if m.unit:
-                        unit = unit_of(self._house, context, m, row)
+                        unit = unit_of(self._house.journal, context.name, m, row)
                         if unit is None:
                             continue
                         seen = list(unit.files.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
+from ncaasd.engine.aftercare import Aftercare
 from ncaasd.engine.declaring import Declarer
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.gating import Gate
@@ -36,6 +37,7 @@ class Engine:
         self.packager = Packager(house, tools=tools or {})
         self.declarer = Declarer(house, self.packager, sources=sources, tools=tools or {})
         self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
+        self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
         self.jobs = Jobs(house, self.declarer, self.fetcher)
         self.observer = Observer(
             house, whole=self._whole, gone=self.declarer.gone, back=self.declarer.reread_unread, rescan=_rescan
@@ -87,6 +89,7 @@ class Engine:
     def _job_finished(self, context: Context, job: JobRow) -> None:
         self.declarer.changed.add((context.name, job.spec.declared_in))
         self.jobs.finished(context, job)
+        self.aftercare.finished(context, job)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -104,6 +107,7 @@ class Engine:
         self.uploader.turn()
         self.jobs.turn()
         self.fetcher.turn()
+        self.aftercare.turn()
         self.reporter.turn()
 
     def _notice_jump(self) -> None:
@@ -156,7 +160,7 @@ class Engine:
             return False
         if self.uploader.busy() or self.jobs.busy() or self.fetcher.busy() or not self.opener.settled():
             return False
-        if self.packager.busy():
+        if self.packager.busy() or self.aftercare.busy():
             return False
         if patient and self.observer.unsettled():
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ncaasd.adapters.journal import Journal
 from ncaasd.engine.house import Context, House
 from ncaasd.model import FileRow, FileState, Place
 from ncaasd.plan import expand, gates
@@ -20,8 +21,8 @@ class Gate:
         return gates.passage(
             row,
             [m for ms in context.rules.values() for m in ms],
-            lambda m: unit_of(self._house, context, m, row),
-            lambda m, unit: late(self._house, context, m, unit, row),
+            lambda m: unit_of(self._house.journal, context.name, m, row),
+            lambda m, unit: late(self._house.journal, context.name, m, unit, row),
         )
 
     def _unread(self, context: Context) -> bool:
@@ -32,21 +33,34 @@ class Gate:
         return row is not None and row.state in (FileState.SETTLING, FileState.WHOLE)
 
 
-def unit_of(house: House, context: Context, m: Matcher, row: FileRow) -> Unit | None:
+def unit_of(journal: Journal, analysis: str, m: Matcher, row: FileRow) -> Unit | None:
     """The unit of a rule that a file lies in, with all that is known of it."""
     hit = m.unit_of(expand.below(row))
-    return unit_at(house, context, m, hit[0]) if hit else None
+    return unit_at(journal, analysis, m, hit[0]) if hit else None
 
 
-def unit_at(house: House, context: Context, m: Matcher, path: str) -> Unit | None:
+def unit_at(journal: Journal, analysis: str, m: Matcher, path: str) -> Unit | None:
     tree = m.rule.source or ""
     under = f"{path}/" if tree else f"inputs/{path}/"
-    rows = [r for r in house.journal.files(context.name, under=under) if r.place.tree == tree]
+    rows = [r for r in journal.files(analysis, under=under) if r.place.tree == tree]
     return next(iter(expand.units(m, rows)), None)
 
 
-def late(house: House, context: Context, m: Matcher, unit: Unit, row: FileRow) -> bool:
+def late(journal: Journal, analysis: str, m: Matcher, unit: Unit, row: FileRow) -> bool:
     """Whether a dataset came to a unit that was submitted without it (F92)."""
-    jobs = house.journal.jobs_of_unit(context.name, m.rule.name, unit.path)
-    place = Place(context.name, expand.package_tree(m.rule.name), expand.package_name(m.rule, unit))
-    return gates.late(m, row, jobs, house.journal.file_at(place) if m.packs else None)
+    jobs = journal.jobs_of_unit(analysis, m.rule.name, unit.path)
+    place = Place(analysis, expand.package_tree(m.rule.name), expand.package_name(m.rule, unit))
+    return gates.late(m, row, jobs, journal.file_at(place) if m.packs else None)
+
+
+def to_pack(journal: Journal, analysis: str, m: Matcher, unit: Unit) -> list[tuple[str, FileRow]]:
+    """What a unit's package is to be made of."""
+    return [(n, r) for n, r in unit.members(m) if not late(journal, analysis, m, unit, r)]
+
+
+def packed(journal: Journal, analysis: str, m: Matcher, unit_path: str) -> list[FileRow]:
+    """The files that a unit's package was made of; none when they have changed since."""
+    unit = unit_at(journal, analysis, m, unit_path)
+    known = journal.package(analysis, m.rule.name, unit_path)
+    members = to_pack(journal, analysis, m, unit) if unit else []
+    return [r for _n, r in members] if known and known[1] == expand.fingerprint(members) else []

@@ -7,14 +7,13 @@ recognised like any other; it lies in the state folder until it is stored.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ncaasd.declare.manifest import PackageTool
 from ncaasd.engine.desk import Result
-from ncaasd.engine.gating import late, unit_at
+from ncaasd.engine.gating import packed, to_pack, unit_at
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, ToolFailed
 from ncaasd.model import FileRow, FileState, Place, Stat
@@ -87,10 +86,10 @@ class Packager:
     def look(self, context: Context, m: Matcher, unit: Unit) -> None:
         """Have the package made of a unit that is whole, unless it was made of these very files."""
         journal = self._house.journal
-        members = self._members(context, m, unit)
+        members = to_pack(journal, context.name, m, unit)
         if not members or unit.aborted(m) or unit.missing(m):
             return
-        fingerprint = _fingerprint(members)
+        fingerprint = expand.fingerprint(members)
         name = expand.package_name(m.rule, unit)
         place = Place(context.name, expand.package_tree(m.rule.name), name)
         row = journal.file_at(place)
@@ -113,9 +112,6 @@ class Packager:
         journal.set_package(file_id, context.name, m.rule.name, unit.path, "", retry_at=retry_at, failures=failures)
         self._orders[file_id] = _Order(context, m, unit.path, retry_at)
 
-    def _members(self, context: Context, m: Matcher, unit: Unit) -> list[tuple[str, FileRow]]:
-        return [(n, r) for n, r in unit.members(m) if not late(self._house, context, m, unit, r)]
-
     def lost(self, row: FileRow) -> None:
         """A package is not there any more though it has to go up (again): made anew."""
         context = self._house.contexts.get(row.place.analysis)
@@ -131,8 +127,17 @@ class Packager:
         """One file of the unit that a package was made of: it names the unit."""
         for rule, unit_path, file_id in self._house.journal.packages(context.name):
             for m in [m for ms in context.rules.values() for m in ms if m.rule.name == rule and file_id == row.id]:
-                unit = unit_at(self._house, context, m, unit_path)
+                unit = unit_at(self._house.journal, context.name, m, unit_path)
                 return list(unit.files.values())[:1] if unit else []
+        return []
+
+    def members_of(self, context: Context, row: FileRow) -> list[FileRow]:
+        """The files that a package was made of; none when they have changed since."""
+        if row.state is not FileState.STORED:
+            return []
+        for rule, unit_path, file_id in self._house.journal.packages(context.name):
+            for m in [m for ms in context.rules.values() for m in ms if m.rule.name == rule and file_id == row.id]:
+                return packed(self._house.journal, context.name, m, unit_path)
         return []
 
     def stored(self, row: FileRow) -> None:
@@ -153,11 +158,11 @@ class Packager:
     def _begin(self, file_id: int, order: _Order) -> None:
         house, packer = self._house, self._house.packer
         row = house.journal.file(file_id)
-        unit = unit_at(house, order.context, order.matcher, order.unit)
+        unit = unit_at(house.journal, order.context.name, order.matcher, order.unit)
         if packer is None or row is None or unit is None or unit.aborted(order.matcher) or unit.missing(order.matcher):
             del self._orders[file_id]  # when it is whole again, it is wanted again
             return
-        members = self._members(order.context, order.matcher, unit)
+        members = to_pack(house.journal, order.context.name, order.matcher, unit)
         files = [PackFile(n, f"{order.context.trees[r.place.tree].root}/{r.place.path}", r.stat) for n, r in members]
         package = order.matcher.rule.package
         command = self._tools[package.tool] if isinstance(package, PackageTool) else None
@@ -166,7 +171,7 @@ class Packager:
         house.desk.do(
             f"package:{order.context.name}",
             lambda: packer.build(target, files, command),
-            lambda r: self._built(file_id, order, _fingerprint(members), r),
+            lambda r: self._built(file_id, order, expand.fingerprint(members), r),
         )
 
     def _built(self, file_id: int, order: _Order, fingerprint: str, result: Result[Packed]) -> None:
@@ -248,12 +253,3 @@ def target_of(row: FileRow) -> str:
 def _tree_of(m: Matcher, row: FileRow) -> bool:
     source = m.rule.source or ""
     return row.place.tree == source and (bool(source) or row.place.path.startswith("inputs/"))
-
-
-def _fingerprint(members: Sequence[tuple[str, FileRow]]) -> str:
-    """Of what a package is made of: names, sizes, times."""
-    seen = hashlib.sha256()
-    for name, row in members:
-        stat = row.stat
-        seen.update(f"{name!a} {stat.size} {stat.mtime_ns} {stat.ctime_ns}\n".encode())
-    return seen.hexdigest()

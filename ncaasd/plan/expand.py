@@ -128,6 +128,15 @@ def package_tree(rule: str) -> str:
     return f"package:{rule}"
 
 
+def fingerprint(members: Sequence[tuple[str, FileRow]]) -> str:
+    """Of what a package is made of: names, sizes, times."""
+    seen = hashlib.sha256()
+    for name, row in members:
+        stat = row.stat
+        seen.update(f"{name!a} {stat.size} {stat.mtime_ns} {stat.ctime_ns}\n".encode())
+    return seen.hexdigest()
+
+
 def below(row: FileRow) -> str:
     """A file's path as rules see it: below `inputs/`, or below its source."""
     return row.place.path if row.place.tree else row.place.path.partition("/")[2]

@@ -180,7 +180,9 @@ def files(tmp_path: Path) -> list[PackFile]:
 
 
 def builder(folder: Path, **more: int) -> LocalPackages:
-    return LocalPackages(str(folder / "packages"), LocalTools(timeout=2), **{"keep_free": 0, **more})
+    return LocalPackages(
+        str(folder / "packages"), LocalTools(str(folder / "tools"), timeout=2), **{"keep_free": 0, **more}
+    )
 
 
 def test_equal_files_give_equal_zips(tmp_path: Path, files: list[PackFile]) -> None:

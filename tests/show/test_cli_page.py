@@ -23,6 +23,7 @@ PROMISED = [
     "init",
     "check",
     "plan",
+    "safe",
     "run",
     "once",
     "status",

@@ -9,6 +9,7 @@ from typing import Any
 
 from fakes.memory_store import MemoryStore
 
+from ncaasd.adapters.archive import LocalArchive
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
@@ -167,7 +168,7 @@ class InlineRig:
             store_for=lambda _bucket: client,
             settle=settings.watch.settle_for(False),
         )
-        tools = LocalTools(timeout=20)
+        tools = LocalTools(os.path.join(os.path.dirname(self.journal_path), "tools"), timeout=20)
         house = House(
             journal=journal,
             desk=InlineDesk(journal),
@@ -177,6 +178,7 @@ class InlineRig:
             crash=fuse.burn,
             packer=LocalPackages(os.path.join(os.path.dirname(self.journal_path), "packages"), tools, keep_free=0),
             tools=tools,
+            archive=LocalArchive(),
         )
         engine = Engine(house, root=self.root, sources=self.config.sources, tools=self.config.tools)
         house.transfers = TransferPool(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import ncaasd
-from ncaasd.show.cli import checking, deciding, fetching, looking, planning, running, trying, writing
+from ncaasd.show.cli import checking, cleaning, deciding, fetching, looking, planning, running, trying, writing
 
 app = typer.Typer(
     name="ncaasd",
@@ -37,5 +37,5 @@ def _root(
     pass
 
 
-for module in (writing, checking, planning, running, looking, deciding, fetching, trying):
+for module in (writing, checking, planning, running, looking, deciding, cleaning, fetching, trying):
     module.register(app)
