@@ -71,7 +71,9 @@ class Supplies:
         if text is not None and self._fresh(at, CONFIG_KNOWN_FOR):
             return self._render(context, job, name, text)
         waits = f"configs/{name} (not here or not whole yet, nor in S3)"
-        return ConfigFact(problem=waits, ask="" if text is None and at and self._fresh(at) else context.layout.configs + name)
+        return ConfigFact(
+            problem=waits, ask="" if text is None and at and self._fresh(at) else context.layout.configs + name
+        )
 
     def _uploaded_as(self, context: Context, name: str) -> bytes | None:
         """The local config that was uploaded under this name: a submit file names the key, with `upload.prefix` in it."""

@@ -23,10 +23,10 @@ def poll_after(state: JobState, *, age: float, finished: int, least: float, most
     the news is never older than a tenth of the job. `spread` in [0, 1) moves it by a tenth to either side, within the
     bounds, so that many jobs aren't looked at together.
     """
-    if state in (JobState.SUBMITTED, JobState.STARTING, JobState.FETCHING) or finished:
-        wanted = least
-    elif state is JobState.LOST:
+    if state is JobState.LOST:
         wanted = most
+    elif state in (JobState.SUBMITTED, JobState.STARTING, JobState.FETCHING) or finished:
+        wanted = least
     else:
         wanted = age / 10
     wanted = min(max(wanted, least), most)
