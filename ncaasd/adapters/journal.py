@@ -420,6 +420,11 @@ class Journal:
         )
         return [_file(r) for r in rows]
 
+    def files_waiting(self, analysis: str) -> list[FileRow]:
+        """Inputs that are not stored, and may be: those that settle, and whole ones that wait for others."""
+        sql = f"SELECT {_FILE} FROM file WHERE analysis=? AND key<>'' AND (state='settling' OR (state='whole' AND retry_at<?))"
+        return [_file(r) for r in self._run(sql + " ORDER BY tree, path", analysis, EVENTUALLY)]
+
     def put_off_file(self, file_id: int, retry_at: float, reason: str) -> None:
         self._run("UPDATE file SET retry_at=?, reason=? WHERE id=?", retry_at, reason, file_id)
 

@@ -61,6 +61,13 @@ def final_document(job: JobRow, root: str) -> bytes:
     return _render(document)
 
 
+def unit_document(path: str, unit: str, state: str, reason: str, at: float) -> bytes:
+    """The status file of a unit that has no job yet: what it waits for, or that it is aborted or overdue."""
+    about = {"name": text(unit), "state": state, "reason": text(reason)}
+    empty: dict[str, Any] = {"counts": {}, "jobs": []}
+    return _render({"manifest": text(path), "ok": True, "errors": [], "updated": when(at), "unit": about} | empty)
+
+
 def status_document(path: str, problems: str, jobs: Sequence[JobRow], root: str, at: float) -> bytes:
     """x.status.json: every job of a manifest, or what is wrong with it."""
     counts = {str(s): n for s in JobState if (n := sum(j.state is s for j in jobs))}

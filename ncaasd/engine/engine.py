@@ -15,6 +15,7 @@ from ncaasd.engine.observing import Observer
 from ncaasd.engine.opening import Opener
 from ncaasd.engine.packaging import Packager
 from ncaasd.engine.reporting import Reporter
+from ncaasd.engine.units import Units
 from ncaasd.engine.uploading import Uploader
 from ncaasd.errors import JournalBroken, SyncFailed
 from ncaasd.model import DownloadTask, FileRow, JobRow, JobState, Outcome, Phase
@@ -45,6 +46,7 @@ class Engine:
         self.uploader = Uploader(house, gate=Gate(house), stored=self._stored, changed=self._changed_under_way)
         self.opener = Opener(house)
         self.reporter = Reporter(house, self.declarer, root=root)
+        self.units = Units(house, self.reporter)
         self.root = root
         self.config_trouble = ""
         self._offset = house.clock.now() - house.clock.monotonic()
@@ -108,6 +110,7 @@ class Engine:
         self.jobs.turn()
         self.fetcher.turn()
         self.aftercare.turn()
+        self.units.turn()
         self.reporter.turn()
 
     def _notice_jump(self) -> None:

@@ -6,7 +6,7 @@ import logging
 
 from ncaasd.engine.declaring import Declarer
 from ncaasd.engine.desk import Result
-from ncaasd.engine.documents import status_document
+from ncaasd.engine.documents import status_document, unit_document
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import NcaasdError
 from ncaasd.model import JobRow, Origin
@@ -44,6 +44,14 @@ class Reporter:
         files = {status_name(path): status_document(path, problems, jobs, self._root, at)}
         for unit, attempts in _by_rule_and_unit(jobs).items():
             files[unit] = status_document(path, "", attempts, self._root, at)
+        self._put(context, files)
+
+    def write_unit(self, context: Context, path: str, rule: str, unit: str, state: str, reason: str) -> None:
+        """The status file of a unit that is not whole."""
+        document = unit_document(path, unit, state, reason, self._house.clock.now())
+        self._put(context, {_unit_name(rule, unit): document})
+
+    def _put(self, context: Context, files: dict[str, bytes]) -> None:
         fresh = {name: body for name, body in files.items() if self._is_news(context.name, name, body)}
         if not fresh:
             return
@@ -82,6 +90,10 @@ def _by_rule_and_unit(jobs: list[JobRow]) -> dict[str, list[JobRow]]:
     found: dict[str, list[JobRow]] = {}
     for job in jobs:
         if job.spec.origin is Origin.RULE:
-            unit = job.spec.unit.encode("utf-8", "backslashreplace").decode().replace("..", "_")
-            found.setdefault(f"submissions/status/{job.spec.name}/{unit}.json", []).append(job)
+            found.setdefault(_unit_name(job.spec.name, job.spec.unit), []).append(job)
     return found
+
+
+def _unit_name(rule: str, unit: str) -> str:
+    shown = unit.encode("utf-8", "backslashreplace").decode().replace("..", "_")
+    return f"submissions/status/{rule}/{shown}.json"

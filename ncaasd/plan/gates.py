@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ncaasd.declare.units import say_duration
 from ncaasd.model import FileRow, FileState, JobRow, Phase
 from ncaasd.plan.expand import Matcher, Unit, below
 
@@ -81,3 +82,26 @@ def late(m: Matcher, row: FileRow, jobs: Sequence[JobRow], packed: FileRow | Non
         return all(row.key != d.key for j in sent for d in j.spec.datasets)
     # Rows are numbered as files are first seen, and the package's is made when its unit is whole.
     return packed is not None and packed.state is not FileState.GONE and row.id > packed.id
+
+
+class UnitState(StrEnum):
+    """What has become of a unit."""
+
+    WAITING = "waiting"
+    ABORTED = "aborted"
+    OVERDUE = "overdue"  # it still waits, longer than the rule's `overdue`
+    WHOLE = "whole"
+
+
+def state_of(m: Matcher, unit: Unit, now: float) -> tuple[UnitState, str]:
+    """A unit's state, and why, for people."""
+    aborted = unit.aborted(m)
+    if aborted:
+        return UnitState.ABORTED, f"{aborted} is in {unit.path}: it is never uploaded, and never submitted"
+    missing = unit.missing(m)
+    if not missing:
+        return UnitState.WHOLE, ""
+    since = min((r.since for r in unit.files.values() if r.state is not FileState.GONE), default=now)
+    if m.rule.overdue is not None and now - since > m.rule.overdue:
+        return UnitState.OVERDUE, f"{unit.path} is not whole after {say_duration(m.rule.overdue)}: it {missing}"
+    return UnitState.WAITING, missing

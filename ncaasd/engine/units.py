@@ -1,0 +1,72 @@
+"""Units that are not whole: what each waits for, which are aborted, and an alarm for those that are overdue."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from ncaasd.engine.gating import unit_of
+from ncaasd.engine.house import Context, House
+from ncaasd.engine.reporting import Reporter
+from ncaasd.plan import expand
+from ncaasd.plan.expand import Matcher, Unit
+from ncaasd.plan.gates import UnitState, state_of
+
+EVERY = 5.0  # seconds between looks
+SAY = {UnitState.ABORTED: logging.WARNING, UnitState.OVERDUE: logging.ERROR}
+_Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    state: UnitState
+    reason: str
+
+
+class Units:
+    def __init__(self, house: House, reporter: Reporter) -> None:
+        self._house = house
+        self._reporter = reporter
+        self._seen: dict[_Key, _Seen] = {}
+        self._next = 0.0
+
+    def turn(self) -> None:
+        monotonic = self._house.clock.monotonic()
+        if monotonic < self._next:
+            return
+        self._next = monotonic + EVERY
+        with self._house.journal.transaction():
+            for context in self._house.contexts.values():
+                self._look(context)
+
+    def _look(self, context: Context) -> None:
+        gated = [(p, m) for p, ms in context.rules.items() for m in ms if m.gated or (m.unit and m.rule.overdue)]
+        if not gated:
+            return
+        rows = list(self._house.journal.files_waiting(context.name))
+        found: dict[_Key, tuple[str, Matcher, Unit]] = {}
+        for path, m in gated:
+            for row in rows:
+                hit = m.unit_of(expand.below(row)) if (m.rule.source or "") == row.place.tree else None
+                key = (context.name, m.rule.name, hit[0] if hit else "")
+                if hit and key not in found and (unit := unit_of(self._house.journal, context.name, m, row)):
+                    found[key] = (path, m, unit)
+        for key, (path, m, unit) in found.items():
+            state, reason = state_of(m, unit, self._house.clock.now())
+            self._note(context, key, path, _Seen(state, reason))
+        for key in [k for k in self._seen if k[0] == context.name and k not in found]:
+            del self._seen[key]  # it went on its way: its jobs tell
+
+    def _note(self, context: Context, key: _Key, path: str, seen: _Seen) -> None:
+        if self._seen.get(key) == seen:
+            return
+        before = self._seen.get(key)
+        self._seen[key] = seen
+        _analysis, rule, unit = key
+        self._reporter.write_unit(context, path, rule, unit, str(seen.state), seen.reason)
+        subject = f"unit {rule} {unit}"
+        if seen.state not in SAY or (before and before.state is seen.state):
+            return
+        last = self._house.journal.events(context.name, subject, 1)
+        if not last or last[0].kind != str(seen.state):  # said before a restart
+            self._house.event(context.name, subject, str(seen.state), seen.reason, level=SAY[seen.state])
