@@ -224,12 +224,9 @@ class Connection:
         self._socket.sendall(f"HTTP/1.1 {status} -\r\n{lines}\r\n\r\n".encode() + body)
 
 
-def serve(listener: socket.socket, options: argparse.Namespace, tls: ssl.SSLContext | None) -> None:
-    path = os.path.join(options.folder, "received")
-    with open(path, "wb") as file:
-        file.truncate(8 * SLOTS)
-    with open(path, "r+b") as file:
-        counters = memoryview(mmap.mmap(file.fileno(), 8 * SLOTS)).cast("Q")
+def serve(
+    listener: socket.socket, options: argparse.Namespace, tls: ssl.SSLContext | None, counters: memoryview
+) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended processes leave nothing behind
     number = 0
     while True:
@@ -260,9 +257,14 @@ def main() -> None:
     if options.tls:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(*options.tls)
+    path = os.path.join(options.folder, "received")
+    with open(path, "wb") as file:
+        file.truncate(8 * SLOTS)
+    with open(path, "r+b") as file:
+        counters = memoryview(mmap.mmap(file.fileno(), 8 * SLOTS)).cast("Q")
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         print(listener.getsockname()[1], flush=True)
-        serve(listener, options, tls)
+        serve(listener, options, tls, counters)
 
 
 if __name__ == "__main__":

@@ -354,7 +354,9 @@ def machine() -> str:
 def versions() -> str:
     asked = {"s5cmd": "version", "rclone": "version", "aws": "--version"}
     first = {
-        name: subprocess.run([peers.binary(name), flag], capture_output=True, text=True).stdout.splitlines()[0]
+        name: subprocess.run(
+            [peers.binary(name), flag], check=True, capture_output=True, text=True
+        ).stdout.splitlines()[0]
         for name, flag in asked.items()
     }
     return f"s5cmd {first['s5cmd']}, {first['rclone']}, {first['aws'].split()[0]}"
