@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 
-import ncaasd
 from fakes.fault_proxy import Rule
 from support.rig import MIB, Bench, Rig, bench, blob
 
+import ncaasd
 from ncaasd.adapters import schema
 from ncaasd.model import JobState, Phase
 
@@ -90,7 +90,7 @@ def configs_of(fixture: str) -> str:
 def dumped(path: str) -> Iterator[str]:
     with closing(sqlite3.connect(path)) as db:
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        yield f"-- The journal of ncaasd {ncaasd.__version__}, schema {version}, in the middle of its work. See support/keep_journal.py."
+        yield f"-- The journal of ncaasd {ncaasd.__version__} (schema {version}) at work: support/keep_journal.py"
         yield from db.iterdump()
         yield f"PRAGMA user_version={version};"
 
