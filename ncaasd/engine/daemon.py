@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from ncaasd.engine.engine import Engine
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.scheduler import Waker
 from ncaasd.engine.uploading import JournaledTransfers
-from ncaasd.errors import LocalError, StateError
+from ncaasd.errors import JournalError, LocalError, StateError
 from ncaasd.model import Progress
 from ncaasd.neurocaas.evidence import Patience
 from ncaasd.neurocaas.naming import Layout
@@ -138,7 +139,7 @@ def running(
             crash=crash,
         )
         stack.callback(desk.close)
-        stack.callback(pool.stop, timeout=10.0)
+        stack.callback(_stop, pool, desk)
         watcher = Watcher(
             lambda hint: desk.tell(lambda: _pass_on(engine, hint)),
             events_from=events_from,
@@ -155,6 +156,16 @@ def running(
         waker = Waker(clock, wakes, lambda _name: desk.tell(lambda: None))
         stack.callback(waker.stop)
         yield Running(engine, pool, watcher, waker, journal, config)
+
+
+def _stop(pool: TransferPool, desk: ThreadDesk) -> None:
+    """Stop the pool while its last records are still taken: a worker may be waiting for a commit."""
+    stopper = threading.Thread(target=pool.stop, kwargs={"timeout": 10.0}, name="stop-pool", daemon=True)
+    stopper.start()
+    with contextlib.suppress(JournalError):
+        while stopper.is_alive():
+            desk.read(0.02)
+        desk.read(0.0)
 
 
 def _pass_on(engine: Engine, hint: Hint) -> None:
