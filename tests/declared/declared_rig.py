@@ -41,7 +41,8 @@ class DeclaredRig:
             "jobs": {"poll": {"min": "1s", "max": "4s"}},
         }
         for key, value in changes.items():
-            wanted[key] = {**wanted.get(key, {}), **value} if isinstance(value, dict) else value
+            laid_over = isinstance(value, dict) and key != "sources"
+            wanted[key] = {**wanted.get(key, {}), **value} if laid_over else value
         text = yaml.safe_dump(wanted)
         return InlineRig("rig-a", str(self.base / "root"), str(self.base), self.server, self.clock, text)
 
