@@ -175,7 +175,7 @@ def _pass_on(engine: Engine, hint: Hint) -> None:
 
 def make_context(config: Config, name: str, settings: Analysis, journal: Journal) -> Context:
     folder = os.path.join(config.root, name)
-    _make_folders(config.root, folder, known=bool(journal.known(name, "")))
+    _make_folders(config.root, folder, known=journal.get_meta(f"first scan:{name}") is not None)
     factory = StoreFactory()
     others: dict[str, ObjectStore] = {}
 
