@@ -20,7 +20,7 @@ from ncaasd.plan.files import Role, collision, map_file, role_of
 from ncaasd.plan.settling import Observation, Settled, Sign, Wait, long_untouched, observe, settle, unchanged
 from ncaasd.ports import FileTree
 
-LOOK_BATCH = 2000
+LOOK_BATCH = 500  # files of a look: what is whole is uploaded while the next ones are looked at
 NEWS_BATCH = 1000  # files of a scan that are taken in at a time, so that the loop goes round and a kill loses little
 HANGS_AFTER = 60.0  # a tree that has not answered for so long is said to hang
 RETRY_MISSING = 15.0
