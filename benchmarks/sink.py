@@ -123,7 +123,7 @@ class Connection:
                 with open(
                     self._place(bucket, key, query["uploadId"][0]), "a"
                 ) as file:  # one small write: processes don't mix
-                    file.write(f"{size}\n")
+                    file.write(f"{query['partNumber'][0]} {size}\n")
             md5 = headers.get("content-md5")
             etag = base64.b64decode(md5).hex() if md5 else ETAG
             said = {name: headers[name] for name in headers if name.startswith("x-amz-checksum-crc64")}
@@ -135,7 +135,8 @@ class Connection:
             digest = hashlib.md5(b"".join(bytes.fromhex(etag.decode()) for etag in etags)).hexdigest()
             etag = f"{digest}-{len(etags)}"
             with open(self._place(bucket, key, query["uploadId"][0])) as file:
-                self._note(bucket, key, sum(map(int, file)), etag)
+                sizes = dict(line.split() for line in file)  # the last of each number, as in S3
+            self._note(bucket, key, sum(map(int, sizes.values())), etag)
             self._xml("CompleteMultipartUploadResult", f'<Key>{key}</Key><ETag>"{etag}"</ETag>')
         elif method == "DELETE":
             self._reply(204, {})

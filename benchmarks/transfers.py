@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -250,6 +251,7 @@ def resume(files: Files, where: Path, clients: list[str], repetitions: int) -> l
             try:
                 with sunk(os.path.join(scratch, "server"), where, tls=False) as server:
                     again[client].append(_killed(client, files, server, scratch) / MIB)
+                    print(f"  {client}: {again[client][-1]:.1f} MiB came again", file=sys.stderr)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     for client in clients:
@@ -373,6 +375,7 @@ def main() -> None:
     parser.add_argument("--where", type=Path, default=Path("/tmp/ncaasd-transfers"), help="a folder on a disk")
     parser.add_argument("--json", type=Path, help="a file to keep every measurement in")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # the servers are ended, too
     peers.folders[:] = options.peers
     clients = options.clients.split(",")
     repetitions = options.repetitions or (3 if options.quick else 5)
