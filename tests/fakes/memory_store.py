@@ -195,14 +195,6 @@ class MemoryStore:
 
         return self._run(Op("folders", prefix), apply)
 
-    def folders(self, prefix: str) -> Sequence[str]:
-        def apply() -> Sequence[str]:
-            below = (key[len(prefix) :] for key in self._live if key.startswith(prefix))
-            found = {f"{prefix}{name.partition('/')[0]}/" for name in below if "/" in name}
-            return sorted(found, key=lambda folder: folder.encode())
-
-        return self._run(Op("folders", prefix), apply)
-
     def find(self, key: str) -> ObjectInfo | None:
         return self._run(Op("find", key), lambda: self._info(key) if key in self._live else None)
 

@@ -141,22 +141,6 @@ def test_folders_are_those_directly_below(backend, store, unique):
     prefix = f"lab/results/{unique}/"
     for name in ("a", "b/1", "b/2", "c c+d/é/deep", "c/", "d/e/f/g"):
         backend.seed(prefix + name, b".")
-    assert list(store.folders(prefix)) == [prefix + name for name in ("b/", "c c+d/", "c/", "d/")]
-    assert list(store.folders(f"{prefix}b/")) == []
-    assert list(store.folders(f"lab/results/{unique}-absent/")) == []
-
-
-def test_F50_more_than_a_thousand_folders_are_listed_in_pages(backend, store, unique):
-    prefix = f"lab/results/{unique}/"
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: backend.seed(f"{prefix}job_{n:05}/logs/c.txt", b"."), range(1003)))
-    assert list(store.folders(prefix)) == [f"{prefix}job_{n:05}/" for n in range(1003)]
-
-
-def test_folders_are_those_directly_below(backend, store, unique):
-    prefix = f"lab/results/{unique}/"
-    for name in ("a", "b/1", "b/2", "c c+d/é/deep", "c/", "d/e/f/g"):
-        backend.seed(prefix + name, b".")
     assert sorted(store.folders(prefix)) == [prefix + name for name in ("b/", "c c+d/", "c/", "d/")]
     assert list(store.folders(f"{prefix}b/")) == []
     assert list(store.folders(f"lab/results/{unique}-absent/")) == []
