@@ -88,12 +88,13 @@ def run_under_strace(path: str, inject: str, rows: int = ROWS) -> Ran:
     )
 
 
-def check_rows(path: str, committed: list[int]) -> None:
+def check_rows(path: str, committed: list[int], *, all_said: list[int] | None = None) -> None:
     """Every row that was called committed is there; none is there twice or by half."""
     there = rows_of(path)
     assert [n for n in committed if n not in there] == [], "a committed row is lost"
     assert set(there.values()) <= {1}, "a row is there twice"
-    assert set(there) <= {*committed, len(committed)}, "at most the one in flight is there beside them"
+    said = committed if all_said is None else all_said
+    assert set(there) <= {*said, len(said)}, "at most the one in flight is there beside them"
 
 
 # -- single faults, by strace
@@ -212,22 +213,43 @@ def power_cut(mount: str) -> None:
         os.close(fd)
 
 
-def write_until_power_cut(image: str, mount: str, after: float, command: list[str]) -> list[int]:
-    """Mount, write rows, cut the power some time after the first row; the rows that were called committed by then."""
+@dataclass(frozen=True)
+class Written:
+    """Rows that a writer called committed: before the cut, and in all.
+
+    ext4's shutdown is no real power cut for an fsync that is under way: it may be told of success when the transaction it
+    waits for is thrown away. So only what was said before the cut must be there.
+    """
+
+    before: list[int]
+    all: list[int]
+
+
+def write_until_power_cut(image: str, mount: str, after: float, command: list[str]) -> Written:
+    """Mount, write rows, cut the power some time after the first row."""
     subprocess.run(["mount", "-o", "loop", image, mount], check=True)
     writer = subprocess.Popen(command, env=work_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         assert writer.stdout is not None
-        first = writer.stdout.readline()
+        before = os.read(writer.stdout.fileno(), 65536)
         time.sleep(after)
+        os.set_blocking(writer.stdout.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(writer.stdout.fileno(), 65536):
+                before += more
         power_cut(mount)
         writer.kill()
-        said = (first + writer.stdout.read()).decode()
+        os.set_blocking(writer.stdout.fileno(), True)
+        rest = writer.stdout.read()
     finally:
         writer.kill()
         writer.wait(30)
         subprocess.run(["umount", mount], check=True)
-    return [int(n) for n in re.findall(r"^committed (\d+)$", said, re.MULTILINE)]
+
+    def rows(said: bytes) -> list[int]:
+        return [int(n) for n in re.findall(r"^committed (\d+)\n", said.decode(), re.MULTILINE)]
+
+    return Written(rows(before), rows(before + rest))
 
 
 def cut_and_check(folder: str, cuts: int) -> int:
@@ -236,12 +258,12 @@ def cut_and_check(folder: str, cuts: int) -> int:
     with ext4(folder) as (image, mount):
         for cut in range(cuts):
             path = os.path.join(mount, f"journal{cut}.sqlite")
-            committed = write_until_power_cut(image, mount, 0.005 + cut * 0.37 % 0.15, work_command(path, 100_000))
-            assert committed
+            written = write_until_power_cut(image, mount, 0.005 + cut * 0.37 % 0.15, work_command(path, 100_000))
+            assert written.before
             subprocess.run(["mount", "-o", "loop", image, mount], check=True)
             try:
-                check_rows(path, committed)
-                rows += len(committed)
+                check_rows(path, written.before, all_said=written.all)
+                rows += len(written.before)
                 for name in os.listdir(mount):
                     if name.startswith("journal"):
                         os.unlink(os.path.join(mount, name))
@@ -276,14 +298,19 @@ for n in range(100_000):
 @pytest.mark.root
 def test_F17_the_power_cut_is_one(loop_devices: None, tmp_path: str) -> None:
     """With synchronous=NORMAL the same cut loses committed rows: the tests above can fail."""
+    lost = 0
     with ext4(str(tmp_path)) as (image, mount):
-        path = os.path.join(mount, "note.sqlite")
-        committed = write_until_power_cut(image, mount, 0.1, [sys.executable, "-c", NORMAL, path])
-        subprocess.run(["mount", "-o", "loop", image, mount], check=True)
-        try:
-            there = []
-            with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(path)) as db:
-                there = [n for (n,) in db.execute("SELECT n FROM note")]
-        finally:
-            subprocess.run(["umount", mount], check=True)
-    assert len(there) < len(committed)
+        for attempt in range(8):  # somebody else's `sync` may save them all
+            path = os.path.join(mount, f"note{attempt}.sqlite")
+            written = write_until_power_cut(image, mount, 0.1, [sys.executable, "-c", NORMAL, path])
+            subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+            try:
+                there = []
+                with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(path)) as db:
+                    there = [n for (n,) in db.execute("SELECT n FROM note")]
+            finally:
+                subprocess.run(["umount", mount], check=True)
+            lost += len(set(written.before) - set(there))
+            if lost:
+                break
+    assert lost
