@@ -236,7 +236,8 @@ def fetch(engine: Engine, selection: commands.Selection, found: Found | None = N
             new.add(job.job_id)
             answers.append(_answer(engine, job, True, "found in S3, started elsewhere: followed and fetched"))
     left = tuple(i for i in selection.ids if i not in new)
-    for job in commands.select(house.journal, replace(selection, ids=left)) if left or not selection.ids else ():
+    named = left or (not selection.ids and not found)
+    for job in commands.select(house.journal, replace(selection, ids=left)) if named else ():
         if job.job_id in new:
             continue
         if job.phase is Phase.ENDED and job.job_id:
