@@ -1,0 +1,12 @@
+"""A daemon that says sooner that a mount hangs: a test doesn't wait a minute for it."""
+
+from __future__ import annotations
+
+from support.work import daemon as patient
+
+from ncaasd.engine import observing
+
+
+def daemon(config: str) -> None:
+    observing.HANGS_AFTER = 2.0
+    patient(config)
