@@ -5,16 +5,22 @@ They run in the engine thread when the daemon runs, and on the journal itself, u
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ncaasd.adapters.journal import Journal
-from ncaasd.errors import UserError
-from ncaasd.model import FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase
+from ncaasd.declare import analysis_config
+from ncaasd.errors import DeclarationError, UserError
+from ncaasd.model import FileRow, FileState, JobRow, JobState, Origin, Phase
 from ncaasd.plan.guards import way_on
 
 NEVER = 1e15
+OWN_CONFIG = (
+    "declaration"  # among what a job is released from: a person chose its config, so it follows no edit of the rule
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,8 @@ def select(journal: Journal, selection: Selection) -> list[JobRow]:
         chosen = [j for j in chosen if j.spec.name == selection.rule]
     if selection.since:
         chosen = [j for j in chosen if j.created >= selection.since]
-    for _part, value in selection.where:
-        chosen = [j for j in chosen if value in j.spec.unit]
+    for part, value in selection.where:
+        chosen = [j for j in chosen if json.loads(j.spec.fields).get(part) == value]
     return list({j.row: j for j in chosen}.values())
 
 
@@ -87,15 +93,14 @@ def release(journal: Journal, job: JobRow, now: float) -> Effect:
 def release_file(journal: Journal, row: FileRow, now: float) -> None:
     """Let a held file overwrite what is at its key in S3, which this rig did not put (F95)."""
     journal.own_file(row.id, now)
-    text = "released by hand: it may overwrite what is at its key in S3"
+    text = "released by hand: it goes up, and may overwrite what is at its key in S3"
     journal.event(now, row.place.analysis, f"file {row.place.path}", "released", text)
 
 
-def rerun(journal: Journal, job: JobRow, now: float, *, spec: JobSpec | None = None) -> Effect:
-    """A new attempt, with a new id, of what is declared now. Asked twice, it is made once."""
+def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Effect:
+    """A new attempt, with a new id; with another config when `config` names one below configs/. Asked twice, it is made once."""
     if job.spec.origin is Origin.ELSEWHERE:
         return Effect(job, False, "it was started elsewhere: only who started it can run it again")
-    spec = spec or job.spec
     attempts = journal.attempts(job.spec.analysis, job.spec.name, job.spec.unit, job.spec.version)
     newest = attempts[-1]
     if newest.phase is Phase.OPEN and newest.attempt > 0 and newest.hold:
@@ -106,10 +111,14 @@ def rerun(journal: Journal, job: JobRow, now: float, *, spec: JobSpec | None = N
         return Effect(newest, False, "it was not submitted yet: nothing to run again")
     if not newest.state.ended and newest.state not in (JobState.HELD, JobState.LOST):
         return Effect(newest, False, f"it is {newest.state}: a rerun would be paid for beside it; wait for its end")
-    datasets = tuple(replace(d, etag="") for d in spec.datasets)
-    row = journal.add_job(replace(spec, datasets=datasets), newest.attempt + 1, now, size=job.size)
+    spec = replace(job.spec, datasets=tuple(replace(d, etag="") for d in job.spec.datasets))
     # Who asks for one job by name means it: the guards that ask about surprises don't ask again.
-    journal.update_job(row, released=frozenset({"backlog", "canary", "failures", "budget", "rebuilt"}), reason="rerun")
+    released = {"backlog", "canary", "failures", "budget", "rebuilt"}
+    if config:
+        spec = replace(spec, config=config)
+        released.add(OWN_CONFIG)
+    row = journal.add_job(spec, newest.attempt + 1, now, size=job.size)
+    journal.update_job(row, released=frozenset(released), reason="rerun")
     if newest.phase is not Phase.ENDED:
         journal.update_job(newest.row, phase=Phase.ENDED, next_at=NEVER)
     made = journal.job(row)
@@ -144,8 +153,34 @@ def held_files(journal: Journal, names: Sequence[str], analysis: str = "") -> li
     return [r for r in rows if r.place.path in names or r.place.path.partition("/")[2] in names]
 
 
-def apply(journal: Journal, action: str, selection: Selection, now: float) -> Sequence[Effect]:
-    """One of hold, release, rerun, forget on each job that is meant, in one transaction."""
-    actions = {"hold": hold, "release": release, "rerun": rerun, "forget": forget}
+def release_files(journal: Journal, names: Sequence[str], now: float, analysis: str = "") -> list[FileRow]:
+    """Let the held files that are named go up: those that are foreign at their key, and those that came late."""
     with journal.transaction():
-        return [actions[action](journal, job, now) for job in select(journal, selection)]
+        rows = held_files(journal, names, analysis)
+        for row in rows:
+            release_file(journal, row, now)
+    return rows
+
+
+def check_config(job: JobRow, config: str) -> None:
+    """Raise UserError when a rerun of `job` can't have the config `config`."""
+    try:
+        analysis_config.check_name(config)
+    except DeclarationError as error:
+        raise UserError(f"{config} {error.problems[0].message}") from error
+    if config.startswith(("s3://", "/")) or ".." in config.split("/"):
+        raise UserError(f"{config} must be the name of a file below configs/")
+    if job.spec.bypass:
+        raise UserError(f"{job.spec.name} has its config in another bucket", hint="drop a new manifest for it")
+
+
+def apply(journal: Journal, action: str, selection: Selection, now: float, *, config: str = "") -> Sequence[Effect]:
+    """One of hold, release, rerun, forget on each job that is meant, in one transaction. `config`: a rerun's."""
+    actions: dict[str, Callable[[Journal, JobRow, float], Effect]]
+    actions = {"hold": hold, "release": release, "rerun": partial(rerun, config=config), "forget": forget}
+    with journal.transaction():
+        chosen = select(journal, selection)
+        if config:
+            for job in chosen:
+                check_config(job, config)
+        return [actions[action](journal, job, now) for job in chosen]

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ncaasd.declare.manifest import Manifest, parse_manifest
+from ncaasd.engine.commands import OWN_CONFIG
 from ncaasd.engine.desk import Result
 from ncaasd.engine.gating import unit_of
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import Packager
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
-from ncaasd.model import FileRow, FileState, JobRow, JobSpec, Phase, Place
+from ncaasd.model import FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand
 from ncaasd.plan.expand import Matcher
@@ -206,7 +207,7 @@ class Declarer:
         attempts = journal.attempts(context.name, spec.name, spec.unit, spec.version)
         if attempts:
             newest = attempts[-1]
-            if newest.phase is Phase.OPEN and newest.spec != spec:
+            if newest.phase is Phase.OPEN and newest.spec != spec and OWN_CONFIG not in newest.released:
                 journal.respec_job(newest.row, spec)
                 journal.update_job(newest.row, next_at=0.0)
             return
@@ -217,6 +218,23 @@ class Declarer:
         if job is not None:
             self._house.event(context.name, job_subject(job), "declared", f"declared by {spec.declared_in}")
         self.changed.add((context.name, spec.declared_in))
+
+    def redeclare(self, job: JobRow) -> None:
+        """An open rerun takes what its rule says now: late files that were released, an edited `set`."""
+        context = self._house.contexts.get(job.spec.analysis)
+        if context is None or job.spec.origin is not Origin.RULE or job.phase is not Phase.OPEN:
+            return
+        rows = [r for d in job.spec.datasets for r in self._house.journal.files_with_key(context.name, d.key)[:1]]
+        for row in rows[:1]:
+            self._match(
+                context, self._packager.made_of(context, row) if row.place.tree.startswith("package:") else [row]
+            )
+
+    def redeclare_reruns(self) -> None:
+        """At start: what was asked for while no daemon ran."""
+        for job in self._house.journal.jobs(unfinished=True):
+            if job.phase is Phase.OPEN and job.attempt > 0:
+                self.redeclare(job)
 
     # -- rules -------------------------------------------------------------------------------------------------------
 

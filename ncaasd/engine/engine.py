@@ -56,6 +56,7 @@ class Engine:
                 house.journal.retry_files(context.name)
                 self.declarer.reread_unread(context)
             self.packager.resume()
+            self.declarer.redeclare_reruns()
 
     # -- called by others --------------------------------------------------------------------------------------------
 

@@ -180,7 +180,12 @@ def handle(house: Running, request: Mapping[str, Any]) -> dict[str, Any]:
             return {"live": live(house)}
         case "hold" | "release" | "rerun" | "forget" as action:
             selection = selection_of(request)
-            return {"effects": desk.ask(lambda: effects(house.engine, str(action), selection))}
+            config = str(request.get("config", ""))
+            return {"effects": desk.ask(lambda: effects(house.engine, str(action), selection, config))}
+        case "release files":
+            names = [str(name) for name in request.get("names", ())]
+            journal, now = house.journal, house.engine.house.clock.now()
+            return {"files": desk.ask(lambda: [str(r.place) for r in commands.release_files(journal, names, now)])}
         case "fetch":
             selection = selection_of(request)
             found = find_elsewhere(house.engine, selection, every=bool(request.get("all")))
@@ -204,11 +209,13 @@ def selection_of(request: Mapping[str, Any]) -> commands.Selection:
     )
 
 
-def effects(engine: Engine, action: str, selection: commands.Selection) -> list[dict[str, Any]]:
+def effects(engine: Engine, action: str, selection: commands.Selection, config: str = "") -> list[dict[str, Any]]:
     house = engine.house
-    done = commands.apply(house.journal, action, selection, house.clock.now())
+    done = commands.apply(house.journal, action, selection, house.clock.now(), config=config)
     for effect in done:
         engine.declarer.changed.add((effect.job.spec.analysis, effect.job.spec.declared_in))
+        if effect.done and action == "rerun":
+            engine.declarer.redeclare(effect.job)
     return [{"job": job_document(e.job, engine.root), "row": e.job.row, "done": e.done, "text": e.text} for e in done]
 
 

@@ -165,7 +165,7 @@ def python(folder: Path, *code: str) -> list[str]:
     """A tool of a few lines of Python; arguments follow."""
     path = folder / f"tool-{len(list(folder.glob('tool-*')))}.py"
     path.write_text("\n".join(code))
-    return [sys.executable, str(path)]
+    return [sys.executable, "-I", "-S", str(path)]  # what the environment may print at start is none of its output
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from show_desk import ANALYSIS, ID, NOW, Call, Desk, add_job, done, spec, submitted
+from show_desk import ANALYSIS, ID, NOW, Call, Desk, add_file, add_job, done, spec, submitted
 
 from ncaasd.adapters.control import ControlServer
 from ncaasd.adapters.journal import Journal
 from ncaasd.adapters.lock import Locked
 from ncaasd.errors import UserError
-from ncaasd.model import JobState, Phase
+from ncaasd.model import FileState, JobState, Phase
 from ncaasd.show.cli.choosing import since_when
 
 HELD = {"state": JobState.HELD, "hold": "backlog", "reason": "25 datasets at once"}
@@ -73,11 +73,11 @@ def test_rerun_makes_a_new_attempt_once_and_it_is_in_the_event_log(journal: Jour
 @pytest.fixture
 def many(journal: Journal) -> Journal:
     """Rule two-photon: one done, one running, two held (of m7 and m8); rule other: one held, long ago."""
-    add_job(journal, spec(unit="m7/1.tif"), **done("111"))
-    add_job(journal, spec(unit="m7/2.tif"), **submitted("222"))
-    add_job(journal, spec(unit="m7/3.tif"), size=1_500_000_000, created=time.time(), **HELD)
-    add_job(journal, spec(unit="m8/4.tif"), size=1_500_000_000, created=time.time(), **HELD)
-    add_job(journal, spec("other", "m7/5.tif"), created=time.time() - 30 * 86400, **HELD)
+    add_job(journal, spec(unit="m7/1.tif", fields='{"animal": "m7"}'), **done("111"))
+    add_job(journal, spec(unit="m7/2.tif", fields='{"animal": "m7"}'), **submitted("222"))
+    add_job(journal, spec(unit="m7/3.tif", fields='{"animal": "m7"}'), size=1_500_000_000, created=time.time(), **HELD)
+    add_job(journal, spec(unit="m8/4.tif", fields='{"animal": "m8"}'), size=1_500_000_000, created=time.time(), **HELD)
+    add_job(journal, spec("other", "m7/5.tif", fields='{"animal": "m7"}'), created=time.time() - 30 * 86400, **HELD)
     return journal
 
 
@@ -90,6 +90,8 @@ def held(journal: Journal) -> list[str]:
     [
         (["--rule", "two-photon"], ["m7/5.tif"]),
         (["--where", "animal=m7"], ["m8/4.tif"]),
+        (["--where", "animal=m"], ["m7/3.tif", "m7/5.tif", "m8/4.tif"]),
+        (["--where", "run=m7"], ["m7/3.tif", "m7/5.tif", "m8/4.tif"]),
         (["--where", "animal=m7", "--rule", "two-photon"], ["m7/5.tif", "m8/4.tif"]),
         (["--since", "1d"], ["m7/5.tif"]),
         (["--since", "60d"], []),
@@ -249,3 +251,24 @@ def test_the_lock_is_let_go_of(desk: Desk, journal: Journal, ncaasd: Call) -> No
     assert ncaasd("hold", "1").code == 0
     Locked(str(desk.state), desk.config.root).close()
     assert os.path.exists(desk.state / "lock")
+
+
+def test_rerun_with_another_config(journal: Journal, ncaasd: Call) -> None:
+    add_job(journal, spec(unit="m7/1.tif"), **done("111"))
+    add_job(journal, spec(unit="m8/1.tif"), **done("222"))
+    wrong = ncaasd("rerun", "--rule", "two-photon", "--with-config", "new.yml", "--yes")
+    assert (wrong.code, "must end in .yaml" in wrong.err) == (2, True)
+    assert ncaasd("rerun", "--rule", "two-photon", "--with-config", "../../x.yaml", "--yes").code == 2
+    assert len(journal.jobs()) == 2
+    assert ncaasd("rerun", "--rule", "two-photon", "--with-config", "new.yaml", "--yes").code == 0
+    assert {j.spec.config for j in journal.jobs() if j.attempt == 1} == {"new.yaml"}
+
+
+def test_F95_a_held_file_is_released_by_its_path(journal: Journal, ncaasd: Call) -> None:
+    row = add_file(journal, "inputs/a.tif", FileState.HELD, reason="something else is there")
+    answer = ncaasd("release", "a.tif")
+    assert (answer.code, answer.out) == (0, f"{ANALYSIS}/inputs/a.tif: released; it goes up\n")
+    file = journal.file(row)
+    assert file is not None
+    assert (file.state, file.ours) == (FileState.WHOLE, True)
+    assert ncaasd("release", "a.tif").code == 2  # it is held no more, and no job is called so

@@ -4,7 +4,9 @@ under the lock."""
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +25,7 @@ from ncaasd.show.cli.common import NOT_WELL, AnalysisOption, ConfigOption, JsonO
 from ncaasd.show.places import journal_of, read_config, reader, state_of
 
 if TYPE_CHECKING:
+    from ncaasd.adapters.journal import Journal
     from ncaasd.declare.config import Config
     from ncaasd.model import JobRow
 
@@ -61,7 +64,7 @@ def release(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let held jobs go on, past what held them.
+    """Let held jobs go on, past what held them; or held files go up, by their path.
 
     Shows how many jobs, machines and bytes that is, and asks when it is more than one job.
     """
@@ -75,14 +78,17 @@ def rerun(
     rule: RuleOption = "",
     where: WhereOption = None,
     since: SinceOption = "",
+    with_config: Annotated[
+        str, typer.Option("--with-config", metavar="NAME", help="With this config below configs/, instead of theirs.")
+    ] = "",
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run jobs again, with their data and config as they are now. Each gets a new id, and is paid for.
+    """Run jobs again, with their data, config and rule as they are now. Each gets a new id, and is paid for.
 
     Shows how many jobs, machines and bytes that is, and asks when it is more than one job. Asked twice, it is done once.
     """
-    _decide("rerun", config, Asked(ids, analysis, rule, where, since), yes=yes, as_json=as_json)
+    _decide("rerun", config, Asked(ids, analysis, rule, where, since), yes=yes, as_json=as_json, new=with_config)
 
 
 def forget(
@@ -102,12 +108,22 @@ def forget(
     _decide("forget", config, Asked(ids, analysis, rule, where, since), yes=yes, as_json=as_json)
 
 
-def _decide(action: str, config: str | None, asked: Asked, *, yes: bool, as_json: bool) -> None:
-    from ncaasd.engine.commands import select
+def _decide(action: str, config: str | None, asked: Asked, *, yes: bool, as_json: bool, new: str = "") -> None:
+    from ncaasd.engine.commands import check_config, held_files, select
 
     loaded = read_config(config)
     with reader(loaded) as journal:
-        meant = select(journal, asked.selection())
+        files = held_files(journal, asked.ids, asked.analysis) if action == "release" and asked.ids else []
+        if files:
+            names = {name for row in files for name in (row.place.path, row.place.path.partition("/")[2])}
+            asked.ids = tuple(name for name in asked.ids if name not in names)
+        meant = select(journal, asked.selection()) if asked.ids or not files else []
+        for job in meant if new else ():
+            check_config(job, new)
+    if files:
+        _release_files(loaded, [row.place.path for row in files], as_json=as_json and not meant)
+        if not meant:
+            return
     # What is named is tried, so that it is said why nothing can be done; of what a rule gathers, only what it is about.
     chosen = meant if asked.ids else [job for job in meant if _is_about(action, job)]
     if not chosen:
@@ -115,7 +131,7 @@ def _decide(action: str, config: str | None, asked: Asked, *, yes: bool, as_json
         return
     if len(chosen) > 1:
         confirm(action, chosen, loaded, yes=yes, silent=as_json)
-    done = _carry_out(loaded, action, [f"#{job.row}" for job in chosen])
+    done = _carry_out(loaded, action, [f"#{job.row}" for job in chosen], new)
     if as_json:
         say_json(done)
     else:
@@ -138,26 +154,51 @@ def _is_about(action: str, job: JobRow) -> bool:
             return not job.forgotten
 
 
-def _carry_out(config: Config, action: str, ids: list[str]) -> list[dict[str, Any]]:
-    """Through the daemon; without one, on the journal, under the lock. Raises StateError when neither can be."""
+def _release_files(config: Config, names: list[str], *, as_json: bool) -> None:
     from ncaasd.adapters.control import ask
+    from ncaasd.engine.commands import release_files
 
-    answer = ask(state_of(config), {"do": action, "ids": ids})
+    answer = ask(state_of(config), {"do": "release files", "names": names})
     if answer is not None:
-        effects: list[dict[str, Any]] = answer["effects"]
-        return effects
+        done = [str(name) for name in answer["files"]]
+    else:
+        with _alone(config) as journal:
+            done = [str(row.place) for row in release_files(journal, names, time.time())]
+    if as_json:
+        say_json([{"file": name, "done": True, "text": "released"} for name in done])
+        return
+    for name in done:
+        print(f"{name}: released; it goes up")
+
+
+@contextmanager
+def _alone(config: Config) -> Iterator[Journal]:
+    """The journal itself, where no daemon runs. Raises StateError when one does."""
     from ncaasd.adapters.journal import open_journal
     from ncaasd.adapters.lock import Locked
-    from ncaasd.engine.commands import Selection, apply
-    from ncaasd.engine.documents import job_document
 
     locked = Locked(state_of(config), config.root)
     try:
         journal = open_journal(journal_of(config))
         try:
-            done = apply(journal, action, Selection(ids=tuple(ids)), time.time())
+            yield journal
         finally:
             journal.close()
     finally:
         locked.close()
+
+
+def _carry_out(config: Config, action: str, ids: list[str], new: str = "") -> list[dict[str, Any]]:
+    """Through the daemon; without one, on the journal, under the lock. Raises StateError when neither can be."""
+    from ncaasd.adapters.control import ask
+
+    answer = ask(state_of(config), {"do": action, "ids": ids} | ({"config": new} if new else {}))
+    if answer is not None:
+        effects: list[dict[str, Any]] = answer["effects"]
+        return effects
+    from ncaasd.engine.commands import Selection, apply
+    from ncaasd.engine.documents import job_document
+
+    with _alone(config) as journal:
+        done = apply(journal, action, Selection(ids=tuple(ids)), time.time(), config=new)
     return [{"job": job_document(e.job, config.root), "row": e.job.row, "done": e.done, "text": e.text} for e in done]
