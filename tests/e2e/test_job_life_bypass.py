@@ -197,7 +197,11 @@ def test_results_in_a_closed_bucket_are_said_to_be_out_of_reach(far: Rig) -> Non
 @pytest.mark.parametrize(
     ("datasets", "config", "sentence"),
     [
-        ([f"s3://{LAB}/a.bin", f"s3://{OPEN}/b.bin"], f"s3://{LAB}/c.yaml", "must be in one bucket with each other and the config"),
+        (
+            [f"s3://{LAB}/a.bin", f"s3://{OPEN}/b.bin"],
+            f"s3://{LAB}/c.yaml",
+            "must be in one bucket with each other and the config",
+        ),
         (
             [f"s3://{LAB}/x/a.bin", f"s3://{LAB}/y/b.bin"],
             f"s3://{LAB}/c.yaml",

@@ -22,7 +22,19 @@ ALLOWED = {
     "sandbox": {"model", "errors", "neurocaas"},
     "show": {"model", "errors", "ports", "neurocaas", "declare", "plan", "adapters", "engine", "sandbox"},
 }
-IMPURE = {"os", "sqlite3", "boto3", "botocore", "threading", "time", "socket", "subprocess", "random", "queue", "pathlib"}
+IMPURE = {
+    "os",
+    "sqlite3",
+    "boto3",
+    "botocore",
+    "threading",
+    "time",
+    "socket",
+    "subprocess",
+    "random",
+    "queue",
+    "pathlib",
+}
 
 
 def room(path: Path) -> str:
