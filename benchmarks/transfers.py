@@ -184,7 +184,7 @@ def run(client: str, work: Work, server: Server, scratch: str, *, name: str, rep
     whole = Sample(name, client, repetition, wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6)
     if client != "ncaasd":
         return [whole]
-    start = json.loads(said.splitlines()[0])
+    start = json.loads(next(line for line in said.splitlines() if line.startswith('{"wall"')))
     return [whole, replace(whole, client=WORKING, wall=wall - start["wall"], cpu=whole.cpu - start["cpu"])]
 
 
@@ -370,6 +370,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="256 MiB and 500 small files, three repetitions")
     parser.add_argument("--only", help=f"of {', '.join(names)}; up-large means all that begin so")
     parser.add_argument("--clients", default=",".join(peers.CLIENTS))
+    parser.add_argument("--large", type=int, help="MiB of the large file, in place of 2048")
+    parser.add_argument("--small", type=int, help="how many small files, in place of 5000")
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--peers", action="append", default=[], help="a folder with s5cmd, rclone and aws")
     parser.add_argument("--where", type=Path, default=Path("/tmp/ncaasd-transfers"), help="a folder on a disk")
@@ -384,7 +386,8 @@ def main() -> None:
     if not chosen:
         parser.error(f"--only: of {', '.join(names)}")
     options.where.mkdir(parents=True, exist_ok=True)
-    files = build(options.where, (256 if options.quick else 2048) * MIB, 500 if options.quick else 5000)
+    large, small = options.large or (256 if options.quick else 2048), options.small or (500 if options.quick else 5000)
+    files = build(options.where, large * MIB, small)
     print(f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC; {machine()}; {versions()}")
     print(f"\nLarge: {files.size // MIB} MiB; small: {files.count} × 16 KiB; {repetitions} repetitions, interleaved.")
     samples: list[Sample] = []
