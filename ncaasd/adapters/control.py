@@ -9,6 +9,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,10 @@ class ControlServer:
             try:
                 connection, _ = self._socket.accept()
             except OSError:
-                return
+                if self._socket.fileno() < 0:
+                    return  # closed
+                time.sleep(0.2)  # no descriptor is free (F20): whoever asks is answered when there is one again
+                continue
             threading.Thread(target=self._answer, args=(connection,), name="control-answer", daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
@@ -66,9 +70,11 @@ class ControlServer:
                 stream.write(json.dumps(answer).encode() + b"\n")
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        # Closed before the shutdown wakes `accept`, so that its thread sees why: a duplicate keeps the socket for that.
+        wake = self._socket.dup()
         self._socket.close()
+        with wake, contextlib.suppress(OSError):
+            wake.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             os.unlink(self._path)
 

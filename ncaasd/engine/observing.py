@@ -223,11 +223,12 @@ class Observer:
             return _Looked(stats, tree.held_open(due), tree.free_bytes() < min_free)
 
         def looked(result: Result[_Looked]) -> None:
-            if result.error is not None:  # look again, when the tree is there again
+            if result.error is not None:
+                # Look again when the tree may be there again; the scan that comes then finds what was hinted, too. (A hint that
+                # was kept would be due at once, and turn in circles while descriptors are short: F20.)
                 for path in due:
                     if waiting := watched.unsettled.get(path):
                         watched.look_later(path, replace(waiting, look_at=now + RETRY_MISSING))
-                watched.hinted.update(hinted)
             self._look_done(watched, result, set(due))
 
         self._house.desk.do(watched.lane, look, looked)
