@@ -145,7 +145,7 @@ class Job:
             kind = UnboundLocalError if "local variable" in problem else AttributeError
             text = traceback_text(_while_handling(error, kind(problem)))
             self._reject("INTERNAL", f"While cleaning up from AWS Error, another error occured: {text}")
-        return before_machines
+        return bool(before_machines)
 
     # -- step 1
 
