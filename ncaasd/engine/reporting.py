@@ -29,12 +29,13 @@ class Reporter:
         monotonic = self._house.clock.monotonic()
         if not self._declarer.changed or (monotonic < self._next and not now):
             return
-        self._next = monotonic + EVERY
         changed, self._declarer.changed = self._declarer.changed, set()
         for analysis, path in changed:
             context = self._house.contexts.get(analysis)
             if context is not None and path:  # a job that was started elsewhere is declared nowhere
                 self._write(context, path)
+        # A manifest of 10,000 jobs takes seconds to render: no more than a twentieth of the engine's time goes into it.
+        self._next = monotonic + max(EVERY, 20 * (self._house.clock.monotonic() - monotonic))
 
     def _write(self, context: Context, path: str) -> None:
         journal = self._house.journal
