@@ -118,12 +118,13 @@ def certificate(where: Path) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def child(command: list[str], log: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A server, and the first line it says. It is ended at the end."""
+    """A server, and what it says of itself. It is ended at the end."""
     with open(log, "wb") as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
     assert process.stdout is not None and process.stdin is not None
     try:
-        line = process.stdout.readline().decode()
+        # Its own line is a number or JSON; whatever else is said first is passed over.
+        line = next((said for said in map(bytes.decode, process.stdout) if said.startswith(("{", *"123456789"))), "")
         if not line:
             raise SystemExit(f"a server did not start: {Path(log).read_text()[-2000:]}")
         yield process, line
