@@ -192,7 +192,9 @@ class Rig:
         """SIGTERM; the seconds it took. Fails when it took longer than `timeout`, or ended otherwise."""
         assert self.process is not None
         if self.process.running():
-            self.wait_for(self.live, "the daemon to answer", timeout=20)  # before it has a handler, SIGTERM just ends it
+            self.wait_for(
+                self.live, "the daemon to answer", timeout=20
+            )  # before it has a handler, SIGTERM just ends it
         began = time.monotonic()
         self.process.signal(signal.SIGTERM)
         code = self.process.wait(timeout)
