@@ -410,7 +410,6 @@ def test_stop_ends_every_thread_and_closes_every_descriptor(hints: Hints, tree: 
         time.sleep(0.05)
 
 
-@pytest.mark.long  # minutes on a busy machine: it floods the real inotify over 20,000 folders
 @pytest.mark.timeout(240)
 def test_F21_alive_with_20000_folders_also_after_a_real_overflow(watcher: Watcher, hints: Hints, tree: Path) -> None:
     """Above 16,384 folders watchdog 7.1 alone goes round for ever once its queue has overflowed."""
