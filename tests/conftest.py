@@ -1,7 +1,11 @@
-"""What every room may use: one sandbox for the whole session, and a new rig for each test."""
+"""What every room may use: one sandbox for the whole session, and a new rig for each test; and who runs beside whom."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,29 @@ import pytest
 from support.rig import Bench, Rig, bench
 
 from ncaasd.sandbox.server import find_weed
+
+
+@contextlib.contextmanager
+def _locked(name: str, how: int) -> Iterator[None]:
+    path = os.path.join(
+        tempfile.gettempdir(), f"ncaasd-tests-{os.getuid()}-{os.environ['PYTEST_XDIST_TESTRUNUID']}.{name}"
+    )
+    with open(path, "a") as file:
+        fcntl.flock(file, how)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Tests marked `alone` run while no other worker runs any: they measure this machine's time, or change its kernel's
+    settings. Waiting is done here, before the test's own time begins."""
+    if "PYTEST_XDIST_TESTRUNUID" not in os.environ:  # there are no other workers
+        return (yield)
+    alone = item.get_closest_marker("alone") is not None
+    with contextlib.ExitStack() as held:
+        with _locked("door", fcntl.LOCK_EX):  # who is to be alone waits in the door, so that nobody overtakes
+            held.enter_context(_locked("room", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        return (yield)
 
 
 @pytest.fixture(scope="session")

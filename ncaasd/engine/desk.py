@@ -69,7 +69,7 @@ class ThreadDesk:
     def __init__(self, journal: Journal, *, lanes: dict[str, int] | None = None) -> None:
         self._journal = journal
         self._notes: queue.SimpleQueue[Callable[[], None] | _Asked[Any]] = queue.SimpleQueue()
-        self._lanes: dict[str, queue.SimpleQueue[Callable[[], None]]] = {}
+        self._lanes: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
         self._threads = lanes or {}  # lane -> how many threads; one where not named
         self._pending: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -145,6 +145,9 @@ class ThreadDesk:
     def close(self) -> None:
         with self._lock:
             self._closed = True
+            for lane, works in self._lanes.items():
+                for _ in range(self._threads.get(lane, 1)):
+                    works.put(None)  # its thread ends, unless it hangs
         while True:
             try:
                 note = self._notes.get_nowait()
@@ -164,9 +167,9 @@ def _attempt(what: Callable[[], T]) -> Result[T]:
         return Result(error=error)
 
 
-def _serve(lane: queue.SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        lane.get()()
+def _serve(lane: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (work := lane.get()) is not None:
+        work()
 
 
 class InlineDesk:

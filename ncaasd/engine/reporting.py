@@ -12,6 +12,7 @@ from ncaasd.errors import NcaasdError
 from ncaasd.model import JobRow, Origin
 
 EVERY = 0.5  # seconds between writes: a burst of changes is one write
+RETRY = 60.0  # seconds until a status file that could not be written is tried again
 JOBS_SHOWN = 10_000
 
 
@@ -22,11 +23,15 @@ class Reporter:
         self._root = root
         self._next = 0.0
         self._shown: dict[tuple[str, str], bytes] = {}  # what was written, so that nothing is written twice
+        self._unwritten: dict[tuple[str, str], bytes] = {}  # what a share refused
+        self._retry = 0.0
         for context in house.contexts.values():
             declarer.changed.update((context.name, path) for path, *_ in house.journal.manifests(context.name))
 
     def turn(self, *, now: bool = False) -> None:
         monotonic = self._house.clock.monotonic()
+        if self._unwritten and (monotonic >= self._retry or now):
+            self._write_again()
         if not self._declarer.changed or (monotonic < self._next and not now):
             return
         changed, self._declarer.changed = self._declarer.changed, set()
@@ -62,23 +67,39 @@ class Reporter:
             for name, body in fresh.items():
                 writer.write(name, body)
 
-        self._house.desk.do(f"status:{context.name}", work, lambda r: self._written(context, r))
+        self._house.desk.do(f"status:{context.name}", work, lambda r: self._written(context, fresh, r))
 
     def _is_news(self, analysis: str, name: str, body: bytes) -> bool:
         """Whether anything but the time of writing has changed."""
-        essence = b"\n".join(line for line in body.splitlines() if not line.startswith(b'  "updated"'))
-        if self._shown.get((analysis, name)) == essence:
+        if self._shown.get((analysis, name)) == _essence(body):
             return False
-        self._shown[analysis, name] = essence
+        self._shown[analysis, name] = _essence(body)
+        self._unwritten.pop((analysis, name), None)
         return True
 
-    def _written(self, context: Context, result: Result[None]) -> None:
+    def _written(self, context: Context, files: dict[str, bytes], result: Result[None]) -> None:
         if result.error is None:
             return
         if not isinstance(result.error, NcaasdError):
             raise result.error
-        # A read-only or missing folder: seen elsewhere too (F19); the next change tries again.
-        logging.getLogger("ncaasd").warning("%s: %s", context.name, result.error)
+        # A read-only or missing folder: seen elsewhere too (F19).
+        logging.getLogger("ncaasd").warning("%s: %s; tried again", context.name, result.error)
+        for name, body in files.items():
+            if self._shown.get((context.name, name)) == _essence(body):  # nothing newer is on its way
+                self._unwritten[context.name, name] = body
+        self._retry = self._house.clock.monotonic() + RETRY
+
+    def _write_again(self) -> None:
+        again, self._unwritten = self._unwritten, {}
+        for context in self._house.contexts.values():
+            files = {name: body for (analysis, name), body in again.items() if analysis == context.name}
+            for name in files:
+                self._shown.pop((context.name, name), None)
+            self._put(context, files)
+
+
+def _essence(body: bytes) -> bytes:
+    return b"\n".join(line for line in body.splitlines() if not line.startswith(b'  "updated"'))
 
 
 def status_name(path: str) -> str:

@@ -30,6 +30,7 @@ log = logging.getLogger("ncaasd")
 CONFIG_LIMIT = 16 * 2**20  # read; the parser's own limit is lower, and says so
 LOOK_AT_CONFIG = 5.0
 JOURNAL_AGAIN = 5.0
+LAST_WORDS = 3.0  # seconds that a share may take over the last status files
 GRACE = 3.0  # `once` waits so much longer than `settle` for what it finds
 
 
@@ -137,9 +138,11 @@ def _serve_one(
                     signals.reload, taken = False, _mark(path)
                     better = _reload(path, house)
                     if better is not None:
-                        return better
+                        config = better
+                        break
                 if due:
                     looked = time.monotonic()
+            _last_words(house)
         finally:
             control.close()
     return config
@@ -329,17 +332,19 @@ def run_pass(
                 deadline = time.monotonic() + settle + GRACE
             patient = deadline is None or time.monotonic() < deadline
             if engine.quiet(patient=patient or wait, wait=wait):
-                engine.reporter.turn(now=True)
-                _drain(house)
+                finished = True
                 break
         else:
-            return PassResult(False, tuple(live(house)["troubles"]))
-        return PassResult(True, tuple(live(house)["troubles"]))
+            finished = False
+        _last_words(house)
+        return PassResult(finished, tuple(live(house)["troubles"]))
 
 
-def _drain(house: Running) -> None:
-    """Let status files that are on their way be written."""
-    until = time.monotonic() + 5
+def _last_words(house: Running) -> None:
+    """Write the status files that are behind what the journal says; what is not done in time, the next start does."""
+    house.engine.reporter.turn(now=True)
+    desk = house.engine.house.desk
+    until = time.monotonic() + LAST_WORDS
     lanes = [f"status:{name}" for name in house.engine.house.contexts]
-    while any(house.engine.house.desk.busy(lane) for lane in lanes) and time.monotonic() < until:
-        house.engine.house.desk.read(0.05)
+    while any(desk.busy(lane) for lane in lanes) and time.monotonic() < until:
+        desk.read(0.05)

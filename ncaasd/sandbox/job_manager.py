@@ -27,7 +27,9 @@ from ncaasd.sandbox.scenarios import SCENARIOS
 from ncaasd.sandbox.submission import read_submission
 
 _POLL = (0.1, 1.0)  # seconds between two looks into submissions/, at least and at most; between them, the pace
-_REST = 20.0  # after a look through whole buckets: so many times as long as that took
+# Rest after a look, in times of what it took: a sandbox that has seen hundreds of jobs takes a small part of the machine.
+_REST = 3.0  # into submissions/
+_REST_WHOLE = 20.0  # through whole buckets
 
 
 class JobManager:
@@ -132,9 +134,9 @@ class JobManager:
                 except (ClientError, BotoCoreError) as error:
                     self._say(f"the job manager cannot look for submit files: {error}")
                     self.cloud.sleep(2.0)
-                # A whole bucket may be large: looking through it takes a small part of the time.
                 poll = min(max(self.cloud.settings.pace, _POLL[0]), _POLL[1])
-                self.cloud.sleep(poll if prefix else max(poll, _REST * (time.monotonic() - start)))
+                rest = (_REST if prefix else _REST_WHOLE) * (time.monotonic() - start)
+                self.cloud.sleep(max(poll, rest))
 
     def _versions(self, bucket: str, prefix: str) -> Iterator[tuple[float, str, str, str]]:
         pages = self.cloud.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)

@@ -128,7 +128,7 @@ def test_F13_no_space_at_the_start(mounts: Mounts, rig: Rig) -> None:
 
 
 @pytest.mark.root
-def test_F14_no_space_for_results(mounts: Mounts, rig: Rig) -> None:
+def test_F14_F76_no_space_for_results_of_one_job_and_the_others_go_on(mounts: Mounts, rig: Rig) -> None:
     results = os.path.join(rig.home, "results")
     mounts.tmpfs(results, "12m")
     rig.drop_config()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from disk_help import needs_root
+from support.cputime import cpu_of
 
 from ncaasd.adapters import watcher as module
 from ncaasd.adapters.files.mounts import events_from
@@ -50,10 +51,24 @@ class Hints:
             if not self._news.wait_for(lambda: set(paths) <= {hint.path for hint in self._all}, timeout):
                 raise AssertionError(f"{set(paths) - {h.path for h in self._all}} not hinted in {timeout} s")
 
+    def quiet(self, seconds: float = 3.0, timeout: float = 90.0) -> None:
+        """Until nothing more was hinted for so long."""
+        deadline = time.monotonic() + timeout
+        with self._news:
+            while self._news.wait(seconds):
+                assert time.monotonic() < deadline, "hints without end"
+
     def of(self, path: str) -> Hint:
         """The last one for a path."""
         with self._news:
             return [hint for hint in self._all if hint.path == path][-1]
+
+
+def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"{timeout:.0f} s in vain for {what}"
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -228,6 +243,7 @@ for n in range(300):
         time.sleep(0.05)
 
 
+@pytest.mark.alone
 @needs_root
 @pytest.mark.timeout(120)
 def test_F21_an_overflow_becomes_a_hint_for_the_whole_root(
@@ -251,6 +267,7 @@ def test_F21_an_overflow_becomes_a_hint_for_the_whole_root(
     assert watcher.alive()
 
 
+@pytest.mark.alone
 @needs_root
 @pytest.mark.parametrize("when", ["at the start", "later"])
 def test_F22_at_the_watch_limit_it_polls_and_names_the_sysctl(
@@ -278,6 +295,7 @@ def test_F22_at_the_watch_limit_it_polls_and_names_the_sysctl(
     mode_of(watcher, "a", "native")  # by itself, when the limit was raised
 
 
+@pytest.mark.alone
 @needs_root
 def test_F22_at_the_instance_limit_it_polls_and_names_the_sysctl(
     watcher: Watcher, tree: Path, kernel_setting: Setting
@@ -410,6 +428,7 @@ def test_stop_ends_every_thread_and_closes_every_descriptor(hints: Hints, tree: 
         time.sleep(0.05)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 def test_F21_alive_with_20000_folders_also_after_a_real_overflow(watcher: Watcher, hints: Hints, tree: Path) -> None:
     """Above 16,384 folders watchdog 7.1 alone goes round for ever once its queue has overflowed."""
@@ -418,6 +437,7 @@ def test_F21_alive_with_20000_folders_also_after_a_real_overflow(watcher: Watche
         pytest.skip(f"fs.inotify.max_user_watches is {limit} here")
     for n in range(20_000):
         (tree / f"inputs/{n % 100}/{n}").mkdir(parents=True)
+    others = set(threading.enumerate())
     watcher.watch("a", str(tree), within=WITHIN)
     mode_of(watcher, "a", "native", timeout=60)
     hints.wait(None)
@@ -429,15 +449,21 @@ def test_F21_alive_with_20000_folders_also_after_a_real_overflow(watcher: Watche
     code = "import sys\nfor n in range(40000): open(f'{sys.argv[1]}/inputs/1/1/{n}', 'w').close()"
     subprocess.run([sys.executable, "-c", code, str(tree)], check=True, timeout=120)
     wanted = {f"inputs/1/1/{n}" for n in range(40_000)}
-    deadline = time.monotonic() + 60
-    while None not in hints.paths() and not wanted <= hints.paths():
-        assert time.monotonic() < deadline, "neither every file nor the whole root was hinted"
-        time.sleep(0.1)
-    mode_of(watcher, "a", "native", timeout=60)
-    write(tree / "inputs/7/7/after.tif")
-    hints.wait("inputs/7/7/after.tif", timeout=60)
+    eventually(lambda: None in hints.paths() or wanted <= hints.paths(), "every file, or the whole root, to be hinted")
+    # While the flood is being passed on, a file may be hinted as part of the root; in the quiet after it, by its name.
+    for n in range(10):
+        hints.quiet()
+        mode_of(watcher, "a", "native", timeout=60)
+        hints.clear()
+        write(tree / f"inputs/7/7/{n}.tif")
+        eventually(hints.paths, "any hint")
+        if f"inputs/7/7/{n}.tif" in hints.paths():
+            break
+        assert hints.paths() == {None}
+    else:
+        raise AssertionError("the root is hinted without end, and no file by its name")
     assert watcher.alive()
     time.sleep(3)
-    busy = time.process_time()
+    busy = cpu_of(lambda thread: thread not in others)
     time.sleep(2)
-    assert time.process_time() - busy < 0.5  # a loop that overflows itself takes a whole core
+    assert cpu_of(lambda thread: thread not in others) - busy < 0.5  # a loop that overflows itself takes a whole core

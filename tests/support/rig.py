@@ -287,13 +287,13 @@ class Rig:
         wanted = paths or tuple(states)
         return bool(states) and all(states.get(path) is FileState.STORED for path in wanted)
 
-    def done(self, count: int) -> bool:
-        """Whether so many jobs are done, and all are."""
-        jobs = self.jobs()
+    def done(self, count: int, name: str = "") -> bool:
+        """Whether there are so many jobs (of a name), and all are done."""
+        jobs = [job for job in self.jobs() if name in ("", job.spec.name)]
         return len(jobs) == count and all(j.phase is Phase.ENDED and j.state is JobState.DONE for j in jobs)
 
-    def wait_done(self, count: int, *, timeout: float = 90.0) -> float:
-        return self.wait_for(lambda: self.done(count), f"{count} jobs to be done", timeout=timeout)
+    def wait_done(self, count: int, name: str = "", *, timeout: float = 90.0) -> float:
+        return self.wait_for(lambda: self.done(count, name), f"{count} jobs to be done", timeout=timeout)
 
     # -- what must be true in the end
 
