@@ -34,6 +34,7 @@ from ncaasd.model import (
     Stat,
     Stored,
 )
+from ncaasd.plan.gates import ABORTED
 from ncaasd.ports import CrashPoint, no_crash
 
 EVENTUALLY = 1e14  # points in time beyond this mean "when something happens"
@@ -480,6 +481,17 @@ class Journal:
     def count_files(self) -> list[tuple[str, str, int, int]]:
         """(analysis, state, files, bytes) of everything known below inputs and configs."""
         rows = self._run("SELECT analysis, state, count(*), sum(size) FROM file WHERE key<>'' GROUP BY analysis, state")
+        return [(r[0], r[1], r[2], r[3]) for r in rows]
+
+    def count_left(self) -> list[tuple[str, str, int, int]]:
+        """(analysis, why, files, bytes) of the whole files that `count_files` has too, and that will not be uploaded."""
+        rows = self._run(
+            "SELECT analysis, CASE WHEN reason LIKE ?1 || '%' THEN ?1 ELSE reason END AS why, count(*), sum(size) FROM file"
+            " WHERE state='whole' AND key<>'' AND (reason LIKE ?1 || '%' OR (reason<>'' AND retry_at>=?2))"
+            " GROUP BY analysis, why",
+            ABORTED,
+            EVENTUALLY,
+        )
         return [(r[0], r[1], r[2], r[3]) for r in rows]
 
     # -- uploads under way -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ncaasd.model import FileRow, FileState, JobRow, Phase
 from ncaasd.plan.expand import Matcher, Unit, below
 
 MANIFEST = "manifest.yaml"
+ABORTED = "its unit was aborted"  # how a reason begins
 
 
 class Way(StrEnum):
@@ -51,7 +52,7 @@ def passage(
             continue
         aborted = unit.aborted(m)
         if aborted:
-            return Passage(Way.LATER, f"aborted: {aborted} is in {unit.path}")
+            return Passage(Way.LATER, f"{ABORTED}: {aborted} is in {unit.path}")
         missing = unit.missing(m) if m.gated else ""
         if missing:
             return Passage(Way.LATER, missing)

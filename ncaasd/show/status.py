@@ -55,10 +55,12 @@ class ManifestNote:
 
 @dataclass
 class AnalysisStatus:
-    """One analysis: (files, bytes) by state, jobs by state, and the manifests."""
+    """One analysis: (files, bytes) by state, jobs by state, and the manifests. What is whole is to be uploaded; `left` has,
+    by reason, what will not be."""
 
     name: str
     files: dict[FileState, tuple[int, int]] = field(default_factory=dict)
+    left: dict[str, tuple[int, int]] = field(default_factory=dict)
     jobs: dict[JobState, int] = field(default_factory=dict)
     manifests: list[ManifestNote] = field(default_factory=list)
 
@@ -116,6 +118,7 @@ def _analysis_document(analysis: AnalysisStatus) -> dict[str, Any]:
     return {
         "name": analysis.name,
         "files": {str(s): {"files": n, "bytes": b} for s, (n, b) in analysis.files.items()},
+        "not_uploaded": [{"why": text(why), "files": n, "bytes": b} for why, (n, b) in analysis.left.items()],
         "jobs": {str(s): n for s, n in analysis.jobs.items()},
         "manifests": [
             {"path": text(m.path), "ok": not m.problems, "errors": [text(p) for p in m.problems]}
@@ -135,6 +138,12 @@ def status_report(
     for name, state, files, size in journal.count_files():
         if name in found:
             found[name].files[FileState(state)] = (files, size)
+    for name, why, files, size in journal.count_left():
+        if name in found:
+            found[name].left[why] = (files, size)
+            whole, much = found[name].files.pop(FileState.WHOLE, (0, 0))
+            if whole > files:
+                found[name].files[FileState.WHOLE] = (whole - files, much - size)
     attention: list[Attention] = []
     for name, status in found.items():
         for path, _good, problems, at in journal.manifests(name):

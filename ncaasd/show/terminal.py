@@ -83,7 +83,9 @@ def _counts(analysis: AnalysisStatus) -> RenderableType:
         )
         for s in states
     )
-    grid.add_row("files", files if states else Text("none yet", style=DIM))
+    grid.add_row("files", files if states or analysis.left else Text("none yet", style=DIM))
+    for why, (count, much) in analysis.left.items():
+        grid.add_row("", Text(f"{count:,} not uploaded ({words.size(much)}): {plain(why)}", style=DIM))
     jobs = Text(", ").join(
         Text(f"{analysis.jobs[s]:,} {s}", style=STYLE.get(s, "")) for s in JobState if s in analysis.jobs
     )

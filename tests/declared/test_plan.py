@@ -146,7 +146,7 @@ def test_a_unit_says_what_it_waits_for(rig: DeclaredRig) -> None:
     (preview,) = foreseen(rig).previews
     kept = {u.what: u.kept_back for u in preview.uploads if u.kept_back}
     assert kept["share:M7/2/a.tif"] == "waits for DONE in M7/2"
-    assert kept["share:M8/1/a.tif"] == "aborted: ABORTED is in M8/1"
+    assert kept["share:M8/1/a.tif"] == "its unit was aborted: ABORTED is in M8/1"
     assert plans(foreseen(rig)) == {"M7/1": "submit"}
 
 

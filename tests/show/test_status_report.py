@@ -12,6 +12,7 @@ from show_desk import ANALYSIS, ID, NOW, add_file, add_job, done, spec, stat, su
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.model import FileState, JobState, Phase
+from ncaasd.plan.gates import ABORTED
 from ncaasd.show.status import StatusReport, status_report
 from ncaasd.show.terminal import render_status
 
@@ -54,6 +55,40 @@ def test_files_are_counted_by_state_with_bytes(journal: Journal) -> None:
     add_file(journal, "manifest.yaml", FileState.READ)  # no data
     files = report(journal).analyses[0].files
     assert files == {FileState.STORED: (2, 300), FileState.SETTLING: (1, 7)}
+
+
+NEVER = 1e15
+PACKED, UNNAMED = "goes up in its unit's package, not by itself", "no rule names it"
+
+
+@pytest.mark.parametrize(
+    ("files", "to_upload", "left"),
+    [
+        ([(0.0, "")], 1, {}),  # due
+        ([(NEVER, "")], 1, {}),  # under way
+        ([(NOW + 30, "waits for DONE in M7/1")], 1, {}),
+        ([(NEVER, PACKED), (NEVER, PACKED), (NEVER, UNNAMED)], 0, {PACKED: 2, UNNAMED: 1}),
+        (
+            [(0.0, ""), (NOW + 30, f"{ABORTED}: STOP is in a"), (0.0, f"{ABORTED}: STOP is in b")],
+            1,
+            {ABORTED: 2},
+        ),
+    ],
+)
+def test_only_what_will_be_uploaded_is_to_upload(
+    journal: Journal, files: list[tuple[float, str]], to_upload: int, left: dict[str, int]
+) -> None:
+    for number, (retry_at, reason) in enumerate(files):
+        row = add_file(journal, f"inputs/{number}.tif", FileState.WHOLE, size=10)
+        with journal.transaction():
+            journal.put_off_file(row, retry_at, reason)
+    found = report(journal)
+    assert found.analyses[0].files.get(FileState.WHOLE, (0, 0)) == (to_upload, 10 * to_upload)
+    assert found.analyses[0].left == {why: (n, 10 * n) for why, n in left.items()}
+    assert found.document()["analyses"][0]["not_uploaded"] == [
+        {"why": why, "files": n, "bytes": 10 * n} for why, n in sorted(left.items())
+    ]
+    assert all(why in shown(found, 120) for why in left)
 
 
 @pytest.mark.parametrize(
