@@ -108,18 +108,21 @@ class Config(Sections):
     )
     tools: dict[Name, Command] = Field(
         default={},
-        description='Commands that rules may name, such as {frames: [python, frames.py, "{files}", "{out}"]}: a manifest '
-        "can run nothing else. No shell; a list.",
+        description="Commands that rules (`package`) and `after_results.run` may name; a manifest can run nothing else. Each is "
+        'a list, the program and its arguments apart, such as {frames: [python3, /opt/rig/frames.py, "{files}", "{out}"]}: there '
+        "is no shell. It runs in a folder of its own, so write absolute paths; a program without a slash is looked for in "
+        "the daemon's PATH. For a package {files}, alone, becomes one argument per file, and {out} is the file to make; after "
+        "the results {results} is the job's folder, and {job} its id.",
     )
     notify: Notify = Notify()
     web: Annotated[Web | None, Takes(_off, also={"enum": ["off", False]})] = Field(
-        default=Web(), description="The status page; or off."
+        default=Web(), description="The status page; or off. This version has none yet."
     )
     log: Log = Log()
 
     @model_validator(mode="after")
     def _together(self) -> Config:
-        faults = [*_overlaps(self), *_unknown_tools(self), *_not_built(self)]
+        faults = [*_overlaps(self), *_unknown_tools(self), *unbuilt.of_config(self)]
         if faults:
             raise Misfit(faults)
         return self
@@ -143,13 +146,6 @@ def _overlaps(config: Config) -> Iterator[tuple[reading.Loc, str]]:
         for name, path in trees:
             if inside(config.state, path) or inside(path, config.state):
                 yield ("state",), f"must not overlap {called[name]}: it would be watched as if recordings were in it"
-
-
-def _not_built(config: Config) -> Iterator[tuple[reading.Loc, str]]:
-    yield from unbuilt.of_notify(config.notify)
-    yield from unbuilt.of_sections(config)
-    for name, analysis in config.analyses.items():
-        yield from ((("analyses", name, *loc), message) for loc, message in unbuilt.of_sections(analysis))
 
 
 def _above(path: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from ncaasd.declare import reading, template, unbuilt, yamlio
+from ncaasd.declare import reading, template, yamlio
 from ncaasd.declare.kinds import Absent, Duration, Listed, Name, Text, Whole, Word
 from ncaasd.declare.overlay import Overlay, wrong_reserved
 from ncaasd.declare.paths import (
@@ -126,7 +126,7 @@ class Rule(Section):
 
     @model_validator(mode="after")
     def _together(self) -> Rule:
-        faults = [*_unit_faults(self), *_part_faults(self), *_set_faults(self.set), *_not_built(self)]
+        faults = [*_unit_faults(self), *_part_faults(self), *_set_faults(self.set)]
         if is_s3(self.config):
             faults.append(
                 (("config",), "must be below configs/; a config that is in S3 already goes into a one-off job")
@@ -149,12 +149,6 @@ def _unit_faults(rule: Rule) -> Iterator[tuple[Loc, str]]:
     ):
         if used:
             yield (key,), 'needs `unit`: which files belong together? (such as unit: "{animal}/{date}_{run}")'
-
-
-def _not_built(rule: Rule) -> Iterator[tuple[Loc, str]]:
-    for key, used in (("package", rule.package != "none"), ("overdue", rule.overdue is not None)):
-        if used and rule.unit is not None and key in unbuilt.KEYS:
-            yield (key,), unbuilt.say(key)
 
 
 def _part_faults(rule: Rule) -> Iterator[tuple[Loc, str]]:

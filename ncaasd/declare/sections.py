@@ -23,6 +23,7 @@ from ncaasd.declare.kinds import (
     Written,
 )
 from ncaasd.declare.reading import Misfit, Section
+from ncaasd.declare.unbuilt import MARK
 
 DAY = 24 * 60  # minutes
 
@@ -315,14 +316,14 @@ class Notify(Section):
 
     urls: Annotated[tuple[Annotated[Text, AfterValidator(_service)], ...], Listed] = Field(
         default=(),
-        description="Apprise URLs: Slack, Teams, e-mail, ntfy … They hold tokens: keep this file readable to you alone.",
+        description=f"{MARK} Apprise URLs: Slack, Teams, e-mail, ntfy … They hold tokens: keep this file readable to you alone.",
     )
     events: Annotated[tuple[Annotated[Event, Word], ...], Listed] = Field(
-        default=("failed", "refused", "held", "lost", "done", "problem"), description="What is told."
+        default=("failed", "refused", "held", "lost", "done", "problem"), description="What is told, once something is."
     )
     heartbeat: Annotated[HttpUrl | None, Absent] = Field(
         default=None,
-        description="A URL that is called while all is well (healthchecks.io, Uptime Kuma …): silence is the alarm.",
+        description=f"{MARK} A URL that is called while all is well (healthchecks.io, Uptime Kuma …): silence is the alarm.",
     )
 
 
@@ -331,7 +332,7 @@ class Web(Section):
 
     listen: Annotated[Text, AfterValidator(_listen)] = Field(
         default="127.0.0.1:8484",
-        description="Address and port. The page has no password: beyond this machine, put one in front.",
+        description=f"{MARK} Address and port. The page has no password: beyond this machine, put one in front.",
     )
 
     @property

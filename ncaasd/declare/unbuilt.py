@@ -1,33 +1,32 @@
-"""Keys that are declared and have no effect yet: refused in plain words, never silently ignored."""
+"""Keys that this version declares and does nothing with: refused in plain words, never silently ignored."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ncaasd.declare.reading import Loc
-from ncaasd.declare.sections import Notify, Sections
 
-KEYS = frozenset({"urls", "heartbeat"})
+if TYPE_CHECKING:
+    from ncaasd.declare.config import Config
+
+MARK = "Not built yet in this version: refused."  # in the description of each
+KEYS = {
+    "notify.urls": "this version sends no messages",
+    "notify.heartbeat": "this version calls no URL while all is well",
+    "web.listen": "this version has no status page",
+}
+INSTEAD = "`ncaasd status` and the status files tell how things are"
 
 
 def say(key: str) -> str:
-    return f"not built yet: {key}; leave it out"
+    return f"not built yet: {KEYS[key]}; leave it out ({INSTEAD})"
 
 
-def of_sections(sections: Sections) -> Iterator[tuple[Loc, str]]:
-    """What of an analysis's sections would be ignored."""
-    after = sections.after_results
-    used = {
-        ("after_results", "local_inputs"): after.local_inputs != "keep",
-        ("after_results", "remote_inputs"): after.remote_inputs != "keep",
-        ("after_results", "run"): after.run is not None,
-        ("results", "fetch"): sections.results.fetch == "all",
-    }
-    yield from ((loc, say(".".join(loc))) for loc, is_used in used.items() if is_used and loc[-1] in KEYS)
-
-
-def of_notify(notify: Notify) -> Iterator[tuple[Loc, str]]:
-    if notify.urls and "urls" in KEYS:
-        yield ("notify", "urls"), say("notify.urls")
-    if notify.heartbeat and "heartbeat" in KEYS:
-        yield ("notify", "heartbeat"), say("notify.heartbeat")
+def of_config(config: Config) -> Iterator[tuple[Loc, str]]:
+    """What would be ignored. A key at its default asks for nothing."""
+    for key in KEYS:
+        name, _, field = key.partition(".")
+        section = getattr(config, name)
+        if section is not None and getattr(section, field) != type(section).model_fields[field].default:
+            yield (name, field), say(key)

@@ -3,17 +3,15 @@ lane."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ncaasd.declare.analysis_config import read_analysis_config, render_analysis_config
 from ncaasd.engine.declaring import CONFIG_LIMIT, Declarer
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House
-from ncaasd.errors import Absent, Corrupted, DeclarationError, NcaasdError
+from ncaasd.errors import Absent, Corrupted, NcaasdError
 from ncaasd.model import Dataset, FileState, JobRow
-from ncaasd.neurocaas.naming import config_name
+from ncaasd.plan.configs import render
 from ncaasd.plan.jobs import DatasetFact
 
 REMOTE_KNOWN_FOR = 30.0  # seconds that an answer about a dataset is believed, or that a config isn't there
@@ -85,13 +83,8 @@ class Supplies:
         cached = self._rendered.get((name, job.spec.overlay, text))
         if cached is not None:
             return cached
-        try:
-            values = read_analysis_config(text, f"configs/{name}")
-            overlay = json.loads(job.spec.overlay)
-            content = render_analysis_config(values, name, overlay) if overlay else text
-            fact = ConfigFact(key=context.layout.config_key("", config_name(name, content)), content=content)
-        except DeclarationError as error:
-            fact = ConfigFact(problem=f"a config that can be used: {error.problems[0]}")
+        made = render(text, name, job.spec.overlay, context.layout)
+        fact = ConfigFact(made.problem, made.key, None if made.problem else made.content)
         if len(self._rendered) > RENDERED_KEPT:
             self._rendered.clear()
         self._rendered[name, job.spec.overlay, text] = fact

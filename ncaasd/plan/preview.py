@@ -6,18 +6,16 @@ of another rig is there, that an id is taken) is not asked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ncaasd.declare.analysis_config import read_analysis_config, render_analysis_config
 from ncaasd.declare.config import Analysis
-from ncaasd.errors import DeclarationError
 from ncaasd.model import FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase, Place
 from ncaasd.neurocaas import naming
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import SubmitBody
 from ncaasd.plan import expand, gates
+from ncaasd.plan.configs import render
 from ncaasd.plan.expand import Matcher, Package, Unit
 from ncaasd.plan.files import map_file
 from ncaasd.plan.gates import Passage, Way
@@ -290,13 +288,8 @@ class _Planner:
         text = self._facts.configs.get(name)
         if text is None:
             return "", f"configs/{name} (not here)"
-        try:
-            values = read_analysis_config(text, f"configs/{name}")
-            overlay = json.loads(spec.overlay)
-            content = render_analysis_config(values, name, overlay) if overlay else text
-        except DeclarationError as error:
-            return "", f"a config that can be used: {error.problems[0]}"
-        return self._facts.layout.config_key("", naming.config_name(name, content)), ""
+        made = render(text, name, spec.overlay, self._facts.layout)
+        return made.key, made.problem
 
     def _with_submit_file(self, made: PlannedJob, job: JobRow) -> PlannedJob:
         spec, layout = job.spec, self._facts.layout

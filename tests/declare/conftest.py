@@ -10,4 +10,4 @@ from ncaasd.declare import unbuilt
 @pytest.fixture(autouse=True)
 def everything_is_built(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if request.path.name != "test_unbuilt.py":
-        monkeypatch.setattr(unbuilt, "KEYS", frozenset())
+        monkeypatch.setattr(unbuilt, "KEYS", {})

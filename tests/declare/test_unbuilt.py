@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from declare_tables import CONFIG, problems
+from pydantic import BaseModel
 
-from ncaasd.declare import unbuilt
-from ncaasd.declare.config import load_config
-from ncaasd.declare.manifest import parse_manifest
-
-RULE = "rules:\n  - name: r\n    datasets: '**/*.tif'\n    config: c.yaml\n    unit: '{animal}'\n"
+from ncaasd.declare import example, unbuilt
+from ncaasd.declare.config import Config, load_config
 
 
 @pytest.mark.parametrize(
-    ("more", "key"),
+    ("more", "key", "says"),
     [
-        ("notify: {urls: [ntfy://x]}", "notify.urls"),
-        ("notify: {heartbeat: 'https://hc.example/x'}", "notify.heartbeat"),
-        ("results: {fetch: all}", "results.fetch"),
-        ("after_results: {local_inputs: {move: '/a/{path}'}}", "after_results.local_inputs"),
-        ("after_results: {remote_inputs: delete}", "after_results.remote_inputs"),
-        ("tools: {t: [x]}\nafter_results: {run: t}", "after_results.run"),
+        ("notify: {urls: [ntfy://x]}", "notify.urls", "sends no messages"),
+        ("notify: {heartbeat: 'https://hc.example/x'}", "notify.heartbeat", "calls no URL"),
+        ("web: {listen: '0.0.0.0:80'}", "web.listen", "no status page"),
     ],
 )
-def test_the_config_refuses_what_has_no_effect(more: str, key: str) -> None:
-    if key.rpartition(".")[2] not in unbuilt.KEYS:
-        pytest.skip("it has an effect by now")
-    found = problems(lambda: load_config((CONFIG + more).encode(), "c.yaml"))
-    line = len((CONFIG + more).splitlines())
-    assert [(p[0], p[2], p[3]) for p in found] == [(line, key, f"not built yet: {key}; leave it out")]
+def test_the_config_refuses_what_has_no_effect(more: str, key: str, says: str) -> None:
+    ((line, _column, found, message),) = problems(lambda: load_config((CONFIG + more).encode(), "c.yaml"))
+    assert (line, found) == (len((CONFIG + more).splitlines()), key)
+    assert message.startswith("not built yet: ") and says in message and "leave it out" in message
 
 
-@pytest.mark.parametrize("more", ["package: zip", "overdue: 6h"])
-def test_the_manifest_refuses_what_has_no_effect(more: str) -> None:
-    key = more.partition(":")[0]
-    if key not in unbuilt.KEYS:
-        pytest.skip("it has an effect by now")
-    text = f"{RULE}    {more}\n".encode()
-    found = problems(lambda: parse_manifest(text, "m.yaml", standing=True, sources=[], tools=[]))
-    assert [(p[0], p[2], p[3]) for p in found] == [(6, f"rules[0].{key}", f"not built yet: {key}; leave it out")]
-
-
-def test_what_is_left_at_its_default_is_no_problem() -> None:
-    more = (
-        "notify: {urls: [], heartbeat: null}\nafter_results: {local_inputs: keep}\nresults: {fetch: mine}\nweb: off\n"
-    )
+@pytest.mark.parametrize(
+    "more",
+    [
+        "notify: {urls: [], heartbeat: null, events: [failed]}",
+        "web: {listen: 127.0.0.1:8484}",
+        "web: off",
+        "results: {fetch: all}\nafter_results: {local_inputs: {move: '/a/{path}'}, remote_inputs: delete}",
+    ],
+)
+def test_what_asks_for_nothing_or_is_built_is_no_problem(more: str) -> None:
     assert problems(lambda: load_config((CONFIG + more).encode(), "c.yaml")) == []
+
+
+def described(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        section = example.section_of(field)
+        if section is not None:
+            yield from described(section, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", example.meaning(field)
+
+
+def test_the_documentation_says_so_of_these_keys_and_of_no_other() -> None:
+    assert {key for key, meaning in described(Config) if unbuilt.MARK in meaning} == set(unbuilt.KEYS)
