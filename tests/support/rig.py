@@ -1,6 +1,6 @@
 """A rig whose daemon is a real process, on a real S3 server: start it, kill it, drop files, and look at what is left.
 
-All rigs of a test session share one sandbox and one bucket; each has its own name, root, state and key prefix, so that
+All rigs of a test file share one sandbox and one bucket; each has its own name, root, state and key prefix, so that
 they see nothing of one another. The analysis copies its input, so a result's bytes are those of the recording.
 """
 
