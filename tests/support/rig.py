@@ -26,7 +26,7 @@ from ncaasd.adapters import control
 from ncaasd.adapters.journal import Journal, open_journal, open_reader
 from ncaasd.engine.crash import VARIABLE
 from ncaasd.errors import JournalError, StateError
-from ncaasd.model import Event, FileRow, FileState, JobRow, JobState, Phase
+from ncaasd.model import Event, FileRow, FileState, JobRow, JobState, Origin, Phase
 from ncaasd.sandbox.home import Sandbox
 from ncaasd.sandbox.server import LAB_PROFILE
 
@@ -267,6 +267,10 @@ class Rig:
             return journal.jobs()[::-1]
         return []
 
+    def own_jobs(self) -> list[JobRow]:
+        """Without those that were found in S3, started by others."""
+        return [job for job in self.jobs() if job.spec.origin is not Origin.ELSEWHERE]
+
     def job(self, name: str = "", attempt: int = 0) -> JobRow:
         found = [j for j in self.jobs() if j.attempt == attempt and name in ("", j.spec.name, j.spec.unit)]
         assert len(found) == 1, f"{len(found)} jobs are named {name!r}"
@@ -310,7 +314,7 @@ class Rig:
     def submits(self) -> dict[str, int]:
         """Submit key -> ObjectCreated events, of this rig's jobs only: those whose datasets have its prefix."""
         mine = f"/inputs/{self.name}/".encode()
-        known = {job.submit_key for job in self.jobs()}
+        known = {job.submit_key for job in self.own_jobs()}
         every = self.bench.versions("submissions/")
         return {
             key: count
@@ -341,7 +345,7 @@ class Rig:
             assert self.bench.body(key) == _read(path), f"{key} has the bytes of {path}"
 
     def check_submits(self, jobs: int) -> None:
-        keys = [job.submit_key for job in self.jobs()]
+        keys = [job.submit_key for job in self.own_jobs()]
         assert len(set(keys)) == len(keys) == jobs
         assert self.submits() == dict.fromkeys(keys, 1), "each job is submitted once"
 
