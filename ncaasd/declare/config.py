@@ -51,6 +51,7 @@ __all__ = [
     "bandwidth_limit",
     "inside",
     "load_config",
+    "places_only",
 ]
 
 
@@ -179,6 +180,26 @@ def load_config(data: bytes, file: str) -> Config:
     root = document.root
     if isinstance(root, yamlio.Mapping):
         root = _with_analyses_merged(root, file)
+    config = reading.check(Config, root, file, problems)
+    reading.finish(problems)
+    assert config is not None  # there were no problems
+    return config
+
+
+def places_only(data: bytes, file: str) -> Config:
+    """Of a config that is wrong elsewhere: the group and where things are, with all else at its default, so that what goes
+    on can be looked at. Raises DeclarationError when that is wrong, too."""
+    root = yamlio.parse(data, file).root
+    if isinstance(root, yamlio.Mapping):
+        kept = {
+            name: root.entries[name] for name in ("rig", "state", "group", "root", "analyses") if name in root.entries
+        }
+        key, analyses = kept.get("analyses", (None, None))
+        if key is not None and isinstance(analyses, yamlio.Mapping):
+            bare = {n: (k, yamlio.Mapping({}, node.line, node.column)) for n, (k, node) in analyses.entries.items()}
+            kept["analyses"] = (key, yamlio.Mapping(bare, analyses.line, analyses.column))
+        root = yamlio.Mapping(kept, root.line, root.column)
+    problems: list[Problem] = []
     config = reading.check(Config, root, file, problems)
     reading.finish(problems)
     assert config is not None  # there were no problems

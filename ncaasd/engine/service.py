@@ -161,7 +161,7 @@ def _reload(path: str, house: Running) -> Config | None:
     try:
         config = read_config(path)
     except NcaasdError as error:
-        engine.config_trouble = str(error)
+        engine.config_trouble = f"the config has changed and is wrong, so the one before it stays in force: {error}"
         with house.journal.transaction():
             engine.house.event(
                 "", "config", "bad config", f"the old config stays in force: {error}", level=logging.ERROR

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ncaasd.errors import UserError
+from ncaasd.errors import DeclarationError, UserError
 
 if TYPE_CHECKING:
     from ncaasd.adapters.journal import Journal
@@ -36,18 +36,38 @@ def config_path(given: str | None) -> str:
 def read_config(given: str | None) -> Config:
     """Raises UserError when it can't be read, DeclarationError with all its problems."""
     from ncaasd.declare.config import load_config
-    from ncaasd.declare.yamlio import MAX_BYTES
 
     path = config_path(given)
+    return load_config(_read(path), path)
+
+
+def read_config_to_look(given: str | None) -> tuple[Config, str]:
+    """The config, or of a wrong one (the daemon goes on with the last good one) what says where things are; and what is wrong
+    with it. Raises UserError, and DeclarationError when it doesn't even say where things are."""
+    from ncaasd.declare.config import load_config, places_only
+
+    path = config_path(given)
+    data = _read(path)
+    try:
+        return load_config(data, path), ""
+    except DeclarationError as error:
+        try:
+            return places_only(data, path), str(error)
+        except DeclarationError:
+            raise error from None  # which has all its problems
+
+
+def _read(path: str) -> bytes:
+    from ncaasd.declare.yamlio import MAX_BYTES
+
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(
             f"the config {path} can't be read: {error.strerror}",
             hint="`ncaasd init` writes one; or name yours with --config FILE or $NCAASD_CONFIG",
         ) from error
-    return load_config(data, path)
 
 
 def state_of(config: Config) -> str:

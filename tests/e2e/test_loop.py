@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import command
 from support.rig import BUCKET, CONFIG, GROUP, MIB, Rig, blob
 
 from ncaasd.model import JobState
 
 TIMEOUT = 90
-
-
-def installed() -> list[str]:
-    """The console script of this environment; the module where the package isn't installed in it."""
-    script = Path(sys.executable).with_name("ncaasd")
-    return [str(script)] if script.exists() else [sys.executable, "-m", "ncaasd"]
-
-
-def command(rig: Rig, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | rig.bench.sandbox.environment() | {"COLUMNS": "100", "NO_COLOR": "1"} | environment
-    return subprocess.run(
-        [*installed(), *words, "--config", rig.config],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
 
 
 def test_a_rule_a_one_off_and_a_hand_written_submit_each_become_one_job(rig: Rig) -> None:

@@ -271,3 +271,27 @@ def test_logs_followed_show_each_line_once_and_end_with_the_job(desk: Desk, jour
     thread.join()
     assert answer.code == 0
     assert answer.out == "frame 1\n=== a.tif: IN PROGRESS ===\nframe 2\n=== a.tif: SUCCESS ===\n"
+
+
+@pytest.mark.usefixtures("three")
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        ({"jobs": {"max_activ": 3}}, 0, "is max_active meant?"),
+        ({"analyses": {ANALYSIS: {"watch": {"settle": "soon"}}}}, 0, "settle"),
+        ({"root": "not/absolute"}, 2, "root"),
+    ],
+)
+def test_F78_status_says_what_is_wrong_with_the_config_and_shows_the_rest(
+    desk: Desk, ncaasd: Call, change: dict[str, Any], code: int, says: str
+) -> None:
+    desk.configure(**change)
+    answer = ncaasd("status", "--json")
+    assert answer.code == code
+    if code:
+        assert says in answer.err
+        return
+    (trouble,) = answer.json["troubles"]
+    assert says in trouble and str(desk.config_path) in trouble
+    assert answer.json["analyses"][0]["jobs"] == {"done": 1, "held": 1, "waiting": 1}
+    assert says in ncaasd("status").out.replace("\n", " ")

@@ -94,7 +94,7 @@ def nothing(action: str, meant: int, as_json: bool) -> None:
         say_json([])
     else:
         print(f"nothing to {action}" + (f" among {meant} jobs" if meant else ": no job is like that"))
-    raise typer.Exit(WELL)
+    raise typer.Exit(WELL if meant else NOT_WELL)
 
 
 def confirm(action: str, chosen: Sequence[JobRow], config: Config, *, yes: bool, silent: bool) -> None:

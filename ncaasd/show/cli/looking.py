@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ncaasd.errors import UserError
 from ncaasd.show.cli.common import AnalysisOption, ConfigOption, JsonOption, command, one_job, say_json
-from ncaasd.show.places import read_config, reader, state_of
+from ncaasd.show.places import read_config, read_config_to_look, reader, state_of
 
 if TYPE_CHECKING:
     from ncaasd.declare.config import Config
@@ -33,28 +34,28 @@ def status(
 ) -> None:
     """Files and jobs at a glance: what is under way, what is held, and the command that releases it.
 
-    Asks the running daemon; without one, it shows what the journal knows.
+    Asks the running daemon; without one, it shows what the journal knows. A config that is wrong is said, and the rest shown.
     """
-    loaded = read_config(config)
+    loaded, wrong = read_config_to_look(config)
     if as_json:
-        say_json(look(loaded).document())
+        say_json(look(loaded, wrong).document())
         return
     from ncaasd.show.terminal import console, render_status
 
     out = console()
     if not watch:
-        out.print(render_status(look(loaded)))
+        out.print(render_status(look(loaded, wrong)))
         return
     from rich.live import Live
 
-    with Live(render_status(look(loaded)), console=out, screen=out.is_terminal, auto_refresh=False) as live:
+    with Live(render_status(look(loaded, wrong)), console=out, screen=out.is_terminal, auto_refresh=False) as live:
         while True:
             time.sleep(WATCH_EVERY)
-            live.update(render_status(look(loaded)), refresh=True)
+            live.update(render_status(look(loaded, wrong)), refresh=True)
 
 
-def look(config: Config) -> StatusReport:
-    """One look at the journal and, when it runs, at the daemon."""
+def look(config: Config, wrong: str = "") -> StatusReport:
+    """One look at the journal and, when it runs, at the daemon. `wrong`: what is wrong with the config."""
     from ncaasd.adapters.control import ask
     from ncaasd.adapters.lock import running
     from ncaasd.show.status import status_report
@@ -62,15 +63,19 @@ def look(config: Config) -> StatusReport:
     state = state_of(config)
     pid = running(state)
     answer = ask(state, {"do": "live"}, timeout=5.0) if pid is not None else None
+    live = answer["live"] if answer else None
     with reader(config) as journal:
-        return status_report(
+        found = status_report(
             journal,
-            answer["live"] if answer else None,
+            live,
             root=config.root,
             analyses=config.analyses,
             pid=pid,
             now=time.time(),
         )
+    if wrong and not any(trouble.endswith(wrong) for trouble in found.troubles):
+        found = replace(found, troubles=(wrong, *found.troubles))
+    return found
 
 
 def jobs(
