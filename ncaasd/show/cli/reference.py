@@ -37,7 +37,7 @@ prints has the same keys as `job.json` and the status files.
 | `check` | something is wrong |
 | `plan` | a manifest that is here is wrong, or a folder can't be looked at |
 | `safe` | not all of it is safe |
-| `hold`, `release`, `rerun`, `forget`, `fetch` | no job is like that, nothing could be done (it said why), or the question was answered with no |
+| `hold`, `release`, `rerun`, `forget`, `fetch` | no such job, nothing could be done (it said why), or it was answered with no |
 
 `once` ends with 3 when S3 or a disk was in the way, and with 2 when a manifest is wrong, before it looks at jobs.
 `run` ends with 0 after SIGTERM and Ctrl-C, with 3 when its journal or an fsync failed: a service manager should start it again.
