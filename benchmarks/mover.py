@@ -5,8 +5,9 @@
     python benchmarks/mover.py crc FILE
 
 Everything is journaled as the engine journals it (SQLite, synchronous=FULL, up to 1,000 notes in a commit), verified, and
-of what is downloaded, durable. Files to the bucket `bench`; credentials as the SDK finds them. Prints, as JSON, the
-seconds it took to start (imports, the journal), wall and CPU: a daemon does that once.
+of what is downloaded, durable. Files to the bucket `bench`; credentials as the SDK finds them. Prints two lines of JSON, the
+seconds since its process began (wall and CPU) when it is ready (imports, the journal), and when all is done and
+recorded: a daemon starts and ends once.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Log:
         self._desk.ask(lambda: self._journal.upload_created(file_id, upload_id))
 
     def part_stored(self, file_id: int, part: Part) -> None:
-        self._desk.tell(lambda: self._journal.part_stored(file_id, part))
+        self._desk.ask(lambda: self._journal.part_stored(file_id, part))
 
     def flush(self) -> None:
         self._desk.ask(lambda: None)
@@ -186,6 +187,13 @@ def crc_of(path: str) -> int:
     return crc
 
 
+def print_times() -> None:
+    with open("/proc/self/stat") as stat:
+        began = float(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    wall = time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    print(json.dumps({"wall": wall, "cpu": time.process_time()}), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["up", "down", "crc"])
@@ -200,14 +208,12 @@ def main() -> None:
         return
     results = LocalResults(options.target, adopt=True) if options.what == "down" else None
     mover = Mover(options, results)
-    with open("/proc/self/stat") as stat:
-        began = float(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-    wall = time.clock_gettime(time.CLOCK_BOOTTIME) - began
-    print(json.dumps({"wall": wall, "cpu": time.process_time()}), flush=True)
+    print_times()
     if options.what == "up":
         up(mover, options.source, options.target)
     else:
         down(mover, options.source)
+    print_times()
 
 
 if __name__ == "__main__":

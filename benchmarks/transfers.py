@@ -6,9 +6,9 @@
 
 Every repetition runs all clients, one after the other, so that what disturbs the machine disturbs all of them; a ratio
 is taken within a repetition, and the table has the median of the repetitions, with the lowest and the highest. CPU is
-user and system seconds of the client's process, memory its largest resident size. A daemon is started once, so the row
-"ncaasd, at work" leaves out the seconds its process takes until it is ready; goals are judged by it, and the row "ncaasd"
-has everything, as for the others. Downloads count until they are on the disk: ncaasd syncs as
+user and system seconds of the client's process, memory its largest resident size. A daemon starts and ends once, so the
+row "ncaasd, at work" is from when its process is ready until everything is done, durable and recorded; goals are judged
+by it, and the row "ncaasd" has everything, as for the others. Downloads count until they are on the disk: ncaasd syncs as
 it goes, the others are followed by `sync -f`. Prints Markdown; `--json` keeps every measurement.
 """
 
@@ -185,8 +185,8 @@ def run(client: str, work: Work, server: Server, scratch: str, *, name: str, rep
     whole = Sample(name, client, repetition, wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6)
     if client != "ncaasd":
         return [whole]
-    start = json.loads(next(line for line in said.splitlines() if line.startswith('{"wall"')))
-    return [whole, replace(whole, client=WORKING, wall=wall - start["wall"], cpu=whole.cpu - start["cpu"])]
+    ready, done = (json.loads(line) for line in said.splitlines() if line.startswith('{"wall"'))
+    return [whole, replace(whole, client=WORKING, wall=done["wall"] - ready["wall"], cpu=done["cpu"] - ready["cpu"])]
 
 
 def arrived(folder: str) -> tuple[int, int]:

@@ -191,7 +191,7 @@ class TransferLog(Protocol):
         """Returns when it is committed: no part is sent before."""
 
     def part_stored(self, file_id: int, part: Part) -> None:
-        """May return before it is committed."""
+        """Returns when it is committed: the worker sends no other part before, so a kill costs what is in flight."""
 
     def flush(self) -> None:
         """Returns when everything that was recorded before is committed."""

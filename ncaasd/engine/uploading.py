@@ -36,7 +36,7 @@ class JournaledTransfers:
         self._desk.ask(lambda: self._house.journal.upload_created(file_id, upload_id))
 
     def part_stored(self, file_id: int, part: Part) -> None:
-        self._desk.tell(lambda: self._house.journal.part_stored(file_id, part))
+        self._desk.ask(lambda: self._house.journal.part_stored(file_id, part))
 
     def flush(self) -> None:
         self._desk.ask(lambda: None)  # the desk is read in order

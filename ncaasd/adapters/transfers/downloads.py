@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -24,6 +25,9 @@ DOWNLOAD_CRASH_POINTS = (
 )
 WORTH_KEEPING = 16  # a range that broke off is kept from this fraction of it on (1 MiB of 16)
 PART_SIZE = 8 << 20  # what the platform's workers (AWS CLI) cut results with
+# Bytes of one write to the temporary file. A megabyte at once is put into the page cache as huge pieces of memory that
+# nobody used lately, and on a virtual machine to touch those costs more than the writing (docs/performance.md).
+WRITE = 64 << 10
 T = TypeVar("T")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -174,6 +178,9 @@ class RangedDownload(Download):
         super().__init__(task, room)
         self._todo: deque[list[int]] | None = None  # [start, end]; the start moves on when a range breaks off
         self._crcs: dict[int, tuple[int, int]] = {}  # start -> (end, CRC64NVME) of what this life wrote
+        self._lock = threading.Lock()  # the two below
+        self._written: list[tuple[int, int]] = []  # ranges [start, end) that are not durable yet
+        self._syncing = False
         self._ending = False
         self._beginnings = 0
 
@@ -233,11 +240,33 @@ class RangedDownload(Download):
         return None
 
     def _record(self, start: int, end: int, crc: int) -> None:
+        """The range is written. One worker at a time makes durable what all have written, and the others go on: a sync
+        waits for everything that the file has, whoever asks for it."""
+        self._crcs[start] = end, crc
+        with self._lock:
+            self._written.append((start, end))
+            if self._syncing:
+                return
+            self._syncing = True
+        try:
+            while ranges := self._next_written():
+                self._sync(ranges)
+        except BaseException:
+            self._syncing = False
+            raise
+
+    def _next_written(self) -> list[tuple[int, int]]:
+        with self._lock:
+            ranges, self._written = self._written, []
+            self._syncing = bool(ranges)
+            return ranges
+
+    def _sync(self, ranges: list[tuple[int, int]]) -> None:
         assert self.partial is not None
         durable(partial(os.fdatasync, self.partial.fd), self.download.name)
-        self.room.crash("download.range")
-        self._crcs[start] = end, crc
-        self.room.log.range_fetched(self.download.object_id, start, end)
+        for start, end in ranges:
+            self.room.crash("download.range")
+            self.room.log.range_fetched(self.download.object_id, start, end)
 
     def _finish(self) -> Outcome | None:
         task, file = self.download, self.partial
@@ -308,7 +337,7 @@ def _closing(blocks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
 def _write(fd: int, block: bytes, at: int) -> None:
     view = memoryview(block)
     while view:
-        written = os.pwrite(fd, view, at)
+        written = os.pwrite(fd, view[:WRITE], at)
         view, at = view[written:], at + written
 
 
