@@ -191,12 +191,13 @@ def places_only(data: bytes, file: str) -> Config:
     on can be looked at. Raises DeclarationError when that is wrong, too."""
     root = yamlio.parse(data, file).root
     if isinstance(root, yamlio.Mapping):
-        kept = {
-            name: root.entries[name] for name in ("rig", "state", "group", "root", "analyses") if name in root.entries
-        }
-        key, analyses = kept.get("analyses", (None, None))
-        if key is not None and isinstance(analyses, yamlio.Mapping):
-            bare = {n: (k, yamlio.Mapping({}, node.line, node.column)) for n, (k, node) in analyses.entries.items()}
+        wanted = ("rig", "state", "group", "root", "analyses")
+        kept: dict[str, tuple[yamlio.Scalar, yamlio.Node]] = {n: e for n, e in root.entries.items() if n in wanted}
+        if "analyses" in kept and isinstance(kept["analyses"][1], yamlio.Mapping):
+            key, analyses = kept["analyses"][0], kept["analyses"][1]
+            bare: dict[str, tuple[yamlio.Scalar, yamlio.Node]] = {
+                name: (at, yamlio.Mapping({}, node.line, node.column)) for name, (at, node) in analyses.entries.items()
+            }
             kept["analyses"] = (key, yamlio.Mapping(bare, analyses.line, analyses.column))
         root = yamlio.Mapping(kept, root.line, root.column)
     problems: list[Problem] = []

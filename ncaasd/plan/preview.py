@@ -1,4 +1,5 @@
-"""What would be done, without doing it: uploads, submit files, what each job waits for, what is held. Pure.
+"""What would be done, without doing it: uploads, submit files, what each job waits for, what is held, what comes back and
+what goes then. Pure.
 
 The same rules decide here and in the engine: `gates`, `expand`, `jobs`, `guards`. What only S3 can tell (that a dataset
 of another rig is there, that an id is taken) is not asked.
@@ -10,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ncaasd.declare.config import Analysis
-from ncaasd.model import FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase, Place
+from ncaasd.model import Artefact, FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase, Place
 from ncaasd.neurocaas import naming
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import SubmitBody
-from ncaasd.plan import expand, gates
+from ncaasd.plan import afterwards, expand, gates
+from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
 from ncaasd.plan.configs import render
 from ncaasd.plan.expand import Matcher, Package, Unit
 from ncaasd.plan.files import map_file
@@ -40,6 +42,8 @@ class Facts:
     usage: tuple[int, int]  # datasets that run, datasets of the last 24 h
     now: float
     only: str = ""  # the manifest that is asked about; its jobs alone are planned
+    wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
+    care: Mapping[int, Care] = field(default_factory=dict)  # what is still to be done after results, by job
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,9 @@ class Preview:
     analysis: str
     uploads: tuple[PlannedUpload, ...] = ()
     jobs: tuple[PlannedJob, ...] = ()
-    followed: tuple[JobRow, ...] = field(default=())
+    followed: tuple[JobRow, ...] = ()
+    fetches: tuple[PlannedFetch, ...] = ()
+    removals: tuple[PlannedRemoval, ...] = ()
 
     @property
     def fresh(self) -> list[PlannedJob]:
@@ -130,7 +136,54 @@ class _Planner:
         needed = {d.key for j in jobs if j.plan != "known" for d in j.spec.datasets}
         uploads = [u for u in self._uploads() if not facts.only or u.key in needed]
         followed = [j for j in facts.jobs if j.phase not in (Phase.OPEN, Phase.ENDED) and not j.forgotten]
-        return Preview(facts.analysis, tuple(uploads), tuple(jobs), () if facts.only else tuple(followed))
+        due = self._due(jobs, followed)
+        return Preview(
+            facts.analysis,
+            tuple(uploads),
+            tuple(jobs),
+            () if facts.only else tuple(followed),
+            tuple(afterwards.fetches(due, facts.wanted, facts.layout)),
+            tuple(self._removals(due)),
+        )
+
+    # -- afterwards --------------------------------------------------------------------------------------------------
+
+    def _due(self, jobs: Sequence[PlannedJob], followed: Sequence[JobRow]) -> list[Due]:
+        """The jobs that something comes of: those that have ended and are not done with, those under way, those that go."""
+        facts = self._facts
+        late = [j for j in facts.jobs if j.phase is Phase.ENDED and (j.row in facts.wanted or j.row in facts.care)]
+        under_way = [Due(j.spec, j.job_id, j) for j in [*late, *followed] if not j.forgotten]
+        if facts.only:
+            mine = {j.known.row for j in jobs if j.known is not None}
+            under_way = [d for d in under_way if d.row is not None and d.row.row in mine]
+        # A planned job has no end yet, whatever the journal has of its earlier attempts.
+        return under_way + [Due(j.spec, j.job_id) for j in jobs if j.plan in ("submit", "queue") and j.job_id]
+
+    def _removals(self, due: Sequence[Due]) -> list[PlannedRemoval]:
+        using: dict[str, list[JobRow]] = {}
+        for job in [*self._facts.jobs, *(j for rows in self._made.values() for j in rows if j.row < 0)]:
+            for dataset in job.spec.datasets:
+                using.setdefault(dataset.key, []).append(job)
+        packed = {
+            self._package_of(m)(expand.package_name(m.rule, unit)).key: [r for _n, r in unit.members(m)]
+            for m in self._matchers
+            if m.packs
+            for unit in self._units.get(id(m), {}).values()
+        }
+
+        def files_of(key: str) -> Sequence[FileRow]:
+            row = self._by_key.get(key)
+            return packed.get(key, [row] if row else [])
+
+        return afterwards.removals(
+            due,
+            self._facts.care,
+            self._facts.settings,
+            self._facts.layout,
+            at=self._by_key.get,
+            files_of=files_of,
+            using=lambda key: using.get(key, ()),
+        )
 
     # -- uploads -----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +14,11 @@ from ncaasd.declare.config import Config
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.documents import job_document, text
 from ncaasd.errors import DeclarationError, NcaasdError, Problem
-from ncaasd.model import FileRow, FileState, JobSpec, Place, Stat
+from ncaasd.model import Artefact, FileRow, FileState, JobSpec, Place, Stat
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand
+from ncaasd.plan.afterwards import Care, PlannedFetch, PlannedRemoval
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.files import Role, collision, map_file, role_of
 from ncaasd.plan.preview import Facts, PlannedJob, Preview, preview
@@ -50,6 +52,8 @@ class Foresight:
             ],
             "jobs": [job_plan(j, root) for j in jobs],
             "followed": [job_document(j, root) for p in self.previews for j in p.followed],
+            "fetches": [_fetch_plan(f, root) for p in self.previews for f in p.fetches],
+            "deletions": [_removal_plan(p.analysis, r) for p in self.previews for r in p.removals],
             "totals": {
                 "jobs": len(fresh),
                 "machines": sum(j.machines for j in fresh),
@@ -57,6 +61,8 @@ class Foresight:
                 "held": sum(j.plan == "hold" for j in fresh),
                 "uploads": sum(not u.kept_back for _a, u in every),
                 "bytes": sum(p.bytes for p in self.previews),
+                "fetches": sum(len(p.fetches) for p in self.previews),
+                "deletions": sum(not r.kept for p in self.previews for r in p.removals),
             },
             "troubles": [text(t) for t in self.troubles],
         }
@@ -79,6 +85,34 @@ def job_plan(job: PlannedJob, root: str) -> dict[str, Any]:
         "submit_key": job.submit_key or None,
         "submit_file": job.body.decode() or None,
         "job": job_document(job.known, root) if job.known else None,
+    }
+
+
+def _fetch_plan(fetch: PlannedFetch, root: str) -> dict[str, Any]:
+    """`files` and `bytes` are null while only NeuroCAAS can know."""
+    return {
+        "analysis": fetch.spec.analysis,
+        "name": fetch.spec.name,
+        "unit": text(fetch.spec.unit),
+        "id": fetch.job_id,
+        "to": text(os.path.join(root, fetch.spec.analysis, "results", fetch.folder)),
+        "when": fetch.when,
+        "files": fetch.files,
+        "bytes": fetch.size,
+    }
+
+
+def _removal_plan(analysis: str, removal: PlannedRemoval) -> dict[str, Any]:
+    return {
+        "analysis": analysis,
+        "where": "here" if removal.here else "s3",
+        "what": text(removal.what),
+        "bytes": removal.size,
+        "job": removal.job_id,
+        "moved_to": text(removal.copy) if removal.moves else None,
+        "copy": text(removal.copy) or None,
+        "condition": text(removal.condition) or None,
+        "kept": text(removal.kept) or None,
     }
 
 
@@ -158,9 +192,26 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             jobs=journal.jobs(analysis)[::-1] if journal is not None else (),
             usage=journal.usage(analysis, now) if journal is not None else (0, 0),
             now=now,
+            wanted=_wanted(journal, analysis),
+            care=_care(journal, analysis),
         ),
         tuple(troubles),
     )
+
+
+def _wanted(journal: Journal | None, analysis: str) -> dict[int, Sequence[Artefact]]:
+    rows = journal.jobs_to_fetch() if journal is not None else []
+    return {r: journal.artefacts(r, wanted=True) for r in rows if journal and _is_of(journal, r, analysis)}
+
+
+def _care(journal: Journal | None, analysis: str) -> dict[int, Care]:
+    rows = journal.due_aftercare(math.inf, 2**31) if journal is not None else []
+    return {r: journal.aftercare(r) for r in rows if journal and _is_of(journal, r, analysis)}
+
+
+def _is_of(journal: Journal, row: int, analysis: str) -> bool:
+    job = journal.job(row)
+    return job is not None and job.spec.analysis == analysis
 
 
 def _rows(

@@ -205,3 +205,113 @@ def test_a_share_that_is_not_mounted_is_said(rig: DeclaredRig) -> None:
     seen = foreseen(rig)
     assert any("cannot be opened" in t for t in seen.troubles)
     assert plans(seen)["M7/1"] in ("submit", "known"), "what is known of it stays known"
+
+
+# -- what comes back, and what goes then ---------------------------------------------------------------------------------
+
+
+def fetches(seen: Foresight) -> list[tuple[str, str, int | None]]:
+    return [(f.spec.unit, f.when, f.files) for p in seen.previews for f in p.fetches]
+
+
+def removals(seen: Foresight) -> dict[str, str]:
+    """What goes -> what must be true first, or why it stays."""
+    return {r.what: r.condition or f"stays: {r.kept}" for p in seen.previews for r in p.removals}
+
+
+def test_results_that_will_be_fetched(rig: DeclaredRig) -> None:
+    rig.write("inputs/a.tif", "a")
+    rig.rules({})
+    assert fetches(foreseen(rig)) == [("a.tif", "when it has ended", None)]
+    rig.until(lambda: rig.submitted(1), "the submit")
+    (planned,) = foreseen(rig).document("/data")["fetches"]
+    assert planned["id"] == rig.job().job_id
+    assert planned["to"] == f"/data/{BUCKET}/results/job__{BUCKET}_{rig.job().job_id}"
+    rig.run_jobs()
+    assert fetches(foreseen(rig)) == []
+    with rig.rig.journal.transaction():
+        rig.rig.journal.refetch(rig.job().row)
+    ((unit, when, files),) = fetches(foreseen(rig))
+    assert (unit, when) == ("a.tif", "now") and files
+
+
+def test_nothing_goes_by_default(rig: DeclaredRig) -> None:
+    rig.write("inputs/a.tif", "a")
+    rig.rules({})
+    assert removals(foreseen(rig)) == {}
+
+
+def _plain_one(rig: DeclaredRig) -> set[str]:
+    rig.write("inputs/M 7/a.tif", "a")
+    rig.rules({})
+    return {"inputs/M 7/a.tif"}
+
+
+def _packed_one(rig: DeclaredRig) -> set[str]:
+    rig.write("inputs/M7/1/a.tif", "a")
+    rig.write("inputs/M7/1/b.tif", "b")
+    rig.rules({"unit": "{animal}/{run}", "package": "zip"})
+    return {"inputs/M7/1/a.tif", "inputs/M7/1/b.tif"}
+
+
+@pytest.mark.parametrize("write", [_plain_one, _packed_one])
+@pytest.mark.parametrize("moves", [True, False], ids=["move", "delete"])
+def test_what_is_said_to_go_goes(rig: DeclaredRig, write: Callable[[DeclaredRig], set[str]], moves: bool) -> None:
+    where = f"{rig.archive}/{{path}}"
+    policy: dict[str, Any] = {"move": where} if moves else {"delete": {"copy_at": where}}
+    rig.configure(after_results={"local_inputs": policy, "remote_inputs": "delete"})
+    here = write(rig)
+    seen = foreseen(rig)
+    (job,) = seen.previews[0].jobs
+    (key,) = [d.key for d in job.spec.datasets]
+    planned = removals(seen)
+    assert set(planned) == {*here, key}
+    done = f"when job {job.job_id} is done and its results are here"
+    for path in here:
+        copy = f"{rig.archive}/{path.removeprefix('inputs/')}"
+        assert planned[path] == (done if moves else f"{done}; when {copy} has the same bytes")
+    assert planned[key] == f"{done}; after the local inputs"
+    assert {d["moved_to"] is not None for d in seen.document("/")["deletions"] if d["where"] == "here"} == {moves}
+    for path in here if not moves else ():
+        copy = rig.archive / path.removeprefix("inputs/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((rig.home / path).read_bytes())
+    rig.archive.mkdir(exist_ok=True)
+    rig.until(lambda: rig.submitted(1), "the submit")
+    assert removals(foreseen(rig)) == planned
+    rig.run_jobs()
+    rig.turns(10)
+    assert not [p for p in here if (rig.home / p).exists()] and rig.uploaded() == []
+    assert removals(foreseen(rig)) == {}
+
+
+def test_what_does_not_go_yet_and_what_stays(rig: DeclaredRig) -> None:
+    rig.configure(after_results={"local_inputs": {"delete": {"copy_at": f"{rig.archive}/{{path}}"}}})
+    rig.record("s.tif", "s")
+    for name in "abc":
+        rig.write(f"inputs/{name}.tif", name)
+    rig.ask("waits", "b.tif", "nowhere.tif")
+    rig.rules({}, {"name": "of-the-share", "source": "share"})
+    rig.until(lambda: rig.submitted(4), "the submits")
+    rig.run_jobs()
+    rig.turns(5)
+    rig.write("inputs/c.tif", "another")
+    rig.turns(3)
+    planned = removals(foreseen(rig))
+    assert planned["inputs/a.tif"] == f"when {rig.archive}/a.tif has the same bytes"
+    assert planned["inputs/b.tif"].startswith("job waits (b.tif, nowhere.tif) is waiting and names it; when ")
+    assert planned["inputs/c.tif"].startswith("stays: it is not, or not any more")
+    assert planned.get("share:s.tif", "stays: it lies in share, which is only read").endswith("which is only read")
+    assert foreseen(rig).document("/")["totals"]["deletions"] == 2
+
+
+def test_of_a_manifest_not_dropped_yet_what_comes_and_goes_too(rig: DeclaredRig) -> None:
+    rig.configure(after_results={"remote_inputs": "delete"})
+    rig.write("inputs/a.tif", "a")
+    rig.write("inputs/b.tif", "b")
+    rig.ask("other", "b.tif")
+    text = b"rules:\n  - {name: r, datasets: a.tif, config: c.yaml}\n"
+    with reading(rig) as journal:
+        seen = foresee_manifest(rig.rig.config, journal, BUCKET, text, "new-rules.yaml", rig.clock.now())
+    assert fetches(seen) == [("a.tif", "when it has ended", None)]
+    assert list(removals(seen)) == ["lab/inputs/a.tif"]

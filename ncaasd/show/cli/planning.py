@@ -20,7 +20,7 @@ SHOWN = 40
 
 
 def register(app: typer.Typer) -> None:
-    command(app, plan, "What would be uploaded and submitted; changes nothing.", example="ncaasd plan mouse7.yaml")
+    command(app, plan, "What would be done; changes nothing.", example="ncaasd plan mouse7.yaml")
 
 
 def plan(
@@ -29,8 +29,9 @@ def plan(
     analysis: AnalysisOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """What would be uploaded (and as which key), submitted (--json has each exact submit file), what each job waits for, what
-    is held and by which guard; how many jobs, machines and bytes. Changes nothing, and asks nothing of S3.
+    """What would be uploaded (and as which key), submitted (--json has each exact submit file), fetched, and deleted or moved
+    by `after_results`; what each job waits for, what is held and by which guard; how many jobs, machines and bytes. Changes
+    nothing, and asks nothing of S3.
 
     With MANIFEST, which need not be dropped yet: only the jobs it makes. Ends with 1 when a manifest here is wrong, or a
     folder can't be looked at.
@@ -78,6 +79,8 @@ def _show(seen: Foresight, *, one: bool) -> None:
         if preview.followed:
             states = ", ".join(f"{j.job_id} {j.state}" for j in preview.followed[:10])
             out.print(f"followed, or being fetched: {words.count(len(preview.followed), 'job')} ({states})")
+        _show_fetches(preview)
+        _show_removals(preview)
     for trouble in seen.troubles:
         note(f"ncaasd: {plain(trouble)}")
 
@@ -104,6 +107,50 @@ def _show_uploads(preview: Preview) -> None:
     left = len(preview.uploads) - SHOWN
     if left > 0:
         out.print(f"  and {left} more (--json has all)")
+
+
+def _show_fetches(preview: Preview) -> None:
+    from rich.table import Table
+
+    from ncaasd.show import words
+    from ncaasd.show.terminal import console, plain
+
+    out = console()
+    out.print(f"to fetch: the results of {words.count(len(preview.fetches), 'job')}")
+    table = Table.grid(padding=(0, 2))
+    for fetch in preview.fetches[:SHOWN]:
+        much = "" if fetch.files is None else f"{words.count(fetch.files, 'file')}, {words.size(fetch.size or 0)}"
+        table.add_row(
+            f"  {plain(fetch.spec.unit or fetch.spec.name)}", f"-> results/{fetch.folder}", much or fetch.when
+        )
+    if preview.fetches:
+        out.print(table)
+    if len(preview.fetches) > SHOWN:
+        out.print(f"  and {len(preview.fetches) - SHOWN} more (--json has all)")
+
+
+def _show_removals(preview: Preview) -> None:
+    """Only where `after_results` takes anything away."""
+    from ncaasd.show import words
+    from ncaasd.show.terminal import console, plain
+
+    out = console()
+    going = [r for r in preview.removals if not r.kept]
+    if not preview.removals:
+        out.print("to delete: nothing (after_results)")
+        return
+    here, away = [r for r in going if r.here], [r for r in going if not r.here]
+    out.print(
+        f"to delete: {words.count(len(here), 'file')} here ({words.size(sum(r.size for r in here))}),"
+        f" {len(away)} in S3 ({words.size(sum(r.size for r in away))})"
+    )
+    for removal in [*going, *(r for r in preview.removals if r.kept)][:SHOWN]:
+        where = "" if removal.here else "in S3: "
+        to = f" -> {plain(removal.copy)}" if removal.moves else ""
+        why = f"stays: {plain(removal.kept)}" if removal.kept else plain(removal.condition) or "now"
+        out.print(f"  {where}{plain(removal.what)}{to}  {why}", soft_wrap=True)
+    if len(preview.removals) > SHOWN:
+        out.print(f"  and {len(preview.removals) - SHOWN} more (--json has all)")
 
 
 def _show_jobs(preview: Preview, *, one: bool) -> None:

@@ -1,0 +1,179 @@
+"""What comes back of jobs, and what goes then: the part of a preview that lies after their ends. Pure.
+
+`aftercare` has the rules, for here and for the engine. What only a look at the archive can tell (that its copy is equal) is
+a condition here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ncaasd.declare.config import Analysis
+from ncaasd.declare.sections import Delete
+from ncaasd.model import Artefact, ArtefactState, FileRow, FileState, JobRow, JobSpec, Origin, Phase
+from ncaasd.neurocaas.naming import Layout, folder_name
+from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, needed, stays, steps, well_done
+
+Care = Mapping[str, tuple[str, str, int]]  # step -> (wanted | done | left, why, failures): as the journal has it
+AT_ITS_END = "when it has ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A job that is submitted, or would be now: of the journal (`row`), or only planned."""
+
+    spec: JobSpec
+    job_id: str
+    row: JobRow | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.row is not None and self.row.phase is Phase.ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFetch:
+    """Results that come into `results/<folder>`. `files` and `size` (bytes) are None while only NeuroCAAS can know."""
+
+    spec: JobSpec
+    job_id: str
+    folder: str
+    when: str  # "now", or AT_ITS_END
+    files: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRemoval:
+    """A dataset that `after_results` takes away: here (a path below the analysis's folder), or in S3 (a key).
+
+    `copy`: where the archive has it, or will. `condition`: what must be true first, "" when it is due. `kept`: why it stays
+    all the same.
+    """
+
+    what: str
+    here: bool
+    size: int
+    job_id: str
+    moves: bool = False
+    copy: str = ""
+    condition: str = ""
+    kept: str = ""
+
+
+def fetches(jobs: Sequence[Due], wanted: Mapping[int, Sequence[Artefact]], layout: Layout) -> list[PlannedFetch]:
+    """`wanted`: what the journal still wants of a job, by its row. `jobs`: those that are not ended, and those of `wanted`."""
+    found = []
+    for job in jobs:
+        folder = (job.row.results if job.row else "") or folder_name(layout.bucket, job.job_id)
+        left = [a for a in wanted.get(job.row.row, ()) if a.state is ArtefactState.WANTED] if job.row else []
+        if left:
+            size = sum(a.size for a in left)
+            found.append(PlannedFetch(job.spec, job.job_id, folder, "now", len(left), size))
+        elif not job.ended:
+            found.append(PlannedFetch(job.spec, job.job_id, folder, AT_ITS_END))
+    return found
+
+
+def removals(
+    jobs: Sequence[Due],
+    care: Mapping[int, Care],
+    settings: Analysis,
+    layout: Layout,
+    *,
+    at: Callable[[str], FileRow | None],
+    files_of: Callable[[str], Sequence[FileRow]],
+    using: Callable[[str], Iterable[JobRow]],
+) -> list[PlannedRemoval]:
+    """What `after_results` would take away. `care`: what the journal has still to do for jobs that have ended; `at`: what
+    is put to a key; `files_of`: the recordings of it (those that a package is made of); `using`: the jobs that name it."""
+    found: dict[tuple[bool, str], PlannedRemoval] = {}
+    for job in jobs:
+        if job.spec.origin is Origin.ELSEWHERE:
+            continue
+        pending = _pending(job, care, settings)
+        for dataset in job.spec.datasets:
+            rows = files_of(dataset.key)
+            if LOCAL in pending:
+                for row in rows:
+                    removal = _local(job, row, dataset.key, pending, settings, using)
+                    if removal is not None:
+                        found.setdefault((True, removal.what), removal)
+            if REMOTE in pending and dataset.key.startswith(layout.inputs):
+                removal = _remote(job, dataset.key, at(dataset.key), rows, pending, settings, using)
+                found.setdefault((False, removal.what), removal)
+    return list(found.values())
+
+
+def _pending(job: Due, care: Mapping[int, Care], settings: Analysis) -> list[str]:
+    """The steps that are still to be done for a job; all of them while it has not ended."""
+    wanted = steps(settings.after_results)
+    if job.row is None or not job.ended:
+        return wanted
+    known = care.get(job.row.row, {})
+    return [s for s in wanted if known.get(s, ("",))[0] == "wanted"] if well_done(job.row) else []
+
+
+def _local(
+    job: Due,
+    row: FileRow,
+    key: str,
+    pending: Sequence[str],
+    settings: Analysis,
+    using: Callable[[str], Iterable[JobRow]],
+) -> PlannedRemoval | None:
+    if row.state is FileState.GONE:
+        return None
+    policy = settings.after_results
+    copy = archive_path(policy, row.place.path)
+    what = f"{row.place.tree}:{row.place.path}" if row.place.tree else row.place.path
+    kept = ""
+    if row.place.tree:
+        kept = f"it lies in {row.place.tree}, which is only read"
+    elif job.ended and job.row is not None and row.key == key:
+        kept = stays(row, job.row)
+    deletes = isinstance(policy.local_inputs, Delete)
+    waits = needed(_others(job, [*using(key), *(using(row.key) if row.key != key else ())]))
+    equal = f"when {copy} has the same bytes" if deletes else ""
+    condition = "" if kept else _first(job, pending, settings, [LOCAL, waits, equal])
+    return PlannedRemoval(what, True, row.stat.size, job.job_id, not deletes, copy, condition, kept)
+
+
+def _remote(
+    job: Due,
+    key: str,
+    row: FileRow | None,
+    rows: Sequence[FileRow],
+    pending: Sequence[str],
+    settings: Analysis,
+    using: Callable[[str], Iterable[JobRow]],
+) -> PlannedRemoval:
+    # A package may have to be made yet: then it has no row of its own.
+    ours = bool(row or rows) if not job.ended else row is not None and row.stored is not None and row.ours
+    kept = "" if ours else "this rig did not put it"
+    waits = needed(_others(job, using(key)))
+    condition = "" if kept else _first(job, pending, settings, [REMOTE, waits])
+    size = row.stat.size if row else sum(r.stat.size for r in rows)
+    return PlannedRemoval(key, False, size, job.job_id, condition=condition, kept=kept)
+
+
+def _others(job: Due, jobs: Iterable[JobRow]) -> list[JobRow]:
+    """Without the job itself; another attempt of it is another job."""
+    if job.row is not None:
+        return [j for j in jobs if j.row != job.row.row]
+    me = (job.spec.name, job.spec.unit, job.spec.version)
+    return [j for j in jobs if j.row >= 0 or (j.spec.name, j.spec.unit, j.spec.version) != me]
+
+
+def _first(job: Due, pending: Sequence[str], settings: Analysis, after: Sequence[str]) -> str:
+    """What must be true before a step (the first of `after`), for people."""
+    step, *more = after
+    conditions = []
+    if not job.ended:
+        conditions.append(f"when job {job.job_id or job.spec.name} is done and its results are here")
+    if RUN in pending:
+        conditions.append(f"after the tool {settings.after_results.run}")
+    if step == REMOTE and LOCAL in pending:
+        conditions.append("after the local inputs")
+    return "; ".join([*conditions, *(m for m in more if m)])
