@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 
 class JobState(StrEnum):
@@ -47,6 +48,19 @@ class FileState(StrEnum):
     GONE = "gone"  # no longer there locally; nothing is deleted in S3
 
 
+class SystemStat(Protocol):
+    """What `os.stat` answers, as far as it matters here."""
+
+    @property
+    def st_size(self) -> int: ...
+    @property
+    def st_mtime_ns(self) -> int: ...
+    @property
+    def st_ctime_ns(self) -> int: ...
+    @property
+    def st_ino(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stat:
     """One observation of a file: what must be equal for it to count as unchanged."""
@@ -55,6 +69,10 @@ class Stat:
     mtime_ns: int
     ctime_ns: int
     inode: int
+
+    @classmethod
+    def of(cls, seen: SystemStat) -> Stat:
+        return cls(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 import platformdirs
 
-from ncaasd.adapters.archive import LocalArchive
 from ncaasd.adapters.credentials import StoreFactory
+from ncaasd.adapters.files.archive import LocalArchive
 from ncaasd.adapters.files.mounts import events_from, filesystem_of, is_network
 from ncaasd.adapters.files.names import IgnoredNames
+from ncaasd.adapters.files.packages import LocalPackages
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.adapters.lock import Locked
-from ncaasd.adapters.packages import LocalPackages
 from ncaasd.adapters.public import SignedOrPublic
 from ncaasd.adapters.statusfiles import LocalStatusFiles
 from ncaasd.adapters.tools import LocalTools

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ncaasd.adapters.archive import LocalArchive
+from ncaasd.adapters.files.archive import LocalArchive
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import Config
@@ -76,7 +76,7 @@ def judge(config: Config, journal: Journal, path: str, copy_at: str = "") -> lis
     found = []
     for file in _files(absolute):
         seen = os.stat(file, follow_symlinks=False)
-        stat = Stat(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+        stat = Stat.of(seen)
         verdicts = [
             _judge(
                 config,

@@ -11,7 +11,7 @@ import pytest
 from declared_rig import DeclaredRig, python, tree
 from state_machine.inline_rig import BUCKET
 
-from ncaasd.adapters.archive import LocalArchive
+from ncaasd.adapters.files.archive import LocalArchive
 from ncaasd.engine import commands
 from ncaasd.errors import FileChanged, LocalError
 from ncaasd.model import Stat

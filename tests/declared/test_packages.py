@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from declared_rig import DeclaredRig, FileState, python, tree
 
-from ncaasd.adapters.packages import LocalPackages, expanded
+from ncaasd.adapters.files.packages import LocalPackages, expanded
 from ncaasd.adapters.tools import LocalTools
 from ncaasd.errors import DiskFull, FileChanged, LocalError, ToolFailed
 from ncaasd.model import Stat

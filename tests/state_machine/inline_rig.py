@@ -9,11 +9,11 @@ from typing import Any
 
 from fakes.memory_store import MemoryStore
 
-from ncaasd.adapters.archive import LocalArchive
+from ncaasd.adapters.files.archive import LocalArchive
+from ncaasd.adapters.files.packages import LocalPackages
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
-from ncaasd.adapters.packages import LocalPackages
 from ncaasd.adapters.statusfiles import LocalStatusFiles
 from ncaasd.adapters.tools import LocalTools
 from ncaasd.adapters.transfers.pool import TransferPool

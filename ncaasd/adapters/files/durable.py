@@ -42,3 +42,12 @@ def _synced(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def sync_path(path: str) -> None:
+    """Make a file's content, or the names in a folder, durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -8,6 +8,7 @@ import os
 import threading
 import unicodedata
 import uuid
+from collections.abc import Iterator
 
 from ncaasd.adapters.files.localnames import NameRules
 from ncaasd.adapters.files.mounts import filesystem_of, sends_events
@@ -112,6 +113,15 @@ class MarkedFolder:
     def _missing(self, why: str) -> RootMissing:
         hint = "mount it again; if it is meant to be a new folder, `ncaasd check` says how to take it into use"
         return RootMissing(f"the results' folder {self.path} {why}", hint=hint)
+
+
+@contextlib.contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Raises the system's refusals as ours; `what` is the path or thing they are about."""
+    try:
+        yield
+    except OSError as error:
+        raise translated(error, what) from error
 
 
 def translated(error: OSError, what: str) -> LocalError:

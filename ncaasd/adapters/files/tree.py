@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 
 from ncaasd.adapters.files.names import IgnoredNames
-from ncaasd.adapters.files.walk import FOLDER, NOT_THERE, Found, kind_of, observed, walk
+from ncaasd.adapters.files.walk import FOLDER, NOT_THERE, Found, kind_of, walk
 from ncaasd.adapters.files.writers import held_for_writing
 from ncaasd.errors import FileChanged, FileVanished, LocalError, RootMissing, UnsafePath
 from ncaasd.model import ScanDelta, Stat
@@ -104,7 +104,7 @@ class LocalTree:
                 seen = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileVanished:
             return None
-        return observed(seen) if modes.S_ISREG(seen.st_mode) else None
+        return Stat.of(seen) if modes.S_ISREG(seen.st_mode) else None
 
     def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
         with self._parent(path) as (folder, name):
@@ -253,7 +253,7 @@ def _read_whole(fd: int, path: str, limit: int) -> tuple[bytes, Stat]:
     body = bytearray()
     while block := os.read(fd, limit + 1 - len(body)):
         body += block
-    after = observed(os.fstat(fd))
-    if after != observed(before) or len(body) != before.st_size:
+    after = Stat.of(os.fstat(fd))
+    if after != Stat.of(before) or len(body) != before.st_size:
         raise FileChanged(f"{path} was changed while it was read")
     return bytes(body), after

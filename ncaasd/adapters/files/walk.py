@@ -60,7 +60,7 @@ class Found:
             self.skipped[path] = kind_of(seen.st_mode)
             return
         self.files += 1
-        before, now = self.known.get(path), observed(seen)
+        before, now = self.known.get(path), Stat.of(seen)
         if before is not None:
             self.met.add(path)
         if before is None or not unchanged(before, now):
@@ -74,10 +74,6 @@ class Found:
         """`path` ends in "/" when it is a folder; the empty path is the whole tree."""
         self.unseen.add(path)
         self.skipped[path.rstrip("/")] = why
-
-
-def observed(seen: os.stat_result) -> Stat:
-    return Stat(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
 
 
 def kind_of(mode: int) -> str:
@@ -148,7 +144,7 @@ def _list(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) ->
                     files += 1
                     before = before_at(path)
                     if before is None:
-                        changed[path] = observed(seen)
+                        changed[path] = Stat.of(seen)
                         continue
                     met(path)
                     # `plan.settling.unchanged`, written out: a call for each of 200,000 files would be felt.
@@ -157,7 +153,7 @@ def _list(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) ->
                         or before.mtime_ns != seen.st_mtime_ns
                         or before.ctime_ns != seen.st_ctime_ns
                     ):
-                        changed[path] = observed(seen)
+                        changed[path] = Stat.of(seen)
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 else:

@@ -7,7 +7,6 @@ between versions of zlib; recordings hardly shrink).
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import stat as modes
@@ -15,6 +14,8 @@ import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 
+from ncaasd.adapters.files.durable import sync_path
+from ncaasd.adapters.files.marked import refused
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, LocalError, ToolFailed
 from ncaasd.model import Stat
 from ncaasd.ports import Packed, PackFile, ToolRunner
@@ -40,7 +41,7 @@ class LocalPackages:
     def build(self, target: str, files: Sequence[PackFile], command: Sequence[str] | None) -> Packed:
         final = self.path(target)
         analysis = os.path.join(self._folder, target.partition("/")[0])
-        with _translated(final):
+        with refused(final):
             os.makedirs(analysis, mode=0o700, exist_ok=True)
             self._check_space(sum(f.expect.size for f in files))
             work = tempfile.mkdtemp(prefix=_WORK, dir=analysis)
@@ -53,10 +54,10 @@ class LocalPackages:
                 else:
                     output = self._run(command, files, made, work)
                 os.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
-                _make_durable(made)
+                sync_path(made)
                 os.replace(made, final)
-                _sync_folder(os.path.dirname(final))
-                return Packed(_observed(os.stat(final, follow_symlinks=False)), output)  # renaming changes the ctime
+                sync_path(os.path.dirname(final))
+                return Packed(Stat.of(os.stat(final, follow_symlinks=False)), output)  # renaming changes the ctime
             finally:
                 shutil.rmtree(work, ignore_errors=True)
 
@@ -127,7 +128,7 @@ def _blocks(file: PackFile) -> Iterator[bytes]:
                 raise FileChanged(f"{file.path} became shorter while it was packed")
             left -= len(block)
             yield block
-        if _observed(os.fstat(fd)) != file.expect:
+        if Stat.of(os.fstat(fd)) != file.expect:
             raise FileChanged(f"{file.path} changed while it was packed")
     finally:
         os.close(fd)
@@ -139,37 +140,7 @@ def _open(file: PackFile) -> int:
         fd = os.open(file.path, _FLAGS)
     except FileNotFoundError as error:
         raise FileVanished(f"{file.path} is not there any more") from error
-    if _observed(os.fstat(fd)) != file.expect:
+    if Stat.of(os.fstat(fd)) != file.expect:
         os.close(fd)
         raise FileChanged(f"{file.path} is not what it was when it was called whole")
     return fd
-
-
-def _observed(seen: os.stat_result) -> Stat:
-    return Stat(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
-
-
-def _make_durable(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _translated(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"{path} can't be written: {error.strerror}", hint="free some space on its disk") from error
-        raise LocalError(f"{path} can't be made: {error.strerror or error}") from error

@@ -8,6 +8,8 @@ import os
 import stat as modes
 from collections.abc import Iterator
 
+from ncaasd.adapters.files.durable import sync_path
+from ncaasd.adapters.files.marked import refused
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, LocalError
 from ncaasd.model import Stat
 
@@ -20,7 +22,7 @@ class LocalArchive:
     """`ports.Archive` on a disk or a mounted share."""
 
     def same(self, path: str, expect: Stat, copy: str) -> bool:
-        with _translated(path), _opened(path, expect) as source:
+        with refused(path), _opened(path, expect) as source:
             try:
                 other = os.open(copy, _FLAGS)
             except OSError as error:
@@ -40,7 +42,7 @@ class LocalArchive:
             return
         folder, name = os.path.split(copy)
         part = os.path.join(folder, f".{name}"[:200] + ".ncaasd-part")
-        with _translated(copy):
+        with refused(copy):
             os.makedirs(folder, exist_ok=True)
             disk = os.statvfs(folder)
             if expect.size > disk.f_bavail * disk.f_frsize:
@@ -55,18 +57,18 @@ class LocalArchive:
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(part)
-            _sync_folder(folder)
+            sync_path(folder)
 
     def delete(self, path: str, expect: Stat) -> None:
-        with _translated(path):
+        with refused(path):
             try:
                 seen = os.stat(path, follow_symlinks=False)
             except FileNotFoundError:
                 return
-            if _observed(seen) != expect:
+            if Stat.of(seen) != expect:
                 raise FileChanged(f"{path} is not what it was: it stays")
             os.unlink(path)
-            _sync_folder(os.path.dirname(path))
+            sync_path(os.path.dirname(path))
 
 
 def _write(source: int, part: str, expect: Stat) -> None:
@@ -137,32 +139,10 @@ def _opened(path: str, expect: Stat) -> Iterator[int]:
     except FileNotFoundError as error:
         raise FileVanished(f"{path} is not there any more") from error
     try:
-        if _observed(os.fstat(fd)) != expect:
+        if Stat.of(os.fstat(fd)) != expect:
             raise FileChanged(f"{path} is not what it was")
         yield fd
-        if _observed(os.fstat(fd)) != expect:
+        if Stat.of(os.fstat(fd)) != expect:
             raise FileChanged(f"{path} changed while it was read")
     finally:
         os.close(fd)
-
-
-def _observed(seen: os.stat_result) -> Stat:
-    return Stat(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _translated(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"{path}: its disk is full", hint="free some space there") from error
-        raise LocalError(f"{path}: {error.strerror or error}") from error
