@@ -10,6 +10,7 @@ NcaasdError                what happened, to which thing, why; `hint` says what 
 │   ├── UnsafePath         a path that would leave its folder, or is a symlink, is refused
 │   ├── DiskFull           no space, or less than is kept free
 │   ├── RootMissing        a watched or written tree is not there (unmounted?)
+│   ├── DiskSilent         a disk does not answer (its mount hangs); nothing is asked of it until it does
 │   ├── ToolFailed         a command of the config's `tools` failed, or took too long; carries what it said
 │   └── SyncFailed         an fsync of a fetched file failed: what was written is lost, the process ends
 ├── JournalError           the journal cannot be written or trusted; nothing is submitted
@@ -97,6 +98,10 @@ class DiskFull(LocalError):
 
 
 class RootMissing(LocalError):
+    pass
+
+
+class DiskSilent(LocalError):
     pass
 
 

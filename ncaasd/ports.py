@@ -114,6 +114,9 @@ class PartialFile(Protocol):
 class ResultsTree(Protocol):
     """The `results/` folder of one analysis. Nothing outside a job's own folder is written, whatever a key says."""
 
+    @property
+    def root(self) -> str: ...
+
     def check(self) -> None:
         """Raises RootMissing when the file system is not the one it was (an unmounted share), DiskFull when full."""
 
@@ -219,6 +222,12 @@ class Transfers(Protocol):
     def active(self) -> int: ...
 
     def progress(self) -> list[Progress]: ...
+
+    def hanging(self) -> Collection[str]:
+        """The disks (mount points) that do not answer. A task on one of them FAILS at once, with DiskSilent."""
+
+    def hangs(self, task: UploadTask | DownloadTask) -> bool:
+        """Whether the task's local file is on such a disk: a task under way may stay so for as long."""
 
     def stop(self, *, timeout: float) -> None:
         """Ask everything to stop soon, resumable; returns when the threads are gone or after `timeout`."""

@@ -8,14 +8,14 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import platformdirs
 
 from ncaasd.adapters.credentials import StoreFactory
 from ncaasd.adapters.files.archive import LocalArchive
-from ncaasd.adapters.files.mounts import events_from, filesystem_of, is_network
+from ncaasd.adapters.files.mounts import MountPoints, events_from, filesystem_of, is_network
 from ncaasd.adapters.files.names import IgnoredNames
 from ncaasd.adapters.files.packages import LocalPackages
 from ncaasd.adapters.files.results import LocalResults
@@ -36,7 +36,7 @@ from ncaasd.engine.house import Context, House
 from ncaasd.engine.scheduler import Waker
 from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.errors import JournalError, LocalError, StateError
-from ncaasd.model import Progress
+from ncaasd.model import DownloadTask, Progress, UploadTask
 from ncaasd.neurocaas.evidence import Patience
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.ports import CrashPoint, ObjectStore, no_crash
@@ -137,6 +137,7 @@ def running(
             parallel=config.upload.parallel,
             limit=limit_now,
             crash=crash,
+            disk_of=disk_of(contexts),
         )
         stack.callback(desk.close)
         stack.callback(_stop, pool, desk)
@@ -156,6 +157,16 @@ def running(
         waker = Waker(clock, wakes, lambda _name: desk.tell(lambda: None))
         stack.callback(waker.stop)
         yield Running(engine, pool, watcher, waker, journal, config)
+
+
+def disk_of(contexts: Mapping[str, Context]) -> Callable[[UploadTask | DownloadTask], str]:
+    """Names the mount that a transfer's local file is on."""
+    mounts = MountPoints()
+
+    def name(task: UploadTask | DownloadTask) -> str:
+        return mounts.of(task.path if isinstance(task, UploadTask) else contexts[task.analysis].results.root)
+
+    return name
 
 
 def _stop(pool: TransferPool, desk: ThreadDesk) -> None:

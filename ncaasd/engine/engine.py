@@ -49,6 +49,7 @@ class Engine:
         self.units = Units(house, self.reporter)
         self.root = root
         self.config_trouble = ""
+        self.silent: frozenset[str] = frozenset()  # disks that don't answer, as was said
         self._offset = house.clock.now() - house.clock.monotonic()
         with house.journal.transaction():
             house.journal.forget_appointments(house.clock.now())  # the clock may have been put right while we were down
@@ -104,6 +105,7 @@ class Engine:
         """
         self.house.desk.read(wait)
         self._notice_jump()
+        self._notice_disks()
         self.observer.turn()
         self.opener.turn()
         self.packager.turn()
@@ -129,6 +131,23 @@ class Engine:
         with house.journal.transaction():
             house.journal.forget_appointments(house.clock.now())
             house.event("", "", "clock", f"this machine's clock has jumped by {moved:+.0f} s", level=logging.WARNING)
+
+    def _notice_disks(self) -> None:
+        """Say once that a disk does not answer, however much waits for it (F89), and go on when it does again."""
+        house = self.house
+        silent = frozenset(house.transfers.hanging())
+        new, back = silent - self.silent, self.silent - silent
+        if not new and not back:
+            return
+        self.silent = silent
+        with house.journal.transaction():
+            for disk in sorted(new):
+                house.event("", "", "hanging", silence(disk), level=logging.ERROR)
+            for disk in sorted(back):
+                house.event("", "", "disk back", f"{disk} answers again")
+            for context in house.contexts.values() if back else ():
+                house.journal.retry_files(context.name)
+                context.results_retry = 0.0
 
     def wait_for(self) -> float:
         """Seconds until something is due, at most LONGEST_WAIT."""
@@ -183,6 +202,13 @@ class Engine:
             if wait and (job.phase is not Phase.OPEN or job.state is JobState.READY):
                 return False
         return True
+
+
+def silence(disk: str) -> str:
+    return (
+        f"{disk} does not answer: its mount hangs. What is to be uploaded from it or fetched to it waits; everything else"
+        " goes on"
+    )
 
 
 def _rescan(context: Context) -> float:

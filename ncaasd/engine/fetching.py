@@ -12,7 +12,8 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.documents import final_document
 from ncaasd.engine.following import Sighting
 from ncaasd.engine.house import Context, House
-from ncaasd.errors import DiskFull, LocalError, NcaasdError, RootMissing
+from ncaasd.engine.uploading import reachable
+from ncaasd.errors import DiskFull, DiskSilent, LocalError, NcaasdError, RootMissing
 from ncaasd.model import Artefact, DownloadTask, JobRow, JobState, Outcome, Phase, Verdict
 from ncaasd.plan.retry import backoff
 
@@ -33,7 +34,10 @@ class Fetcher:
         self._too_large: dict[int, tuple[str, float]] = {}  # row -> analysis, monotonic time to look again
 
     def busy(self) -> bool:
-        return bool(self._under_way or self._checking or self._finishing)
+        return bool(self._taken() or self._checking or self._finishing)
+
+    def _taken(self) -> int:
+        return reachable(self._house.transfers, self._under_way.values())
 
     # -- logs, live --------------------------------------------------------------------------------------------------
 
@@ -127,7 +131,7 @@ class Fetcher:
     def turn(self) -> None:
         now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
         for row in sorted(self._fetching - self._checking):
-            if len(self._under_way) > QUEUED * 3 // 4:
+            if self._taken() > QUEUED * 3 // 4:
                 return
             if row in self._too_large and monotonic < self._too_large[row][1]:
                 continue
@@ -140,7 +144,7 @@ class Fetcher:
 
     def _start(self, context: Context, job: JobRow, now: float) -> None:
         journal = self._house.journal
-        room = QUEUED - len(self._under_way)
+        room = QUEUED - self._taken()
         due = journal.due_artefacts(job.row, now, room, list(self._under_way))
         if not due:
             if not journal.wants_any(job.row):
@@ -166,7 +170,7 @@ class Fetcher:
             return
         if not any(analysis == context.name for analysis, _at in self._too_large.values()):
             self._note_trouble(context, None)
-        for artefact in due[: max(0, QUEUED - len(self._under_way))]:
+        for artefact in due[: max(0, QUEUED - self._taken())]:
             task = DownloadTask(
                 object_id=artefact.id,
                 analysis=context.name,
@@ -234,6 +238,9 @@ class Fetcher:
     def _failed(self, context: Context, artefact: Artefact, error: Exception | None, subject: str, now: float) -> None:
         house = self._house
         if house.handle(context, error):
+            return
+        if isinstance(error, DiskSilent):  # said once, of the disk; it goes on when that answers (F89)
+            context.results_retry = now + RESULTS_RETRY if house.transfers.hanging() else 0.0
             return
         if isinstance(error, DiskFull | RootMissing):
             self._note_trouble(context, error)

@@ -19,7 +19,7 @@ from ncaasd.engine.crash import armed
 from ncaasd.engine.daemon import Running, running, state_folder
 from ncaasd.engine.documents import job_document
 from ncaasd.engine.elsewhere import every_job, those_there
-from ncaasd.engine.engine import Engine
+from ncaasd.engine.engine import Engine, silence
 from ncaasd.errors import JournalBroken, JournalError, NcaasdError, UserError
 from ncaasd.model import JobRow, Phase
 from ncaasd.neurocaas.evidence import Patience
@@ -131,8 +131,7 @@ def _serve_one(
                 notify("WATCHDOG=1")
                 house.waker.look()
                 wait = house.engine.wait_for()
-                if house.pool.broken is not None:
-                    raise house.pool.broken
+                house.pool.look()
                 due = time.monotonic() - looked > LOOK_AT_CONFIG
                 if signals.reload or (due and _mark(path) != taken):
                     signals.reload, taken = False, _mark(path)
@@ -284,6 +283,7 @@ def live(house: Running) -> dict[str, Any]:
         ],
         "troubles": [
             *([engine.config_trouble] if engine.config_trouble else []),
+            *(silence(disk) for disk in sorted(engine.silent)),
             *(f"{c.name}: {t}" for c in contexts for t in (c.paused, c.submits_blocked, c.results_trouble) if t),
             *(f"{c.name}: {t}" for c in contexts for t in c.tree_trouble.values()),
         ],
@@ -324,8 +324,7 @@ def run_pass(
         pause = 0.0
         while not stop():
             engine.turn(min(pause, 0.2))
-            if house.pool.broken is not None:
-                raise house.pool.broken
+            house.pool.look()
             each(house)
             pause = engine.wait_for()
             if deadline is None and engine.observer.scanned():

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ncaasd.engine.desk import Desk
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import target_of
-from ncaasd.errors import StoreError
-from ncaasd.model import FileRow, FileState, Outcome, Part, UploadTask, Verdict
+from ncaasd.errors import DiskSilent, StoreError
+from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import part_size
 from ncaasd.plan.files import in_use
 from ncaasd.plan.gates import Passage, Way
 from ncaasd.plan.retry import backoff
+from ncaasd.ports import Transfers
 
 QUEUED = 256  # transfers given to the pool at a time; the rest wait in the journal, in order
 NEVER = 1e15
 LOOK_AGAIN = 30.0  # a file that may not go up yet is asked for again after so many seconds
 CONFIGS_FIRST = -1.0
 FOREIGN_AGAIN = 3600.0
+SILENT_AGAIN = 3600.0
 
 
 class JournaledTransfers:
@@ -51,6 +53,13 @@ class JournaledTransfers:
         self._desk.ask(lambda: self._house.journal.drop_ranges(object_id))
 
 
+def reachable(transfers: Transfers, tasks: Collection[UploadTask | DownloadTask]) -> int:
+    """How many of these tasks may end soon: the others are on disks that don't answer, and nothing waits for them."""
+    if not transfers.hanging():
+        return len(tasks)
+    return sum(not transfers.hangs(task) for task in tasks)
+
+
 class Uploader:
     def __init__(
         self,
@@ -68,16 +77,19 @@ class Uploader:
         self._under_way: dict[int, UploadTask] = {}
 
     def busy(self) -> bool:
-        return bool(self._under_way)
+        return self._taken() > 0
 
     def room(self) -> bool:
-        return len(self._under_way) < QUEUED
+        return self._taken() < QUEUED
+
+    def _taken(self) -> int:
+        return reachable(self._house.transfers, self._under_way.values())
 
     def turn(self) -> None:
         house = self._house
         now = house.clock.now()
         for context in house.contexts.values():
-            room = QUEUED - len(self._under_way)
+            room = QUEUED - self._taken()
             if room <= 0 or not context.opened or not house.awake(context):
                 continue
             due = house.journal.pending_files(context.name, now, room)
@@ -189,12 +201,17 @@ class Uploader:
             case Verdict.STOPPED:
                 house.journal.put_off_file(row.id, 0, "")
             case _:
-                self._failed(context, row, outcome.error, now)
+                self._failed(context, row, task, outcome.error, now)
 
-    def _failed(self, context: Context, row: FileRow, error: Exception | None, now: float) -> None:
+    def _failed(self, context: Context, row: FileRow, task: UploadTask, error: Exception | None, now: float) -> None:
         house = self._house
         if house.handle(context, error):
             house.journal.put_off_file(row.id, 0, str(error))
+            return
+        if isinstance(error, DiskSilent):
+            # Said once, of the disk; the engine makes all its files due when it answers (F89).
+            later = now + SILENT_AGAIN if house.transfers.hangs(task) else 0
+            house.journal.put_off_file(row.id, later, str(error))
             return
         failures = row.failures + 1
         wait = backoff(failures, first=5, most=300, spread=house.spread())

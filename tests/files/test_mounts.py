@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from disk_help import needs_root
 
-from ncaasd.adapters.files.mounts import MountInfo, events_from, filesystem_of, is_network, sends_events
+from ncaasd.adapters.files.mounts import MountInfo, MountPoints, events_from, filesystem_of, is_network, sends_events
 
 TABLE = """\
 25 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -86,3 +86,12 @@ def test_F24_what_sends_events(fstypes: str, events: bool, network: bool) -> Non
 def test_F24_a_real_mount_is_recognised(tmp_path: Path, mount: Callable[..., None]) -> None:
     mount(tmp_path / "with space")
     assert events_from(str(tmp_path / "with space" / "inputs")) == (True, "tmpfs")
+
+
+def test_F89_a_mount_is_found_by_name_alone(table: str) -> None:
+    """No file system is asked: a symbolic link stays what it is called."""
+    mounts = MountPoints(table=table)
+    names = ["/", "/home/x", "/mnt/rig1/2025/run", "/mnt/rig10", "/mnt/rig 1/x", "/mnt/rig1/deep/x", "/mnt/rig1/../x"]
+    found = ["/", "/", "/mnt/rig1", "/mnt", "/mnt/rig 1", "/mnt/rig1/deep", "/mnt"]
+    assert [mounts.of(name) for name in names] == found
+    assert MountPoints(table=f"{table}.none").of("/mnt/rig1/x") == "/"

@@ -26,6 +26,7 @@ class Pieces(Transfer):
         self.memory = each
         self.inflight = 0
         self.halted = self.started = False
+        self.stuck = ""
         self.outcome = None
         self._again = []
         self._left = pieces

@@ -194,6 +194,7 @@ class Rig:
         self.clock: BentClock | RealClock = BentClock()
         self.stores: dict[str, MemoryStore] = {}
         self.results = FolderResults(folder / "results")
+        self.other_results: dict[str, FolderResults] = {}  # of other analyses
         self.log = MemoryLog()
         self.outcomes: list[Outcome] = []
         self.rate: int | None = None
@@ -218,7 +219,7 @@ class Rig:
             self.clock = RealClock()
         return TransferPool(
             self.store_of,
-            lambda _analysis: self.results,
+            lambda analysis: self.other_results.get(analysis, self.results),
             self.log,
             self.outcomes.append,
             self.clock,
@@ -227,7 +228,12 @@ class Rig:
             crash=crash,
             jitter=lambda: -0.98 if parallel else 0.5,
             range_size=RANGE,
+            disk_of=self.disk_of,
         )
+
+    def disk_of(self, task: UploadTask | DownloadTask) -> str:
+        """A folder of files is a disk, and an analysis's results are."""
+        return os.path.dirname(task.path) if isinstance(task, UploadTask) else f"results of {task.analysis}"
 
     def file(self, name: str, body: bytes) -> Path:
         path = self.folder / name

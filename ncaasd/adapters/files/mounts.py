@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 from dataclasses import dataclass
 
 MOUNT_TABLE = "/proc/self/mountinfo"
@@ -40,12 +42,8 @@ def filesystem_of(path: str, *, table: str = MOUNT_TABLE) -> MountInfo:
     Without a mount table (not Linux) the fstype is "". Resolving symbolic links touches the file system, so on a
     mount that hangs this hangs too: call it in the root's own thread.
     """
-    try:
-        with open(table, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.readlines()
-    except OSError:
-        return MountInfo("", "/", "")
-    return _deepest(os.path.realpath(path), lines)
+    lines = _table(table)
+    return _deepest(os.path.realpath(path), lines) if lines else MountInfo("", "/", "")
 
 
 def _deepest(path: str, lines: list[str]) -> MountInfo:
@@ -85,3 +83,27 @@ def events_from(path: str) -> tuple[bool, str]:
     """Whether changes below `path` can be watched by events, and its file system's name, for `Watcher`."""
     fstype = filesystem_of(path).fstype
     return sends_events(fstype), fstype
+
+
+class MountPoints:
+    """Which mount a path is on, by its name alone: nothing on the way is touched, so it doesn't hang with the mount, and
+    symbolic links aren't followed. The mount table is read at most once a second."""
+
+    def __init__(self, *, table: str = MOUNT_TABLE) -> None:
+        self._table = table
+        self._read_at = -math.inf
+        self._lines: list[str] = []
+
+    def of(self, path: str) -> str:
+        """The mount point above `path` (absolute); "/" without a mount table."""
+        if time.monotonic() - self._read_at > 1.0:
+            self._lines, self._read_at = _table(self._table), time.monotonic()
+        return _deepest(os.path.normpath(path), self._lines).mountpoint or "/"
+
+
+def _table(table: str) -> list[str]:
+    try:
+        with open(table, encoding="utf-8", errors="surrogateescape") as file:
+            return file.readlines()
+    except OSError:
+        return []

@@ -71,21 +71,37 @@ class Download(Transfer):
     def open_partial(self) -> PartialFile:
         task = self.download
         token = partial_token(task.bucket, task.key, task.etag, task.size)
-        return self.results.partial(task.folder, task.name, size=task.size, token=token)
+        with self.room.disks.call():
+            return self.results.partial(task.folder, task.name, size=task.size, token=token)
+
+    def look(self) -> None:
+        """Raises RootMissing, DiskFull: see `ResultsTree.check`."""
+        with self.room.disks.call():
+            self.results.check()
+
+    def write(self, fd: int, block: bytes, at: int) -> None:
+        with self.room.disks.call():
+            _write(fd, block, at)
+
+    def durable(self, sync: Callable[[], T]) -> T:
+        """Call something that ends in an fsync of the file; see `durable`."""
+        with self.room.disks.call(sync=True):
+            return durable(sync, self.download.name)
 
     def in_place(self) -> Outcome | None:
         """F10: FETCHED when the very object is in its place already (renamed, and then the process died)."""
         task, results = self.download, self.results
-        path = f"{task.folder}/{results.local_name(task.name)}"
-        if not results.matches(path, task.size):
-            return None
-        fd = results.open(path)
+        with self.room.disks.call():
+            path = f"{task.folder}/{results.local_name(task.name)}"
+            if not results.matches(path, task.size):
+                return None
+            fd = results.open(path)
         if fd is None:
             return None
         try:
             if not self.is_the_object(fd):
                 return None
-            durable(partial(os.fsync, fd), task.name)  # nobody knows whether the sync after the rename took place
+            self.durable(partial(os.fsync, fd))  # nobody knows whether the sync after the rename took place
         except EOFError:
             return None
         finally:
@@ -99,9 +115,10 @@ class Download(Transfer):
         """
         task = self.download
         wanted = self.store.checksum(task.key, etag=task.etag)
-        if wanted is not None:
-            return wanted == crc_of(fd, task.size, known or {}, self.checkpoint)
-        digest = digest_as(fd, task.size, task.etag, PART_SIZE, self.checkpoint)
+        with self.room.disks.reading(self.checkpoint) as each_block:
+            if wanted is not None:
+                return wanted == crc_of(fd, task.size, known or {}, each_block)
+            digest = digest_as(fd, task.size, task.etag, PART_SIZE, each_block)
         if digest is not None and task.etag in digest.etags:
             return True
         return None if is_multipart(task.etag) else False  # nobody knows how the others cut it
@@ -112,10 +129,11 @@ class Download(Transfer):
             return
         kept, self.partial = self.partial, None
         outcome = self.outcome
-        if outcome is None or outcome.verdict in (Verdict.FETCHED, Verdict.STOPPED) or _resumable(outcome):
-            kept.close()
-        else:
-            kept.discard()
+        with self.room.disks.call():
+            if outcome is None or outcome.verdict in (Verdict.FETCHED, Verdict.STOPPED) or _resumable(outcome):
+                kept.close()
+            else:
+                kept.discard()
 
 
 class WholeDownload(Download):
@@ -135,7 +153,7 @@ class WholeDownload(Download):
         return Step(self._fetch, self.size)
 
     def _fetch(self) -> Outcome | None:
-        self.results.check()
+        self.look()
         if known := self.in_place():
             return known
         file = self.open_partial()
@@ -149,14 +167,16 @@ class WholeDownload(Download):
                 for block in blocks:
                     pace(len(block))
                     md5.update(block)
-                    _write(file.fd, block, at)
+                    self.write(file.fd, block, at)
                     at += len(block)
                 self._verify(at, md5.hexdigest())
-            os.ftruncate(file.fd, at)
+            with self.room.disks.call():
+                os.ftruncate(file.fd, at)
             self.room.crash("download.written")
-            path = durable(file.commit_deferred, self.download.name)
+            path = self.durable(file.commit_deferred)
         except Exception:
-            file.discard()
+            with self.room.disks.call():
+                file.discard()
             raise
         self.room.crash("download.renamed")
         return Outcome(self.download, Verdict.FETCHED, path=path)
@@ -197,11 +217,12 @@ class RangedDownload(Download):
 
     def _prepare(self) -> Outcome | None:
         task = self.download
-        self.results.check()
+        self.look()
         if known := self.in_place():
             return known
         self.partial = self.partial or self.open_partial()
-        have = os.fstat(self.partial.fd).st_size
+        with self.room.disks.call():
+            have = os.fstat(self.partial.fd).st_size
         done = merged(task.done, task.size) if not self._beginnings else []
         if done and have < done[-1][1]:
             # The temporary file that the journal knows is gone: this one has none of it.
@@ -225,7 +246,7 @@ class RangedDownload(Download):
                     pace(len(block))
                     if at + len(block) > end:
                         raise Corrupted(f"{task.key} came with more bytes than were asked for")
-                    _write(file.fd, block, at)
+                    self.write(file.fd, block, at)
                     crc = crc64(block, crc)
                     at += len(block)
                 if at != end:
@@ -263,7 +284,7 @@ class RangedDownload(Download):
 
     def _sync(self, ranges: list[tuple[int, int]]) -> None:
         assert self.partial is not None
-        durable(partial(os.fdatasync, self.partial.fd), self.download.name)
+        self.durable(partial(os.fdatasync, self.partial.fd))
         for start, end in ranges:
             self.room.crash("download.range")
             self.room.log.range_fetched(self.download.object_id, start, end)
@@ -271,11 +292,12 @@ class RangedDownload(Download):
     def _finish(self) -> Outcome | None:
         task, file = self.download, self.partial
         assert file is not None
-        os.ftruncate(file.fd, task.size)
+        with self.room.disks.call():
+            os.ftruncate(file.fd, task.size)
         if self.is_the_object(file.fd, self._crcs) is False:
             return self._begin_again()
         self.room.crash("download.written")
-        path = durable(file.commit, task.name)
+        path = self.durable(file.commit)
         self.room.crash("download.renamed")
         return Outcome(task, Verdict.FETCHED, path=path)
 
@@ -297,7 +319,8 @@ class RangedDownload(Download):
         assert self.partial is not None
         self.room.log.download_lost(self.download.object_id)
         self._crcs.clear()
-        os.ftruncate(self.partial.fd, 0)
+        with self.room.disks.call():
+            os.ftruncate(self.partial.fd, 0)
 
 
 def merged(ranges: Iterable[tuple[int, int]], size: int) -> list[tuple[int, int]]:

@@ -135,6 +135,10 @@ class Lane:
         self._inflight -= 1
         transfer.inflight -= 1
 
+    def hung(self, steps: int) -> None:
+        """So many steps more don't get as far as the store."""
+        self._inflight -= steps
+
     def well(self) -> None:
         self._failures = 0
 
@@ -191,6 +195,15 @@ class Lanes:
         lane.ended(transfer)
         self.limits.ended(transfer)
         return lane
+
+    def set_aside(self, transfer: Transfer) -> None:
+        """A step of the transfer hangs: what it takes up is for others, until it goes on."""
+        self.of(transfer).hung(1)
+        self.limits.ended(transfer)
+
+    def goes_on(self, transfer: Transfer) -> None:
+        self.of(transfer).hung(-1)
+        self.limits.began(transfer)
 
     def wakes(self, now: float) -> float | None:
         """Monotonic: when to ask `take` again if nothing ends before."""

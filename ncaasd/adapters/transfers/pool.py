@@ -8,13 +8,15 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from ncaasd.adapters.transfers.bandwidth import Bandwidth
+from ncaasd.adapters.transfers.disks import DiskOf, Disks, Post
 from ncaasd.adapters.transfers.downloads import RangedDownload, WholeDownload, durable
 from ncaasd.adapters.transfers.lanes import Lanes
 from ncaasd.adapters.transfers.transfer import Abandoned, ResultsFor, Room, Step, StoreFor, Transfer, may_pass
 from ncaasd.adapters.transfers.uploads import MultipartUpload, WholeUpload
-from ncaasd.errors import Absent, Corrupted, Exists, LocalError, NoSuchUpload, StoreError
+from ncaasd.errors import Absent, Corrupted, DiskSilent, Exists, LocalError, NoSuchUpload, StoreError
 from ncaasd.model import DownloadTask, Outcome, Progress, UploadTask, Verdict
 from ncaasd.ports import Clock, CrashPoint, OutcomeSink, TransferLog, no_crash
 
@@ -23,6 +25,7 @@ Task = UploadTask | DownloadTask
 RANGE_SIZE = 16 << 20  # bytes
 BATCH_AGE = 0.15  # seconds that a fetched small file waits for the sync it shares
 BATCH_MOST = 200  # files; the results tree keeps a descriptor of each until the sync
+MOST = 4  # times `parallel`: threads at most, those that hang included
 PAUSE_LOOK = 0.25  # seconds between looks at a limit that is 0
 # These say something about the object, not about the store.
 _ANSWERS = (Exists, Absent, NoSuchUpload, Corrupted)
@@ -45,6 +48,10 @@ class TransferPool:
     `jitter()` gives numbers from 0 to 1, for the backoff. Objects of up to `range_size` bytes come in one request.
 
     A task whose file_id (or object_id) is under way already is started when that one has ended.
+
+    `disk_of` names the disk (a mount) that a task's local file is on, without touching it. A worker whose call to the file
+    system hangs doesn't count as one of `parallel`, and nothing more is asked of a disk that doesn't answer (F89), as
+    long as somebody calls `look` every second or so.
     """
 
     def __init__(
@@ -60,9 +67,11 @@ class TransferPool:
         crash: CrashPoint = no_crash,
         jitter: Callable[[], float] = random.random,
         range_size: int = RANGE_SIZE,
+        disk_of: DiskOf = lambda _task: "the disk",
     ) -> None:
         self._bandwidth = Bandwidth(limit, clock)
-        self._room = Room(store_for, results_for, log, clock, crash, self._bandwidth, range_size)
+        self._disks = Disks(clock, disk_of)
+        self._room = Room(store_for, results_for, log, clock, crash, self._bandwidth, range_size, self._disks)
         self._sink = sink
         self._clock = clock
         self._jitter = jitter
@@ -81,16 +90,18 @@ class TransferPool:
     # -- the port
 
     def start(self, task: Task) -> None:
+        refusal: Outcome | None = None
         with self._changed:
             if self._stopping:
-                stopped = True
+                refusal = Outcome(task, Verdict.STOPPED)
+            elif self._disks.hangs(task):
+                refusal = _silent(task, self._disks.disk_of(task))
             else:
-                stopped = False
                 self._admit(task)
                 self._changed.notify()
                 self._hire()
-        if stopped:
-            self._sink(Outcome(task, Verdict.STOPPED))
+        if refusal is not None:
+            self._sink(refusal)
         elif self._inline:
             self.drain()
 
@@ -104,7 +115,10 @@ class TransferPool:
         for later in waiting:
             self._sink(Outcome(later, Verdict.STOPPED))
         if ended and transfer is not None:
-            self._finish(transfer)
+            if transfer.stuck:
+                self._aside(partial(self._finish, transfer))
+            else:
+                self._finish(transfer)
 
     def active(self) -> int:
         with self._changed:
@@ -128,20 +142,59 @@ class TransferPool:
             self._hire()
             self._changed.notify_all()
 
+    def hanging(self) -> frozenset[str]:
+        """The disks that don't answer. Changes in `look` only."""
+        return self._disks.silent
+
+    def hangs(self, task: Task) -> bool:
+        """Whether the task's local file is on a disk that doesn't answer."""
+        return self._disks.hangs(task)
+
+    def look(self) -> None:
+        """See to workers that hang, and raise what has ended one that nothing should have ended. For a thread that waits for no
+        disk, every second or so."""
+        if self.broken is not None:
+            raise self.broken
+        with self._changed:
+            went_on, overdue = self._disks.went_on(), self._disks.overdue()
+            for post in went_on:
+                self._goes_on(post)
+            for post in overdue:
+                if post.stepping:
+                    self._lanes.set_aside(post.transfer)
+            silent, back = self._disks.note(went_on, overdue)
+            refused = [t for t in self._transfers.values() if self._refuse(t, silent)] if silent else []
+            for transfer in self._transfers.values() if back else ():
+                if transfer.stuck in back:
+                    transfer.stuck = ""
+            if went_on or overdue or back:
+                self._hire()
+                self._changed.notify_all()
+        for transfer in refused:
+            self._finish(transfer)
+
     def stop(self, *, timeout: float) -> None:
-        """Everything under way is abandoned at its next block; what can't be reached is left behind after `timeout`."""
+        """Everything under way is abandoned at its next block; what can't be reached is left behind after `timeout`, and what is
+        known to hang at once."""
         with self._changed:
             self._stopping = True
             waiting = [task for tasks in self._next_of.values() for task in tasks]
             self._next_of.clear()
             ended = [transfer for transfer in self._transfers.values() if self._halt(transfer)]
             self._changed.notify_all()
-            threads = list(self._threads)
-        for transfer in ended:
-            self._finish(transfer)
+            threads = [thread for thread in self._threads if not self._disks.is_hung(thread)]
+
+        def let_go() -> None:
+            for transfer in ended:
+                self._finish(transfer)
+            self._sync_due(force=True)
+
         for task in waiting:
             self._sink(Outcome(task, Verdict.STOPPED))
-        self._sync_due(force=True)
+        if self._inline:
+            let_go()
+        else:
+            threads.append(self._aside(let_go))  # to close a file may hang, too
         deadline = self._clock.monotonic() + timeout
         for thread in threads:
             thread.join(max(0.0, deadline - self._clock.monotonic()))
@@ -186,7 +239,8 @@ class TransferPool:
     # -- workers
 
     def _hire(self) -> None:
-        while not self._inline and self._transfers and len(self._threads) < self._parallel:
+        most = min(self._parallel + self._disks.hung(), self._parallel * MOST)
+        while not self._inline and self._transfers and len(self._threads) < most:
             thread = threading.Thread(target=self._work, name=f"transfer-{len(self._threads)}", daemon=True)
             self._threads.add(thread)
             thread.start()
@@ -207,12 +261,13 @@ class TransferPool:
         finally:
             with self._changed:
                 self._threads.discard(threading.current_thread())
+                self._disks.leave()
                 self._changed.notify_all()
 
     def _work_once(self) -> bool:
         """One step, or one sync, or a wait; False when this worker is to leave."""
         with self._changed:
-            if self.broken is not None or len(self._threads) > self._parallel:
+            if self.broken is not None or len(self._threads) - self._disks.hung() > self._parallel:
                 self._threads.discard(threading.current_thread())  # here, so that not all think that they are too many
                 return False
             now = self._clock.monotonic()
@@ -242,6 +297,7 @@ class TransferPool:
     # -- a step, and what becomes of it
 
     def _run(self, transfer: Transfer, step: Step) -> None:
+        post = self._begin(transfer, stepping=True)
         began = self._clock.monotonic()
         outcome: Outcome | None = None
         failure: Exception | None = None
@@ -252,6 +308,8 @@ class TransferPool:
             failure = error
         now = self._clock.monotonic()
         with self._changed:
+            self._goes_on(post)
+            post.stepping = False
             lane = self._lanes.ended(transfer)
             if isinstance(failure, StoreError) and not isinstance(failure, _ANSWERS):
                 lane.failed(began, now, self._jitter())
@@ -265,6 +323,7 @@ class TransferPool:
             self._changed.notify_all()
         if ended:
             self._finish(transfer)
+        self._end()
 
     def _after(self, transfer: Transfer, step: Step, failure: Exception, now: float) -> None:
         if isinstance(failure, Abandoned) or transfer.halted:
@@ -328,6 +387,37 @@ class TransferPool:
         self._transfers[key] = transfer = _transfer_for(task, self._room)
         self._lanes.add(transfer)
 
+    # -- disks that hang
+
+    def _begin(self, transfer: Transfer, *, stepping: bool) -> Post:
+        with self._changed:
+            return self._disks.begin(transfer, stepping=stepping)
+
+    def _end(self) -> None:
+        with self._changed:
+            self._disks.end()
+
+    def _goes_on(self, post: Post) -> None:
+        if post.hangs and post.stepping:
+            self._lanes.goes_on(post.transfer)
+
+    def _refuse(self, transfer: Transfer, silent: frozenset[str]) -> bool:
+        """If it is on a disk that does not answer: what holds nothing ends, True; else it is stuck until the disk answers."""
+        disk = self._disks.disk_of(transfer.task)
+        if disk not in silent or transfer.finished:
+            return False
+        if transfer.inflight or (transfer.started and not transfer.small):
+            transfer.stuck = disk
+            return False
+        transfer.end(_silent(transfer.task, disk))
+        return self._has_ended(transfer)
+
+    def _aside(self, work: Callable[[], None]) -> threading.Thread:
+        """Have something done that may hang."""
+        thread = threading.Thread(target=work, name="transfer-end", daemon=True)
+        thread.start()
+        return thread
+
     # -- durable in batches
 
     def _due_batch(self, now: float, *, force: bool) -> tuple[str, _Batch] | None:
@@ -346,10 +436,13 @@ class TransferPool:
 
     def _sync(self, analysis: str, batch: _Batch) -> None:
         failure: Exception | None = None
+        self._begin(batch.transfers[0], stepping=False)
         try:
-            durable(self._room.results_for(analysis).sync, f"the last {len(batch.transfers)} files of {analysis}")
+            with self._disks.call(sync=True):
+                durable(self._room.results_for(analysis).sync, f"the last {len(batch.transfers)} files of {analysis}")
         except Exception as error:
             failure = error
+        self._end()
         for transfer in batch.transfers:
             fetched = transfer.outcome
             assert fetched is not None
@@ -358,6 +451,11 @@ class TransferPool:
 
 def _key(task: Task) -> tuple[str, int]:
     return ("up", task.file_id) if isinstance(task, UploadTask) else ("down", task.object_id)
+
+
+def _silent(task: Task, disk: str) -> Outcome:
+    error = DiskSilent(f"{disk} does not answer: its mount hangs", hint="it goes on by itself when that answers again")
+    return Outcome(task, Verdict.FAILED, error=error, detail=str(error))
 
 
 def _transfer_for(task: Task, room: Room) -> Transfer:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from ncaasd.adapters.transfers.checksums import Digest, digest_as
+from ncaasd.adapters.transfers.disks import Disks
 from ncaasd.errors import FileChanged, FileVanished, LocalError
 from ncaasd.model import Stat
 
@@ -17,6 +18,7 @@ from ncaasd.model import Stat
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 _NOT_IT = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EISDIR})
+BLOCK = 1 << 20  # bytes read in one call: a share that isn't dead has so many within seconds
 # What this machine may have again in a moment (F20), or another program's lease on the file.
 PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
 
@@ -28,15 +30,19 @@ class Source:
     whose errno is in PASSING is worth another try.
     """
 
-    def __init__(self, path: str, expect: Stat) -> None:
+    def __init__(self, path: str, expect: Stat, disks: Disks) -> None:
         self._path = path
         self._expect = expect
+        self._disks = disks
         try:
-            self.fd = os.open(path, _FLAGS)
+            with disks.call():
+                self.fd = os.open(path, _FLAGS)
         except OSError as error:
             raise self._translated(error) from error
         try:
-            if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            with disks.call():
+                mode = os.fstat(self.fd).st_mode
+            if not stat.S_ISREG(mode):
                 raise FileChanged(f"{path} is not a regular file any more")
             self.check()
         except BaseException:
@@ -45,7 +51,8 @@ class Source:
 
     def check(self) -> None:
         """The open file is what was observed: size, times, inode."""
-        now = _observed(os.fstat(self.fd))
+        with self._disks.call():
+            now = _observed(os.fstat(self.fd))
         if now != self._expect:
             self.check_path()
             raise FileChanged(f"{self._path} changed while it was uploaded ({_difference(self._expect, now)})")
@@ -53,7 +60,8 @@ class Source:
     def check_path(self) -> None:
         """The path still leads to what was observed."""
         try:
-            now = _observed(os.stat(self._path, follow_symlinks=False))
+            with self._disks.call():
+                now = _observed(os.stat(self._path, follow_symlinks=False))
         except OSError as error:
             raise self._translated(error) from error
         if now != self._expect:
@@ -63,18 +71,21 @@ class Source:
         """Fill `into` with the bytes from `start` on."""
         at = 0
         try:
-            while at < len(into):
-                got = os.preadv(self.fd, [into[at:]], start + at)
-                if not got:
-                    raise FileChanged(f"{self._path} became shorter while it was uploaded")
-                at += got
+            with self._disks.call() as got_on:
+                while at < len(into):
+                    got = os.preadv(self.fd, [into[at : at + BLOCK]], start + at)
+                    if not got:
+                        raise FileChanged(f"{self._path} became shorter while it was uploaded")
+                    at += got
+                    got_on()
         except OSError as error:
             raise self._translated(error) from error
 
     def digest(self, etag: str, part_size: int, checkpoint: Callable[[], None]) -> Digest | None:
         """One pass over the file, to compare it to an object with `etag`; see `checksums.digest_as`."""
         try:
-            return digest_as(self.fd, self._expect.size, etag, part_size, checkpoint)
+            with self._disks.reading(checkpoint) as each_block:
+                return digest_as(self.fd, self._expect.size, etag, part_size, each_block)
         except EOFError as error:
             raise FileChanged(f"{self._path} became shorter while it was read") from error
         except OSError as error:
@@ -82,7 +93,8 @@ class Source:
 
     def close(self) -> None:
         if self.fd >= 0:
-            os.close(self.fd)
+            with self._disks.call():  # a share's file is flushed by it
+                os.close(self.fd)
             self.fd = -1
 
     def __enter__(self) -> Source:

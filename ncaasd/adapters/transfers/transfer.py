@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ncaasd.adapters.transfers.bandwidth import Bandwidth, Paused
 from ncaasd.adapters.transfers.buffers import Buffers
+from ncaasd.adapters.transfers.disks import Disks
 from ncaasd.adapters.transfers.meter import Meter
 from ncaasd.adapters.transfers.source import PASSING
 from ncaasd.errors import StoreError
@@ -37,6 +38,7 @@ class Room:
     crash: CrashPoint
     bandwidth: Bandwidth
     range_size: int  # bytes of one range of a large download; smaller objects come in one request
+    disks: Disks
     buffers: Buffers = field(default_factory=Buffers)
 
 
@@ -79,6 +81,7 @@ class Transfer(ABC):
         self.inflight = 0
         self.started = False
         self.halted = False
+        self.stuck = ""  # the disk it has to do with, while that doesn't answer: nothing more is asked of it
         self.finished = False  # nothing of it runs any more, and nothing will
         self.told = False  # its outcome was given away
         self.outcome: Outcome | None = None
@@ -102,7 +105,7 @@ class Transfer(ABC):
 
     def take(self, now: float) -> Step | None:
         """A step to run now."""
-        if self.halted or self.outcome is not None:
+        if self.halted or self.stuck or self.outcome is not None:
             return None
         for step in self._again:
             if step.not_before <= now:
@@ -120,7 +123,7 @@ class Transfer(ABC):
 
     def wakes(self) -> float | None:
         """Monotonic: when the next step that was put off may be tried."""
-        if self.halted or self.outcome is not None:
+        if self.halted or self.stuck or self.outcome is not None:
             return None
         return min((step.not_before for step in self._again), default=None)
 

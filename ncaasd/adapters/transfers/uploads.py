@@ -112,7 +112,7 @@ class WholeUpload(Upload):
 
     def _put(self) -> Outcome | None:
         task, store = self.upload, self.store
-        with Source(task.path, task.expect) as source:
+        with Source(task.path, task.expect, self.room.disks) as source:
             if task.look_first and (found := store.find(task.key)) and (known := self.adopted(source, found)):
                 return known
             with self.room.buffers.lend(self.size) as body:
@@ -150,7 +150,7 @@ class MultipartUpload(Upload):
         self._completed: ObjectInfo | None = None
 
     def take(self, now: float) -> Step | None:
-        if self._lost and not self.halted and self.outcome is None:
+        if self._lost and not (self.halted or self.stuck) and self.outcome is None:
             return self._anew()
         return super().take(now)
 
@@ -191,7 +191,7 @@ class MultipartUpload(Upload):
 
     def _opened(self) -> Source:
         if self._source is None:
-            self._source = Source(self.upload.path, self.upload.expect)
+            self._source = Source(self.upload.path, self.upload.expect, self.room.disks)
         return self._source
 
     # -- the steps, in worker threads

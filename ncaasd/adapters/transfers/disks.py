@@ -1,0 +1,151 @@
+"""Which workers wait for a disk, and which disks don't answer: a mount that hangs neither answers nor fails (F89).
+
+A worker says when it calls the file system and when that returned (`Disks.call`). Such calls are short, a stat or one
+block of a file, so one that takes long hangs; requests to S3 have timeouts of their own and don't count. The pool looks
+at it now and then, under its lock. One hanging call of several is that file's trouble (a bad sector, a tape that is
+fetched); when nothing on its disk has returned since it began, the whole disk counts as silent, until a call returns.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ncaasd.model import DownloadTask, UploadTask
+from ncaasd.ports import Clock
+
+if TYPE_CHECKING:
+    from ncaasd.adapters.transfers.transfer import Transfer
+
+HANGS_AFTER = 10.0  # seconds
+SYNC_HANGS_AFTER = 120.0  # seconds; an fsync waits for much that others wrote
+
+DiskOf = Callable[[UploadTask | DownloadTask], str]
+
+
+@dataclass(eq=False, slots=True)
+class Post:
+    """A worker at work on a transfer."""
+
+    transfer: Transfer
+    stepping: bool = False  # in a step that its lane counts as running
+    since: float | None = None  # monotonic: in a call to the disk since then
+    syncing: bool = False
+    returned: float = -math.inf  # monotonic: when its last call did
+    hung_since: float | None = None  # `since` of the call that is overdue
+    disk: str = ""  # that hangs
+
+    @property
+    def hangs(self) -> bool:
+        return self.hung_since is not None
+
+    def overdue(self, now: float) -> bool:
+        since = self.since
+        return since is not None and now - since > (SYNC_HANGS_AFTER if self.syncing else HANGS_AFTER)
+
+
+class Disks:
+    """Everything but `call` and `hangs` is called under the pool's lock. `disk_of` names the disk that a task's local file is on,
+    without touching it."""
+
+    def __init__(self, clock: Clock, disk_of: DiskOf) -> None:
+        self._clock = clock
+        self.disk_of = disk_of
+        self._posts: dict[int, Post] = {}
+        self._answered: set[str] = set()  # disks that hung, and whose worker has gone on since the last look
+        self.silent: frozenset[str] = frozenset()
+
+    @contextmanager
+    def call(self, *, sync: bool = False) -> Iterator[Callable[[], None]]:
+        """Around a call to the file system. What is yielded says that it has got on, where one call is made of many."""
+        post = self._posts.get(threading.get_ident())
+        if post is None:  # no worker: whoever it is waits at their own risk
+            yield _nothing
+            return
+
+        def got_on() -> None:
+            post.returned = post.since = self._clock.monotonic()
+
+        post.syncing = sync
+        post.since = self._clock.monotonic()
+        try:
+            yield got_on
+        finally:
+            post.since, post.returned = None, self._clock.monotonic()
+
+    @contextmanager
+    def reading(self, checkpoint: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        """Around many blocks that are read. What is yielded is a `checkpoint` to be called at each block."""
+        with self.call() as got_on:
+
+            def each_block() -> None:
+                checkpoint()
+                got_on()
+
+            yield each_block
+
+    def hangs(self, task: UploadTask | DownloadTask) -> bool:
+        return bool(self.silent) and self.disk_of(task) in self.silent
+
+    def begin(self, transfer: Transfer, *, stepping: bool) -> Post:
+        """The calling thread is at work on it."""
+        post = self._posts[threading.get_ident()] = Post(transfer, stepping)
+        return post
+
+    def end(self) -> None:
+        """The calling thread's work is over. What it was is remembered, as a sign that its disk answered."""
+        post = self._posts[threading.get_ident()]
+        if post.hangs:
+            post.hung_since = None
+            self._answered.add(post.disk)
+
+    def leave(self) -> None:
+        """The calling thread ends."""
+        self._posts.pop(threading.get_ident(), None)
+
+    def hung(self) -> int:
+        """How many workers hang."""
+        return sum(post.hangs for post in self._posts.values())
+
+    def is_hung(self, thread: threading.Thread) -> bool:
+        post = self._posts.get(thread.ident or 0)
+        return post is not None and post.hangs
+
+    def went_on(self) -> list[Post]:
+        """Workers that hung, and whose call has returned."""
+        return [p for p in self._posts.values() if p.hangs and p.since != p.hung_since]
+
+    def overdue(self) -> list[Post]:
+        """Workers whose call hangs, as is now known."""
+        now = self._clock.monotonic()
+        return [p for p in self._posts.values() if not p.hangs and p.overdue(now)]
+
+    def note(self, went_on: list[Post], overdue: list[Post]) -> tuple[frozenset[str], frozenset[str]]:
+        """Take in what was found. Returns the disks that don't answer from now on, and those that do again."""
+        self._answered.update(post.disk for post in went_on)
+        for post in went_on:
+            post.hung_since = None
+        for post in overdue:
+            post.hung_since, post.disk = post.since, self.disk_of(post.transfer.task)
+        back = self.silent & self._answered
+        self._answered.clear()
+        silent = self.silent - back
+        new = frozenset(post.disk for post in overdue if post.disk not in silent and not self._answers_others(post))
+        self.silent = silent | new
+        return new, back - new
+
+    def _answers_others(self, hung: Post) -> bool:
+        """Whether a call of another worker to its disk has returned since its own began."""
+        return any(
+            p.returned > (hung.since or 0.0) and self.disk_of(p.transfer.task) == hung.disk
+            for p in self._posts.values()
+            if p is not hung
+        )
+
+
+def _nothing() -> None:
+    pass
