@@ -6,7 +6,9 @@ Decisions are made in the engine thread; the disk is written on lanes and by the
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from ncaasd.engine.desk import Result
 from ncaasd.engine.documents import final_document
@@ -20,6 +22,9 @@ from ncaasd.plan.retry import backoff
 QUEUED = 256
 NEVER = 1e15
 RESULTS_RETRY = 30.0
+HANGS_AFTER = 60.0  # a results folder that has not answered for so long is said to hang
+LOGS_WAIT = 5.0  # so long the writing of live logs is waited for; what isn't there then comes at the end
+T = TypeVar("T")
 
 
 class Fetcher:
@@ -29,24 +34,69 @@ class Fetcher:
         self._finished = finished
         self._fetching: set[int] = set(house.journal.jobs_to_fetch())  # rows with something wanted
         self._under_way: dict[int, DownloadTask] = {}  # artefact id -> task
-        self._checking: set[int] = set()
-        self._finishing: set[int] = set()
+        self._checking: dict[int, str] = {}  # row -> analysis
+        self._finishing: dict[int, str] = {}
+        self._asked: dict[str, float] = {}  # analysis -> monotonic: since then its results folder owes an answer
         self._too_large: dict[int, tuple[str, float]] = {}  # row -> analysis, monotonic time to look again
 
     def busy(self) -> bool:
-        return bool(self._taken() or self._checking or self._finishing)
+        waiting = {*self._checking.values(), *self._finishing.values()}
+        return bool(self._taken()) or any(not self._owes(name, HANGS_AFTER) for name in waiting)
 
     def _taken(self) -> int:
         return reachable(self._house.transfers, self._under_way.values())
 
+    # -- the disk ----------------------------------------------------------------------------------------------------
+
+    def _on_lane(self, context: Context, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
+        """Each results folder has a lane of its own, so that one that hangs stops nothing but itself (F89)."""
+        lane, house = f"results:{context.name}", self._house
+        self._asked.setdefault(context.name, house.clock.monotonic())
+
+        def answered(result: Result[T]) -> None:
+            if house.desk.busy(lane):
+                self._asked[context.name] = house.clock.monotonic()
+            else:
+                self._asked.pop(context.name, None)
+            then(result)
+
+        house.desk.do(lane, work, answered)
+
+    def _owes(self, analysis: str, seconds: float) -> bool:
+        asked = self._asked.get(analysis)
+        return asked is not None and self._house.clock.monotonic() - asked > seconds
+
+    def _say_when_hanging(self) -> None:
+        for name in [name for name in list(self._asked) if self._owes(name, HANGS_AFTER)]:
+            context = self._house.contexts[name]
+            error = DiskSilent(f"{context.results.root} does not answer: its mount hangs")
+            if context.results_trouble != str(error):
+                with self._house.journal.transaction():
+                    self._note_trouble(context, error)
+
     # -- logs, live --------------------------------------------------------------------------------------------------
 
     def mirror(self, context: Context, job: JobRow, sighting: Sighting) -> tuple[dict[str, str], Exception | None]:
-        """On a lane: write the logs that were read now. Returns (name -> local path, what went wrong)."""
+        """On a lane: have the logs that were read now written. Returns (name -> local path, what went wrong)."""
+        if not sighting.fresh or self._owes(context.name, LOGS_WAIT):
+            return {}, None
+        done = threading.Event()
+        answer: list[tuple[dict[str, str], Exception | None]] = []
+
+        def work() -> None:
+            try:
+                answer.append(self._write_logs(context, job, sighting))
+            finally:
+                done.set()
+
+        self._on_lane(context, work, lambda result: result.get())
+        done.wait(LOGS_WAIT)
+        return answer[0] if answer else ({}, None)
+
+    def _write_logs(self, context: Context, job: JobRow, sighting: Sighting) -> tuple[dict[str, str], Exception | None]:
         paths = {}
         try:
-            if sighting.fresh:
-                context.results.check()
+            context.results.check()
             for name in sighting.fresh:
                 paths[name] = context.results.write(job.results, name, sighting.texts[name].data)
         except LocalError as error:
@@ -57,7 +107,8 @@ class Fetcher:
         self, context: Context, job: JobRow, sighting: Sighting, paths: dict[str, str], trouble: Exception | None
     ) -> None:
         """In the engine: those logs need not be fetched again at the end."""
-        self._note_trouble(context, trouble)
+        if paths or trouble:
+            self._note_trouble(context, trouble)
         journal = self._house.journal
         objects = {o.name: o for o in sighting.objects}
         for name, path in paths.items():
@@ -71,7 +122,7 @@ class Fetcher:
     def _note_trouble(self, context: Context, error: Exception | None) -> None:
         if error is None:
             if context.results_trouble:
-                context.results_trouble = ""
+                context.results_trouble, context.results_retry = "", 0.0
                 self._house.event(context.name, "", "results back", "the results folder can be written again")
             return
         context.results_retry = self._house.clock.now() + RESULTS_RETRY
@@ -130,7 +181,8 @@ class Fetcher:
 
     def turn(self) -> None:
         now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
-        for row in sorted(self._fetching - self._checking):
+        self._say_when_hanging()
+        for row in sorted(self._fetching - self._checking.keys()):
             if self._taken() > QUEUED * 3 // 4:
                 return
             if row in self._too_large and monotonic < self._too_large[row][1]:
@@ -150,17 +202,17 @@ class Fetcher:
             if not journal.wants_any(job.row):
                 self._fetching.discard(job.row)
             return
-        self._checking.add(job.row)
+        self._checking[job.row] = context.name
         results = context.results
 
         def check() -> int:
             results.check()
             return results.free_bytes()
 
-        self._house.desk.do(f"results:{context.name}", check, lambda r: self._checked(context, job, due, r))
+        self._on_lane(context, check, lambda r: self._checked(context, job, due, r))
 
     def _checked(self, context: Context, job: JobRow, due: list[Artefact], result: Result[int]) -> None:
-        self._checking.discard(job.row)
+        self._checking.pop(job.row, None)
         if result.error is not None:
             if not isinstance(result.error, NcaasdError):
                 raise result.error
@@ -265,7 +317,7 @@ class Fetcher:
         """job.json, then the end."""
         if job.row in self._finishing:
             return
-        self._finishing.add(job.row)
+        self._finishing[job.row] = context.name
         self._house.journal.update_job(job.row, next_at=self._house.clock.now() + RESULTS_RETRY)
         body = final_document(job, self._root)
         results = context.results
@@ -274,11 +326,11 @@ class Fetcher:
             results.check()
             results.write(job.results, "job.json", body)
 
-        self._house.desk.do(f"results:{context.name}", write, lambda r: self._finish_done(context, job.row, r))
+        self._on_lane(context, write, lambda r: self._finish_done(context, job.row, r))
 
     def _finish_done(self, context: Context, row: int, result: Result[None]) -> None:
         house = self._house
-        self._finishing.discard(row)
+        self._finishing.pop(row, None)
         job = house.journal.job(row)
         if job is None:
             return

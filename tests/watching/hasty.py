@@ -5,9 +5,9 @@ from __future__ import annotations
 from support.work import daemon as patient
 
 from ncaasd.adapters.transfers import disks
-from ncaasd.engine import observing
+from ncaasd.engine import fetching, observing
 
 
 def daemon(config: str) -> None:
-    observing.HANGS_AFTER = disks.HANGS_AFTER = disks.SYNC_HANGS_AFTER = 2.0
+    observing.HANGS_AFTER = fetching.HANGS_AFTER = disks.HANGS_AFTER = disks.SYNC_HANGS_AFTER = 2.0
     patient(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from support.rig import BUCKET, GROUP, MIB, Rig, blob
 
 from ncaasd.engine.engine import silence
 from ncaasd.engine.uploading import QUEUED
-from ncaasd.model import FileState
+from ncaasd.model import FileState, JobState, Phase
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root"),
@@ -102,6 +103,41 @@ def test_F89_a_source_that_hangs_in_the_midst_of_its_uploads(new_rig: Callable[.
     every = [f"{GROUP}/inputs/{rig.name}/{name}" for name in names + local]
     assert rig.bench.versions(f"inputs/{rig.name}/") == dict.fromkeys(every, 1), "none twice"
     rig.stop()
+
+
+def test_F89_results_that_hang_in_the_midst_of_being_fetched(new_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """Uploads and submits go on, and the results come when the share answers."""
+    rig = new_rig(changes={"upload": {"parallel": 2}, "results": {"logs": "end"}})
+    with contextlib.ExitStack() as stack:
+        try:
+            share = stack.enter_context(mounted(tmp_path / "backing", Path(rig.home, "results")))
+        except OSError as error:
+            pytest.skip(f"FUSE cannot be mounted here: {error}")
+        rig.drop_config()
+        rig.drop_rule()
+        for number in range(6):
+            rig.drop(f"inputs/first{number}.bin", blob(3 * MIB, number))
+        start(rig)
+        rig.wait_for(lambda: len(rig.bench.objects("results/")) > 0 and rig.jobs(), "jobs")
+        rig.wait_for(lambda: any(j.state is JobState.FETCHING for j in rig.jobs()), "results to be fetched")
+        share.hang()
+        rig.wait_for(lambda: "does not answer" in troubles(rig), "the hanging mount to be said")
+        for number in range(10):
+            rig.drop(f"inputs/second{number}.bin", blob(500, 10 + number))
+        rig.wait_for(
+            lambda: (
+                all(j.phase is Phase.SUBMITTED for j in rig.jobs() if "second" in j.spec.unit)
+                and rig.stored(*(f"second{n}.bin" for n in range(10)))
+            ),
+            "uploads and submits to go on",
+        )
+        assert rig.events("fetch failed") == []
+        assert len([e for e in rig.events() if "does not answer" in e.text]) <= 3, "its transfers, its checks, its scan"
+        share.answer()
+        rig.wait_done(16)
+        assert "does not answer" not in troubles(rig)
+        rig.check(16)
+        rig.stop()
 
 
 def test_F89_it_stops_when_told_to_while_uploads_hang(new_rig: Callable[..., Rig], share: TinyFuse) -> None:
