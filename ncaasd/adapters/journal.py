@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import ncaasd
@@ -50,6 +51,13 @@ _JOB = (
     " job_id, phase, state, reason, hold, released, created, intended, attempted, submitted, ended, next_at, failures,"
     " submit_key, config_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen,"
     " size, rebuilt, forgotten, results, quiet_looks, not_before, fields"
+)
+# Word for word the condition of the index file_open: SQLite uses it only where it reads that.
+_OPEN_FILE = "state IN ('settling', 'whole', 'held', 'refused')"
+_OPEN_STATES = frozenset({FileState.SETTLING, FileState.WHOLE, FileState.HELD, FileState.REFUSED})
+_NEWEST_JOB = (
+    "NOT EXISTS (SELECT 1 FROM job AS later WHERE later.analysis=job.analysis AND later.name=job.name"
+    " AND later.unit=job.unit AND later.version=job.version AND later.attempt>job.attempt)"
 )
 _ARTEFACT = "id, job, name, bucket, key, size, etag, state, path, reason, retry_at, failures"
 
@@ -228,12 +236,20 @@ def _shown(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # what os.fsdecode asks at each call
+
+
 def _path_out(path: str) -> bytes:
-    return os.fsencode(path)
+    return path.encode(_ENCODING, _ERRORS)
 
 
 def _path_in(path: bytes) -> str:
-    return os.fsdecode(path)
+    return path.decode(_ENCODING, _ERRORS)
+
+
+def _below(folder: str) -> tuple[bytes, bytes]:
+    """From where to where the paths below `folder` (which ends in /) lie, when sorted."""
+    return _path_out(folder), _path_out(folder[:-1] + chr(ord(folder[-1]) + 1))
 
 
 def _file(r: Sequence[Any]) -> FileRow:
@@ -344,6 +360,13 @@ class Journal:
         ).fetchall()
         return [Event(*row) for row in reversed(rows)]
 
+    def stored_since(self, analysis: str, at: float) -> list[str]:
+        """The subjects of the files that came to be in S3 since then, as the event log tells it."""
+        rows = self._run(
+            "SELECT subject FROM event WHERE +analysis=? AND kind='stored' AND at>=? ORDER BY id", analysis, at
+        )
+        return [r[0] for r in rows]
+
     # -- files -------------------------------------------------------------------------------------------------------
 
     def known(self, analysis: str, tree: str) -> dict[str, Stat]:
@@ -353,7 +376,7 @@ class Journal:
             analysis,
             tree,
         )
-        return {_path_in(r[0]): Stat(r[1], r[2], r[3], r[4]) for r in rows}
+        return {_path_in(path): Stat(size, mtime, ctime, inode) for path, size, mtime, ctime, inode in rows}
 
     def see_file(self, place: Place, stat: Stat, key: str, state: FileState, reason: str, now: float) -> int:
         """Record an observation of a new or changed file; returns its id. What is stored of it stays known."""
@@ -398,44 +421,76 @@ class Journal:
         )
         return [_file(r) for r in rows]
 
-    def files(self, analysis: str, *, under: str = "", states: Sequence[FileState] = ()) -> Iterator[FileRow]:
-        """The files of an analysis, in path order; below a folder, in given states."""
-        marks = ",".join("?" * len(states))
-        sql = f"SELECT {_FILE} FROM file WHERE analysis=?" + (f" AND state IN ({marks})" if states else "")
-        values: list[Any] = [analysis, *states]
+    def files(
+        self,
+        analysis: str,
+        *,
+        tree: str | None = None,
+        under: str = "",
+        states: Collection[FileState] = (),
+        limit: int = -1,
+    ) -> Iterator[FileRow]:
+        """The files of an analysis, in path order; of one tree, below a folder, in given states."""
+        few = bool(states) and _OPEN_STATES.issuperset(states)
+        sql = (
+            f"SELECT {_FILE} FROM file"
+            + (f" INDEXED BY file_open WHERE {_OPEN_FILE} AND" if few else " WHERE")
+            + " analysis=?"
+        )
+        values: list[Any] = [analysis]
+        if tree is not None:
+            sql += " AND tree=?"
+            values.append(tree)
         if under:
             sql += " AND path>=? AND path<?"
-            values += [_path_out(under), _path_out(under[:-1] + chr(ord(under[-1]) + 1))]
-        for row in self._run(sql + " ORDER BY tree, path", *values).fetchall():
+            values += _below(under)
+        if states:
+            sql += f" AND state IN ({','.join('?' * len(states))})"
+            values += states
+        for row in self._run(sql + " ORDER BY tree, path LIMIT ?", *values, limit).fetchall():
             yield _file(row)
 
     def pending_files(self, analysis: str, now: float, limit: int) -> list[FileRow]:
         """Whole files that are due for their upload, and held ones that are due for another look at what is in S3;
         configs and then the oldest recording first."""
+        # What was never put off lies in its order in the index, so however much there is, `limit` rows are read of it.
+        due = f"SELECT id FROM file WHERE {_OPEN_FILE} AND key<>'' AND analysis=?1"
+        configs = "tree='' AND path>=?4 AND path<?5"
         rows = self._run(
-            f"SELECT {_FILE} FROM file WHERE analysis=? AND state IN ('whole', 'held') AND key<>'' AND retry_at<=?"
-            " ORDER BY path NOT LIKE 'configs/%', mtime_ns LIMIT ?",
-            analysis,
-            now,
-            limit,
-        )
+            f"SELECT {_FILE} FROM file WHERE id IN ("
+            f"SELECT id FROM ({due} AND state='whole' AND retry_at=0 ORDER BY mtime_ns LIMIT ?3)"
+            f" UNION ALL {due} AND state='whole' AND retry_at>0 AND retry_at<=?2"
+            f" UNION ALL {due} AND state='held' AND retry_at<=?2"
+            f" UNION ALL {due} AND state IN ('whole', 'held') AND retry_at<=?2 AND {configs}"
+            f") ORDER BY {configs} DESC, mtime_ns LIMIT ?3",
+            analysis, now, limit, *_below("configs/"),
+        )  # fmt: skip
         return [_file(r) for r in rows]
 
     def files_waiting(self, analysis: str) -> list[FileRow]:
         """Inputs that are not stored, and may be: those that settle, and whole ones that wait for others."""
-        sql = f"SELECT {_FILE} FROM file WHERE analysis=? AND key<>'' AND (state='settling' OR (state='whole' AND retry_at<?))"
-        return [_file(r) for r in self._run(sql + " ORDER BY tree, path", analysis, EVENTUALLY)]
+        rows = self._run(
+            f"SELECT {_FILE} FROM file INDEXED BY file_open WHERE {_OPEN_FILE} AND analysis=? AND key<>''"
+            " AND (state='settling' OR (state='whole' AND retry_at<?)) ORDER BY tree, path",
+            analysis,
+            EVENTUALLY,
+        )
+        return [_file(r) for r in rows]
 
     def put_off_file(self, file_id: int, retry_at: float, reason: str) -> None:
         self._run("UPDATE file SET retry_at=?, reason=? WHERE id=?", retry_at, reason, file_id)
 
     def retry_files(self, analysis: str) -> None:
         """Every whole file is due again: at start, or when what they wait for may have changed."""
-        self._run("UPDATE file SET retry_at=0 WHERE analysis=? AND state IN ('whole', 'held')", analysis)
+        self._run(
+            f"UPDATE file SET retry_at=0 WHERE {_OPEN_FILE} AND analysis=? AND state IN ('whole', 'held') AND retry_at<>0",
+            analysis,
+        )
 
-    def next_upload(self) -> float | None:
-        """When the next whole file is due."""
-        row = self._run("SELECT min(retry_at) FROM file WHERE state IN ('whole', 'held') AND key<>''").fetchone()
+    def next_upload(self, analysis: str) -> float | None:
+        """When the next whole file of an analysis is due."""
+        first = f"SELECT min(retry_at) AS at FROM file WHERE {_OPEN_FILE} AND analysis=?1 AND key<>'' AND state"
+        row = self._run(f"SELECT min(at) FROM ({first}='whole' UNION ALL {first}='held')", analysis).fetchone()
         return None if row[0] is None else float(row[0])
 
     def set_file(
@@ -725,10 +780,72 @@ class Journal:
         row = self._run(f"SELECT min(next_at) FROM job WHERE phase<>'ended' AND id NOT IN ({marks})").fetchone()
         return None if row[0] is None else float(row[0])
 
-    def jobs(self, analysis: str = "", *, unfinished: bool = False, limit: int = -1) -> list[JobRow]:
-        """All jobs, the newest first."""
+    def jobs(
+        self,
+        analysis: str = "",
+        *,
+        unfinished: bool = False,
+        newest: bool = False,
+        since: float = 0.0,
+        states: Collection[str] = (),
+        limit: int = -1,
+    ) -> list[JobRow]:
+        """All jobs, the newest first. `newest`: of each job only its last attempt. `since`: what is not over, and what was
+        declared or has ended since then."""
         where = "WHERE (?1='' OR analysis=?1)" + (" AND phase<>'ended'" if unfinished else "")
-        return self._jobs(where + " ORDER BY created DESC, id DESC LIMIT ?2", analysis, limit)
+        where += f" AND {_NEWEST_JOB}" if newest else ""
+        where += " AND (?3=0 OR phase<>'ended' OR ended>=?3 OR created>=?3)"
+        where += f" AND state IN ({','.join(f'?{4 + i}' for i in range(len(states)))})" if states else ""
+        return self._jobs(where + " ORDER BY created DESC, id DESC LIMIT ?2", analysis, limit, since, *states)
+
+    def jobs_called(self, name: str, analysis: str = "") -> list[JobRow]:
+        """The jobs with this id or number (`12`, `#12`), every attempt; and the last attempts of those of this name or unit."""
+        number = name.removeprefix("#")
+        return self._jobs(
+            f"WHERE (?1='' OR analysis=?1) AND (job_id=?2 OR id=?3 OR ((name=?2 OR unit=?4) AND {_NEWEST_JOB}))"
+            " ORDER BY created DESC, id DESC",
+            analysis, name, int(number) if number.isdecimal() and str(int(number)) == number else None, _path_out(name),
+        )  # fmt: skip
+
+    def count_jobs(
+        self, analysis: str = "", *, newest: bool = True, forgotten: bool = True
+    ) -> list[tuple[str, str, int]]:
+        """(analysis, state, jobs), counting last attempts, or all; with or without those that were forgotten."""
+        rows = self._run(
+            f"SELECT analysis, state, count(*) FROM job WHERE (?1='' OR analysis=?1) AND (?2 OR NOT forgotten)"
+            f" AND (?3 OR {_NEWEST_JOB}) GROUP BY analysis, state",
+            analysis, forgotten, not newest,
+        )  # fmt: skip
+        return [(r[0], r[1], r[2]) for r in rows]
+
+    def held_jobs(self, analysis: str) -> list[tuple[JobRow, int, int, int]]:
+        """What waits for a person, by name and kind of hold: (the newest job, jobs, datasets, bytes), the newest first."""
+        found = self._run(
+            "SELECT max(id), count(*), sum(total), sum(size) FROM job WHERE phase<>'ended' AND +analysis=? AND NOT forgotten"
+            f" AND hold<>'' AND instr(',' || released || ',', ',' || hold || ',')=0 AND {_NEWEST_JOB}"
+            " GROUP BY name, hold ORDER BY max(id) DESC",
+            analysis,
+        ).fetchall()
+        rows = {
+            job.row: job
+            for start in range(0, len(found), 500)
+            for job in self._jobs_at([r[0] for r in found[start : start + 500]])
+        }
+        return [(rows[r[0]], r[1], r[2], r[3]) for r in found]
+
+    def jobs_with_news(self, analysis: str, limit: int) -> list[JobRow]:
+        """Of the newest `limit` submitted jobs, those whose data may not be what they were given any more."""
+        newest = (
+            "SELECT id FROM job WHERE +analysis=?1 AND submitted>0 AND hold='' AND NOT forgotten"
+            f" AND {_NEWEST_JOB} ORDER BY id DESC LIMIT ?2"
+        )
+        # CROSS JOIN: SQLite keeps this order, and so looks each dataset's key up.
+        changed = (
+            "SELECT 1 FROM job_dataset AS d CROSS JOIN file AS f INDEXED BY file_key ON f.analysis=?1 AND f.key=d.key"
+            " AND f.key<>'' WHERE d.job=job.id AND d.etag<>'' AND f.stored_size IS NOT NULL"
+            " AND f.state NOT IN ('gone', 'refused') AND (f.etag<>d.etag OR f.state IN ('settling', 'whole'))"
+        )
+        return self._jobs(f"WHERE id IN ({newest}) AND EXISTS ({changed}) ORDER BY id DESC", analysis, limit)
 
     def jobs_of_rule(self, analysis: str, name: str) -> list[JobRow]:
         return self._jobs("WHERE analysis=? AND name=? AND forgotten=0", analysis, name)
@@ -745,11 +862,12 @@ class Journal:
         return self._jobs("WHERE analysis=? AND declared_in=? ORDER BY id", analysis, _path_out(declared_in))
 
     def jobs_using(self, analysis: str, key: str) -> list[JobRow]:
-        return self._jobs("WHERE analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)", analysis, key)
+        # The + keeps SQLite from going through every job of the analysis.
+        return self._jobs("WHERE +analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)", analysis, key)
 
     def wake_jobs_using(self, analysis: str, key: str) -> None:
         self._run(
-            "UPDATE job SET next_at=0 WHERE phase='open' AND analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)",
+            "UPDATE job SET next_at=0 WHERE phase='open' AND +analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)",
             analysis,
             key,
         )
@@ -757,20 +875,21 @@ class Journal:
     def wake_open_jobs(self, analysis: str, name: str = "") -> None:
         """What is not submitted yet is due again, a submit that was cut short included."""
         self._run(
-            "UPDATE job SET next_at=0 WHERE phase IN ('open', 'intent', 'attempted') AND analysis=?1 AND (?2='' OR name=?2)",
+            "UPDATE job SET next_at=0 WHERE phase<>'ended' AND phase IN ('open', 'intent', 'attempted') AND +analysis=?1"
+            " AND (?2='' OR name=?2)",
             analysis,
             name,
         )
 
     def wake_unended_jobs(self, analysis: str) -> None:
         """At start nothing is under way, so everything is due: also the submit that a crash has left in the middle."""
-        self._run("UPDATE job SET next_at=0 WHERE phase<>'ended' AND analysis=?", analysis)
+        self._run("UPDATE job SET next_at=0 WHERE phase<>'ended' AND +analysis=?", analysis)
 
     def wake_ready_jobs(self, analysis: str, limit: int) -> None:
         """A machine is free: the oldest jobs that queue are due again."""
         self._run(
-            "UPDATE job SET next_at=0 WHERE id IN (SELECT id FROM job WHERE phase='open' AND analysis=? AND hold=''"
-            " AND state IN ('ready', 'held') ORDER BY created, id LIMIT ?)",
+            "UPDATE job SET next_at=0 WHERE id IN (SELECT id FROM job WHERE phase<>'ended' AND phase='open' AND +analysis=?"
+            " AND hold='' AND state IN ('ready', 'held') ORDER BY created, id LIMIT ?)",
             analysis,
             limit,
         )
@@ -786,6 +905,9 @@ class Journal:
             for job, name, key, etag in self._run(sql, *chunk):
                 datasets[job].append(Dataset(_path_in(name), key, etag))
         return [_job(r, tuple(datasets[r[0]])) for r in rows]
+
+    def _jobs_at(self, rows: Sequence[int]) -> list[JobRow]:
+        return self._jobs(f"WHERE id IN ({','.join('?' * len(rows))})", *rows)
 
     def usage(self, analysis: str, now: float) -> tuple[int, int]:
         """(datasets of jobs that run now, datasets of jobs submitted in the 24 h before `now`), for the spend guards.
@@ -815,8 +937,10 @@ class Journal:
         """
         self._run("UPDATE job SET next_at=0 WHERE phase<>'ended' AND next_at<?", EVENTUALLY)
         # A retry's delay is kept, as far as it can have been meant.
-        self._run("UPDATE job SET not_before=min(not_before, ?) WHERE phase='open'", now + LONGEST_DELAY)
-        self._run("UPDATE file SET retry_at=0 WHERE state IN ('whole', 'held')")
+        self._run(
+            "UPDATE job SET not_before=min(not_before, ?) WHERE phase<>'ended' AND phase='open'", now + LONGEST_DELAY
+        )
+        self._run(f"UPDATE file SET retry_at=0 WHERE {_OPEN_FILE} AND state IN ('whole', 'held')")
         self._run("UPDATE artefact SET retry_at=0 WHERE state='wanted'")
 
     # -- what jobs left in S3 ----------------------------------------------------------------------------------------

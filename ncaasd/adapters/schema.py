@@ -126,6 +126,13 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE INDEX aftercare_due ON aftercare (retry_at) WHERE state = 'wanted';
     """,
+    # 3: what is under way is found among all that is not, in the order of upload; counting reads an index
+    """
+    DROP INDEX file_pending;
+    CREATE INDEX file_open ON file (analysis, state, retry_at, mtime_ns)
+        WHERE state IN ('settling', 'whole', 'held', 'refused');
+    CREATE INDEX file_count ON file (analysis, state, size) WHERE key <> '';
+    """,
 )
 
 VERSION = len(MIGRATIONS)

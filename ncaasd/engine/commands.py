@@ -45,21 +45,15 @@ class Effect:
 
 def select(journal: Journal, selection: Selection) -> list[JobRow]:
     """The newest attempt of each job that is meant. Raises UserError for a name that means no job."""
-    newest: dict[tuple[str, str, str, str], JobRow] = {}
-    every = journal.jobs(selection.analysis)
-    for job in every:
-        key = (job.spec.analysis, job.spec.name, job.spec.unit, job.spec.version)
-        if key not in newest or job.attempt > newest[key].attempt:
-            newest[key] = job
-    chosen = list(newest.values())
-    if selection.ids:
-        chosen = []
-        for name in selection.ids:
-            by_id = [j for j in every if j.job_id == name or str(j.row) == name.removeprefix("#")]
-            by_name = [j for j in newest.values() if name in (j.spec.name, j.spec.unit)]
-            if not by_id and not by_name:
-                raise UserError(f"there is no job {name}", hint="`ncaasd jobs` lists them")
-            chosen += by_id or by_name
+    chosen: list[JobRow] = []
+    for name in selection.ids:
+        called = journal.jobs_called(name, selection.analysis)
+        if not called:
+            raise UserError(f"there is no job {name}", hint="`ncaasd jobs` lists them")
+        by_id = [j for j in called if j.job_id == name or str(j.row) == name.removeprefix("#")]
+        chosen += by_id or called
+    if not selection.ids:
+        chosen = journal.jobs(selection.analysis, newest=True)
     if selection.rule:
         chosen = [j for j in chosen if j.spec.name == selection.rule]
     if selection.since:

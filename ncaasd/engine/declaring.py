@@ -139,10 +139,10 @@ class Declarer:
 
     def reread_unread(self, context: Context) -> None:
         """At start, and when a missing folder is back: manifests that became whole and were not read; all configs."""
-        for row in self._house.journal.files(context.name, states=[FileState.WHOLE]):
-            if role_of(row.place.path) in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT) and not row.place.tree:
+        for row in self._house.journal.files(context.name, tree="", states=[FileState.WHOLE]):
+            if role_of(row.place.path) in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
                 self.whole(context, row)
-        for row in self._house.journal.files(context.name, under="configs/"):
+        for row in self._house.journal.files(context.name, tree="", under="configs/"):
             if row.state in (FileState.WHOLE, FileState.STORED, FileState.HELD):
                 self.whole(context, row)
 

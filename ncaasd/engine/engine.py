@@ -160,10 +160,9 @@ class Engine:
         opening = self.opener.next_due()
         if opening is not None:
             waits.append(opening - wall)
-        if self.uploader.room() and any(c.opened and house.awake(c) for c in house.contexts.values()):
-            upload = house.journal.next_upload()
-            if upload is not None:
-                waits.append(upload - wall)
+        if self.uploader.room():
+            ready = [c.name for c in house.contexts.values() if c.opened and house.awake(c)]
+            waits += [upload - wall for name in ready if (upload := house.journal.next_upload(name)) is not None]
         packing = self.packager.next_due()
         if packing is not None:
             waits.append(packing - wall)

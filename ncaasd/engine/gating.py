@@ -42,7 +42,7 @@ def unit_of(journal: Journal, analysis: str, m: Matcher, row: FileRow) -> Unit |
 def unit_at(journal: Journal, analysis: str, m: Matcher, path: str) -> Unit | None:
     tree = m.rule.source or ""
     under = f"{path}/" if tree else f"inputs/{path}/"
-    rows = [r for r in journal.files(analysis, under=under) if r.place.tree == tree]
+    rows = list(journal.files(analysis, tree=tree, under=under))
     return next(iter(expand.units(m, rows)), None)
 
 

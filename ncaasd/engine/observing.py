@@ -117,10 +117,9 @@ class Observer:
     def _resume(self, watched: Watched) -> None:
         """Files that were settling when we stopped are to be looked at again."""
         now = self._house.clock.monotonic()
-        for row in self._house.journal.files(watched.context.name, states=[FileState.SETTLING]):
-            if row.place.tree == watched.name:
-                observation = Observation(row.stat, now, now, self._old(watched, row.stat))
-                watched.look_later(row.place.path, _Unsettled(row.id, observation, now))
+        for row in self._house.journal.files(watched.context.name, tree=watched.name, states=[FileState.SETTLING]):
+            observation = Observation(row.stat, now, now, self._old(watched, row.stat))
+            watched.look_later(row.place.path, _Unsettled(row.id, observation, now))
 
     # -- from outside ------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,7 @@ from typing import Any
 from ncaasd.adapters.journal import Journal
 from ncaasd.engine.documents import job_document, text
 from ncaasd.model import FileRow, FileState, JobRow, JobState, Phase
-from ncaasd.show.status import newest_attempts
 
-EVENTS_LOOKED_AT = 100_000
 _BAD_ENDS = (JobState.FAILED, JobState.REFUSED, JobState.TIMED_OUT)
 
 
@@ -46,9 +44,8 @@ def pass_outcome(
     """`began`: when the pass did, on this machine's clock. `waited`: then a job that only waits counts as not well."""
     stored, jobs, files, manifests = [], [], [], []
     for analysis in analyses:
-        events = journal.events(analysis, limit=EVENTS_LOOKED_AT)
-        stored += [f"{analysis}: {e.subject}" for e in events if e.kind == "stored" and e.at >= began]
-        jobs += [j for j in newest_attempts(journal.jobs(analysis)) if not j.forgotten and _is_news(j, began)]
+        stored += [f"{analysis}: {subject}" for subject in journal.stored_since(analysis, began)]
+        jobs += [j for j in journal.jobs(analysis, newest=True, since=began) if not j.forgotten]
         files += list(journal.files(analysis, states=[FileState.HELD, FileState.REFUSED]))
         manifests += [
             (analysis, path, problems) for path, _good, problems, _at in journal.manifests(analysis) if problems
@@ -62,10 +59,6 @@ def pass_outcome(
         bad_manifests=tuple(manifests),
         troubles=troubles,
     )
-
-
-def _is_news(job: JobRow, began: float) -> bool:
-    return job.phase is not Phase.ENDED or job.ended >= began or job.created >= began
 
 
 def _is_bad(job: JobRow, began: float, waited: bool) -> bool:

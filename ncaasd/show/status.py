@@ -11,7 +11,7 @@ from typing import Any
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.engine.documents import text, when
-from ncaasd.model import FileRow, FileState, JobRow, JobState, Phase
+from ncaasd.model import FileRow, FileState, JobRow, JobState
 from ncaasd.show import words
 
 CHECKED_FOR_CHANGES = 2000  # of the newest submitted jobs, the datasets are compared with what is in S3 now
@@ -150,14 +150,12 @@ def status_report(
             status.manifests.append(ManifestNote(path, tuple(problems.splitlines()), at))
             if problems:
                 attention.append(Attention("manifest", name, path, problems))
-        jobs = [job for job in newest_attempts(journal.jobs(name)) if not job.forgotten]
-        for job in jobs:
-            status.jobs[job.state] = status.jobs.get(job.state, 0) + 1
-        attention += held_jobs(jobs)
-        attention += changed_since(journal, jobs)
+        status.jobs = {JobState(state): n for _, state, n in journal.count_jobs(name, forgotten=False)}
+        attention += held_jobs(journal, name)
+        attention += changed_since(journal, journal.jobs_with_news(name, CHECKED_FOR_CHANGES))
         attention += [
             Attention("file", name, str(row.place), f"{row.state}: {row.reason}")
-            for row in journal.files(name, states=[FileState.HELD, FileState.REFUSED])
+            for row in journal.files(name, states=[FileState.HELD, FileState.REFUSED], limit=ATTENTION_SHOWN)
         ]
     live = live or {}
     return StatusReport(
@@ -202,35 +200,29 @@ def title(job: JobRow) -> str:
     return name + (f" (attempt {job.attempt})" if job.attempt else "")
 
 
-def held_jobs(jobs: Sequence[JobRow]) -> list[Attention]:
+def held_jobs(journal: Journal, analysis: str) -> list[Attention]:
     """What waits for a person, with the command that goes on. Many of one rule, held for one reason, are one line."""
-    groups: dict[tuple[str, str, str], list[JobRow]] = {}
-    for job in jobs:
-        if job.hold and job.hold not in job.released and job.phase is not Phase.ENDED:
-            groups.setdefault((job.spec.analysis, job.spec.name, job.hold), []).append(job)
     found = []
-    for (analysis, name, hold), held in groups.items():
-        verb = "rerun" if hold in ONLY_RERUN else "release"
-        if len(held) == 1:
-            found.append(
-                Attention("held", analysis, title(held[0]), held[0].reason, f"ncaasd {verb} {known_as(held[0])}")
-            )
+    for job, count, machines, size in journal.held_jobs(analysis):
+        verb = "rerun" if job.hold in ONLY_RERUN else "release"
+        if count == 1:
+            found.append(Attention("held", analysis, title(job), job.reason, f"ncaasd {verb} {known_as(job)}"))
             continue
-        much = f"{words.count(sum(j.total for j in held), 'machine')}, {words.size(sum(j.size for j in held))}"
-        shown = f"{name}: {words.count(len(held), 'job')} ({much})"
-        found.append(Attention("held", analysis, shown, held[0].reason, f"ncaasd {verb} --rule {name}"))
-    for job in jobs:
-        if job.state is JobState.LOST and job.phase is not Phase.ENDED:
+        shown = f"{job.spec.name}: {words.count(count, 'job')} ({words.count(machines, 'machine')}, {words.size(size)})"
+        found.append(Attention("held", analysis, shown, job.reason, f"ncaasd {verb} --rule {job.spec.name}"))
+    for job in journal.jobs(analysis, unfinished=True, newest=True, states=[JobState.LOST], limit=ATTENTION_SHOWN):
+        if not job.forgotten:
             command = f"ncaasd rerun {known_as(job)}"
-            found.append(Attention("lost", job.spec.analysis, title(job), job.reason, command))
+            found.append(Attention("lost", analysis, title(job), job.reason, command))
     return found
 
 
 def changed_since(journal: Journal, jobs: Sequence[JobRow]) -> list[Attention]:
     """Jobs whose data is not what they were given any more: no new job is made of it by itself (F87)."""
     found = []
-    submitted = [job for job in jobs if job.submitted and not job.hold]
-    for job in submitted[:CHECKED_FOR_CHANGES]:
+    for job in jobs:
+        if not job.submitted or job.hold:
+            continue
         if any(_has_changed(journal.files_with_key(job.spec.analysis, d.key)[:1], d.etag) for d in job.spec.datasets):
             why = f"already job {job.job_id} of {words.moment(job.submitted)[:10]}; its data has changed since"
             command = f"ncaasd rerun {known_as(job)}"

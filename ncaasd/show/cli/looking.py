@@ -92,7 +92,6 @@ def jobs(
 ) -> None:
     """The table of jobs, the newest first."""
     from ncaasd.model import JobState
-    from ncaasd.show.status import newest_attempts
 
     loaded = read_config(config)
     wrong = [s for s in state or () if s not in {str(known) for known in JobState}]
@@ -101,9 +100,9 @@ def jobs(
     if analysis and analysis not in loaded.analyses:
         raise UserError(f"the config has no analysis {analysis!r}", hint=f"it has: {', '.join(loaded.analyses)}")
     with reader(loaded) as journal:
-        rows = journal.jobs(analysis)
-    rows = rows if all_attempts else newest_attempts(rows)
-    found = [r for r in rows if not state or str(r.state) in state]
+        found = journal.jobs(analysis, newest=not all_attempts, states=state or (), limit=-1 if as_json else limit)
+        counts = journal.count_jobs(analysis, newest=not all_attempts)
+    like_that = [(name, count) for name, its, count in counts if not state or its in state]
     if as_json:
         from ncaasd.engine.documents import job_document
 
@@ -113,11 +112,12 @@ def jobs(
 
     out = console()
     if not found:
-        out.print("no jobs" + (" like that" if rows else " yet"))
+        out.print("no jobs" + (" like that" if counts else " yet"))
         return
-    out.print(render_jobs(found[:limit], time.time(), analyses=len({r.spec.analysis for r in found})))
-    if len(found) > limit:
-        out.print(f"and {len(found) - limit} older ones (--limit)")
+    out.print(render_jobs(found, time.time(), analyses=len({name for name, _ in like_that})))
+    older = sum(count for _, count in like_that) - len(found)
+    if older > 0:
+        out.print(f"and {older} older ones (--limit)")
 
 
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, number or name, as in `ncaasd jobs`.")]
