@@ -329,7 +329,7 @@ class _JournaledSubmit:
             job = journal.job(self._job.row)
             assert job is not None
             now = self._house.clock.now()
-            text = f"job {job.job_id}" + (f", adopted: {reason}" if adopted else "")
+            text = f"adopted as job {job.job_id}: {reason}" if adopted else f"submitted as job {job.job_id}"
             self._jobs.show(
                 job,
                 JobState.SUBMITTED,

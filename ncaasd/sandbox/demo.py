@@ -166,12 +166,12 @@ class _Demo:
         for line in lines:
             try:
                 said = json.loads(line)
-                message, subject, kind = said["message"], said.get("subject", ""), said.get("kind", "")
+                message, subject = said["message"], said.get("subject", "")
             except (ValueError, KeyError, TypeError):
-                message, subject, kind = line.rstrip(), "", ""
+                message, subject = line.rstrip(), ""
             if subject:
                 what = "job" if subject.startswith("job ") else subject.removeprefix("file ")
-                message = f"{what} {kind}: {message.partition(f'{subject}: ')[2]}"
+                message = f"{what}: {message.partition(f'{subject}: ')[2]}"
             self._heard.put(("ncaasd", message.removeprefix(f"{ANALYSIS}: ")))
 
     def _drop(self, recording: _Recording) -> None:
