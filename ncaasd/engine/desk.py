@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ from ncaasd.adapters.journal import Journal
 from ncaasd.errors import JournalError, NcaasdError
 
 T = TypeVar("T")
+GATHER = 0.02  # seconds
 
 
 class Stopping(NcaasdError):
@@ -118,6 +120,8 @@ class ThreadDesk:
             first = self._notes.get(timeout=wait) if wait > 0 else self._notes.get_nowait()
         except queue.Empty:
             return 0
+        if not isinstance(first, _Asked):
+            time.sleep(GATHER)  # nobody waits for it: what others post meanwhile shares its commit
         notes = [first]
         while len(notes) < 1000:
             try:

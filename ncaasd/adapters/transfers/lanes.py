@@ -44,6 +44,8 @@ class Queue:
 
     def take(self, now: float, room: Limits) -> tuple[Transfer, Step] | None:
         for transfer in self._started:
+            if transfer.small and transfer.inflight:
+                continue  # its one step is under way
             if room.fits(transfer) and (step := transfer.take(now)):
                 return transfer, step
         while self._waiting:
