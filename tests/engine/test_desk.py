@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from ncaasd.adapters.journal import open_journal, open_reader
 from ncaasd.engine.desk import Stopping, ThreadDesk
+from ncaasd.engine.house import House
+from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.errors import JournalError
+from ncaasd.model import FileState, Part, Place, Stat
+
+MIB = 1 << 20
 
 
 def test_an_answer_comes_after_the_commit(tmp_path: Path) -> None:
@@ -68,4 +78,54 @@ def test_after_closing_nobody_waits_for_ever(tmp_path: Path) -> None:
     desk.close()
     with pytest.raises(Stopping):
         desk.ask(lambda: None)
+    journal.close()
+
+
+def test_F06_a_part_is_committed_before_its_worker_sends_another(tmp_path: Path) -> None:
+    """So a kill costs the parts that are in flight, however busy the engine is."""
+    path = str(tmp_path / "j.sqlite")
+    journal = open_journal(path)
+    desk = ThreadDesk(journal)
+    stat = Stat(2 * MIB, 1, 1, 1)
+    with journal.transaction():
+        file_id = journal.see_file(Place("a", "", "inputs/x"), stat, "lab/inputs/x", FileState.WHOLE, "", 0.0)
+        journal.begin_upload(file_id, "lab/inputs/x", stat, MIB, 0.0)
+        journal.upload_created(file_id, "an-id")
+    log = JournaledTransfers(cast(House, SimpleNamespace(desk=desk, journal=journal)))
+    seen: list[int] = []
+
+    def work() -> None:
+        log.part_stored(file_id, Part(1, MIB, "0" * 32, 7))
+        with contextlib.closing(sqlite3.connect(path)) as reader:  # sees commits only
+            seen.append(reader.execute("SELECT count(*) FROM part").fetchone()[0])
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join(0.2)
+    assert (worker.is_alive(), seen) == (True, [])
+    assert desk.read(5.0) == 1
+    worker.join(10)
+    assert seen == [1]
+    journal.close()
+
+
+def test_what_nobody_waits_for_shares_a_commit(tmp_path: Path) -> None:
+    """Of several tries on a machine that may be busy, one shows it."""
+    journal = open_journal(str(tmp_path / "j.sqlite"))
+    desk = ThreadDesk(journal)
+
+    def tell_twice() -> None:
+        desk.tell(lambda: journal.set_meta("first", ""))
+        time.sleep(0.005)
+        desk.tell(lambda: journal.set_meta("second", ""))
+
+    reads: list[int] = []
+    for _ in range(10):
+        teller = threading.Thread(target=tell_twice)
+        teller.start()
+        reads.append(desk.read(5.0))
+        teller.join()
+        while desk.read(0.0):
+            pass
+    assert 2 in reads
     journal.close()

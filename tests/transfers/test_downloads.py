@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -128,6 +130,33 @@ def test_F09_killed_in_the_middle(rig: Rig, skip: int, parallel: int) -> None:
     assert rig.fetched(task) == body
     assert sum(op.received for op in rig.store.ops) - before == 5 * RANGE - had
     assert had == skip * RANGE or parallel
+
+
+def test_F09_ranges_that_come_during_a_sync_share_the_next(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for another's sync, and a range is recorded after a sync that began when it was written."""
+    syncs: list[int] = []  # how many ranges were recorded when it began
+    sync, others_came = os.fdatasync, threading.Event()
+
+    def slow(fd: int) -> None:
+        syncs.append(sum(map(len, rig.log.ranges.values())))
+        if len(syncs) == 1:
+            assert others_came.wait(10)
+        sync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    body = os.urandom(5 * RANGE)
+    task = rig.download(NAME, body)
+    pool = rig.life(4)
+    pool.start(task)
+    eventually(lambda: rig.store.count("get") == 5 and sum(op.received for op in rig.store.ops) == len(body))
+    time.sleep(0.1)  # the last of them is written
+    others_came.set()
+    eventually(lambda: not pool.active())
+    pool.stop(timeout=5)
+    assert verdicts(rig.outcomes) == ["fetched"]
+    assert rig.fetched(task) == body
+    assert syncs == [0, 1]
+    assert sorted(rig.log.ranges[task.object_id]) == [(start, start + RANGE) for start in range(0, 5 * RANGE, RANGE)]
 
 
 @pytest.mark.parametrize("point", ["download.written", "download.renamed"])

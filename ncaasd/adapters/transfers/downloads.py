@@ -319,6 +319,7 @@ class RangedDownload(Download):
         assert self.partial is not None
         self.room.log.download_lost(self.download.object_id)
         self._crcs.clear()
+        self._written.clear()
         with self.room.disks.call():
             os.ftruncate(self.partial.fd, 0)
 
