@@ -164,7 +164,9 @@ def disk_of(contexts: Mapping[str, Context]) -> Callable[[UploadTask | DownloadT
     mounts = MountPoints()
 
     def name(task: UploadTask | DownloadTask) -> str:
-        return mounts.of(task.path if isinstance(task, UploadTask) else contexts[task.analysis].results.root)
+        if isinstance(task, UploadTask):
+            return mounts.of(os.path.dirname(task.path))
+        return mounts.of(contexts[task.analysis].results.root)
 
     return name
 

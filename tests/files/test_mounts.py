@@ -88,10 +88,36 @@ def test_F24_a_real_mount_is_recognised(tmp_path: Path, mount: Callable[..., Non
     assert events_from(str(tmp_path / "with space" / "inputs")) == (True, "tmpfs")
 
 
-def test_F89_a_mount_is_found_by_name_alone(table: str) -> None:
-    """No file system is asked: a symbolic link stays what it is called."""
+def test_F89_a_mount_is_found_without_asking_it(table: str, tmp_path: Path) -> None:
+    """Links on local disks lead to it; on the mount itself nothing is looked up (here: there is none of these)."""
+    (tmp_path / "rig").symlink_to("/mnt/rig1/data")
+    (tmp_path / "up").symlink_to("../" * 20 + "mnt/rig 1")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "folder").mkdir()
+    found = {
+        "/": "/",
+        "/home/x": "/",
+        "/mnt/rig1/2025/run": "/mnt/rig1",
+        "/mnt/rig10": "/mnt",
+        "/mnt/rig 1/x": "/mnt/rig 1",
+        "/mnt/rig1/deep/x": "/mnt/rig1/deep",
+        f"{tmp_path}/folder/none": "/",
+        f"{tmp_path}/rig": "/mnt/rig1",
+        f"{tmp_path}/rig/2025": "/mnt/rig1",
+        f"{tmp_path}/up/x": "/mnt/rig 1",
+        f"{tmp_path}/circle/x": "/",
+    }
     mounts = MountPoints(table=table)
-    names = ["/", "/home/x", "/mnt/rig1/2025/run", "/mnt/rig10", "/mnt/rig 1/x", "/mnt/rig1/deep/x", "/mnt/rig1/../x"]
-    found = ["/", "/", "/mnt/rig1", "/mnt", "/mnt/rig 1", "/mnt/rig1/deep", "/mnt"]
-    assert [mounts.of(name) for name in names] == found
+    assert {folder: mounts.of(folder) for folder in found} == found
     assert MountPoints(table=f"{table}.none").of("/mnt/rig1/x") == "/"
+
+
+def test_F89_a_mount_that_comes_is_found(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    mounts = MountPoints(table=table)
+    assert mounts.of("/srv/share/x") == "/"
+    with open(table, "a", encoding="utf-8") as file:
+        file.write("50 25 0:60 / /srv/share rw - nfs4 nas:/x rw\n")
+    now[0] += 2
+    assert mounts.of("/srv/share/x") == "/srv/share"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -9,6 +10,8 @@ import time
 from dataclasses import dataclass
 
 MOUNT_TABLE = "/proc/self/mountinfo"
+
+FOLLOWED = 1000  # folders on a way; more are a circle of links
 
 # File systems that other machines write to. The kernel tells inotify of what this machine does to them only
 # (inotify(7), "Limitations and caveats"), and SQLite's locks and shared memory are not to be trusted on them.
@@ -42,22 +45,34 @@ def filesystem_of(path: str, *, table: str = MOUNT_TABLE) -> MountInfo:
     Without a mount table (not Linux) the fstype is "". Resolving symbolic links touches the file system, so on a
     mount that hangs this hangs too: call it in the root's own thread.
     """
-    lines = _table(table)
-    return _deepest(os.path.realpath(path), lines) if lines else MountInfo("", "/", "")
+    mounts = _mounts(table)
+    return _deepest(os.path.realpath(path), mounts) if mounts else MountInfo("", "/", "")
 
 
-def _deepest(path: str, lines: list[str]) -> MountInfo:
-    """The mount with the longest mount point above `path`; of several on one place, the last is on top (proc(5))."""
-    best = MountInfo("", "", "")
+def _mounts(table: str) -> list[MountInfo]:
+    """The mount table, in its order; empty where there is none."""
+    try:
+        with open(table, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.readlines()
+    except OSError:
+        return []
+    mounts = []
     for line in lines:
         left, separator, right = line.partition(" - ")
         fields, source = left.split(" "), right.split(" ")
-        if not separator or len(fields) < 5 or len(source) < 2:
-            continue
-        point = _unescape(fields[4])
+        if separator and len(fields) >= 5 and len(source) >= 2:
+            mounts.append(MountInfo(source[0], _unescape(fields[4]), _unescape(source[1].rstrip("\n"))))
+    return mounts
+
+
+def _deepest(path: str, mounts: list[MountInfo]) -> MountInfo:
+    """The mount with the longest mount point above `path`; of several on one place, the last is on top (proc(5))."""
+    best = MountInfo("", "", "")
+    for mount in mounts:
+        point = mount.mountpoint
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best.mountpoint):
-            best = MountInfo(source[0], point, _unescape(source[1].rstrip("\n")))
+            best = mount
     return best
 
 
@@ -86,24 +101,36 @@ def events_from(path: str) -> tuple[bool, str]:
 
 
 class MountPoints:
-    """Which mount a path is on, by its name alone: nothing on the way is touched, so it doesn't hang with the mount, and
-    symbolic links aren't followed. The mount table is read at most once a second."""
+    """Which mount a folder is on, without asking that mount, which may hang. Symbolic links on local disks are followed, those
+    on others are not. The mount table is read at most once a second."""
 
     def __init__(self, *, table: str = MOUNT_TABLE) -> None:
         self._table = table
         self._read_at = -math.inf
-        self._lines: list[str] = []
+        self._mounts: list[MountInfo] = []
+        self._known: dict[str, str] = {}
 
-    def of(self, path: str) -> str:
-        """The mount point above `path` (absolute); "/" without a mount table."""
+    def of(self, folder: str) -> str:
+        """The mount point above `folder` (absolute); "/" without a mount table."""
         if time.monotonic() - self._read_at > 1.0:
-            self._lines, self._read_at = _table(self._table), time.monotonic()
-        return _deepest(os.path.normpath(path), self._lines).mountpoint or "/"
+            self._mounts, self._known = _mounts(self._table), {}
+            self._read_at = time.monotonic()
+        found = self._known.get(folder)
+        if found is None:
+            found = self._known[folder] = _deepest(self._followed(folder), self._mounts).mountpoint or "/"
+        return found
 
-
-def _table(table: str) -> list[str]:
-    try:
-        with open(table, encoding="utf-8", errors="surrogateescape") as file:
-            return file.readlines()
-    except OSError:
-        return []
+    def _followed(self, path: str) -> str:
+        done, left = "/", path.split("/")[::-1]
+        for _ in range(FOLLOWED):
+            if not left:
+                break
+            done = os.path.normpath(os.path.join(done, left.pop()))
+            mount = _deepest(done, self._mounts)
+            if not sends_events(mount.fstype):
+                break
+            if done != mount.mountpoint:
+                with contextlib.suppress(OSError):  # it is no link, or not there
+                    left += os.readlink(done).split("/")[::-1]
+                    done = "/" if left[-1] == "" else os.path.dirname(done)
+        return os.path.normpath(os.path.join(done, *left[::-1]))
