@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import socket
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import platformdirs
 
@@ -30,7 +32,7 @@ from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.adapters.watcher import Hint, Watcher
 from ncaasd.declare.config import Analysis, Config, bandwidth_limit
 from ncaasd.engine.clock import SystemClock
-from ncaasd.engine.desk import ThreadDesk
+from ncaasd.engine.desk import Result, ThreadDesk
 from ncaasd.engine.engine import Engine
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.scheduler import Waker
@@ -43,6 +45,7 @@ from ncaasd.ports import CrashPoint, ObjectStore, no_crash
 
 AREAS = ("inputs", "configs", "submissions", "results")
 LANES = {"look": 4, "ask": 2}
+START_WAIT = 10.0  # seconds for an analysis's folders to answer at start; those that hang are taken up when they do
 
 
 def state_folder(config: Config) -> str:
@@ -122,6 +125,8 @@ def running(
             tools=tools,
             archive=LocalArchive(),
         )
+        stack.callback(desk.close)
+        _take_up(config, house)
         engine = Engine(house, root=config.root, sources=config.sources, tools=config.tools)
 
         def limit_now() -> int | None:
@@ -139,7 +144,6 @@ def running(
             crash=crash,
             disk_of=disk_of(contexts),
         )
-        stack.callback(desk.close)
         stack.callback(_stop, pool, desk)
         watcher = Watcher(
             lambda hint: desk.tell(lambda: _pass_on(engine, hint)),
@@ -187,8 +191,8 @@ def _pass_on(engine: Engine, hint: Hint) -> None:
 
 
 def make_context(config: Config, name: str, settings: Analysis, journal: Journal) -> Context:
+    """Nothing of its folders is touched yet: see `_take_up`."""
     folder = os.path.join(config.root, name)
-    _make_folders(config.root, folder, known=journal.get_meta(f"first scan:{name}") is not None)
     factory = StoreFactory()
     others: dict[str, ObjectStore] = {}
 
@@ -198,25 +202,13 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
             return signed
         return others.setdefault(bucket, SignedOrPublic(signed, factory.store(bucket, settings.aws, unsigned=True)))
 
-    key = f"results id:{name}"
-    expected = journal.get_meta(key)
+    expected = journal.get_meta(_results_id(name))
     results = LocalResults(
         os.path.join(folder, "results"), min_free=settings.watch.min_free, expected_id=expected, adopt=expected is None
     )
-    trouble = ""
-    try:
-        results.check()
-        results.prune(_partials(journal, name))
-    except LocalError as error:
-        trouble = str(error)
-    if expected is None and results.id is not None:
-        with journal.transaction():
-            journal.set_meta(key, results.id)
     trees = {"": LocalTree(folder, ignore=settings.watch.ignore)}
     for source, path in config.sources.items():
         trees[source] = LocalTree(path, ignore=settings.watch.ignore, within=())
-    sends, _why = events_from(folder)
-    polled = settings.watch.mode == "polling" or (settings.watch.mode == "auto" and not sends)
     return Context(
         name=name,
         settings=settings,
@@ -225,11 +217,65 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
         results=results,
         status=LocalStatusFiles(folder),
         store_for=store_for,
-        settle=settings.watch.settle_for(polled),
-        polled=polled,
+        settle=settings.watch.settle_for(True),
+        polled=True,
         prefix=settings.upload.prefix,
-        results_trouble=trouble,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an analysis's folders are like."""
+
+    sends_events: bool
+    results_id: str | None
+    trouble: str
+
+
+def _take_up(config: Config, house: House) -> None:
+    """Look at every analysis's folders, each on a lane of its own: one that hangs is said, and keeps nobody else (F89)."""
+    waiting = set(house.contexts)
+    started = False
+
+    def look(context: Context, *, known: bool, partials: set[str]) -> _Found:
+        folder, results, trouble = context.trees[""].root, context.results, ""
+        assert isinstance(results, LocalResults)  # of `make_context`
+        _make_folders(config.root, folder, known=known)
+        try:
+            results.check()
+            results.prune(partials)
+        except LocalError as error:
+            trouble = str(error)
+        return _Found(events_from(folder)[0], results.id, trouble)
+
+    def looked(context: Context, result: Result[_Found]) -> None:
+        found, watch, journal = result.get(), context.settings.watch, house.journal
+        waiting.discard(context.name)
+        context.polled = watch.mode == "polling" or (watch.mode == "auto" and not found.sends_events)
+        context.settle = watch.settle_for(context.polled)
+        context.results_trouble, context.results_retry = found.trouble, 0.0
+        if found.results_id is not None and journal.get_meta(_results_id(context.name)) is None:
+            journal.set_meta(_results_id(context.name), found.results_id)
+        if started:
+            house.event(context.name, "", "disk back", f"{context.trees[''].root} answers")
+
+    for name, context in house.contexts.items():
+        known = house.journal.get_meta(f"first scan:{name}") is not None
+        work = partial(look, context, known=known, partials=_partials(house.journal, name))
+        house.desk.do(f"results:{name}", work, partial(looked, context))
+    until = house.clock.monotonic() + START_WAIT
+    while waiting and house.clock.monotonic() < until:
+        house.desk.read(0.1)
+    started = True
+    for name in sorted(waiting):
+        context = house.contexts[name]
+        context.results_trouble = f"{context.trees[''].root} does not answer: its mount hangs"
+        with house.journal.transaction():
+            house.event(name, "", "hanging", f"{context.results_trouble}; everything else goes on", level=logging.ERROR)
+
+
+def _results_id(analysis: str) -> str:
+    return f"results id:{analysis}"
 
 
 def _partials(journal: Journal, analysis: str) -> set[str]:

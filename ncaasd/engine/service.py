@@ -20,6 +20,7 @@ from ncaasd.engine.daemon import Running, running, state_folder
 from ncaasd.engine.documents import job_document
 from ncaasd.engine.elsewhere import every_job, those_there
 from ncaasd.engine.engine import Engine, silence
+from ncaasd.engine.waiting import root_answers
 from ncaasd.errors import JournalBroken, JournalError, NcaasdError, UserError
 from ncaasd.model import JobRow, Phase
 from ncaasd.neurocaas.evidence import Patience
@@ -84,7 +85,8 @@ def serve(
     while not (signals.stop or stop()):
         taken(config)
         try:
-            config = _serve_one(path, config, signals, crash, stop, patience)
+            if root_answers(config.root, lambda: signals.stop or stop(), tell=notify):
+                config = _serve_one(path, config, signals, crash, stop, patience)
         except JournalBroken:
             raise
         except JournalError as error:
@@ -313,6 +315,8 @@ def run_pass(
 
     `each` is called after every turn, for progress bars.
     """
+    if not root_answers(config.root, stop, tell=notify, forever=False):
+        return PassResult(False, ())
     with running(config, crash=crash or armed(), patience=patience) as house:
         engine = house.engine
         with house.journal.transaction():

@@ -5,9 +5,11 @@ from __future__ import annotations
 from support.work import daemon as patient
 
 from ncaasd.adapters.transfers import disks
-from ncaasd.engine import fetching, observing
+from ncaasd.engine import daemon as building
+from ncaasd.engine import fetching, observing, waiting
 
 
 def daemon(config: str) -> None:
     observing.HANGS_AFTER = fetching.HANGS_AFTER = disks.HANGS_AFTER = disks.SYNC_HANGS_AFTER = 2.0
+    building.START_WAIT = waiting.ROOT_WAIT = 2.0
     patient(config)

@@ -13,8 +13,10 @@ import pytest
 from files.tiny_fuse import TinyFuse, mounted
 from support.rig import BUCKET, GROUP, MIB, Rig, blob
 
+from ncaasd.engine import waiting
 from ncaasd.engine.engine import silence
 from ncaasd.engine.uploading import QUEUED
+from ncaasd.errors import DiskSilent
 from ncaasd.model import FileState, JobState, Phase
 
 pytestmark = [
@@ -67,6 +69,63 @@ def test_F89_a_source_that_hangs_from_the_start(new_rig: Callable[..., Rig], sha
     rig.wait_done(2)
     rig.wait_for(lambda: "does not answer" not in troubles(rig), "it to answer again")
     rig.stop()
+
+
+def test_F89_an_analysis_that_hangs_from_the_start(new_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """Its folder is a mount of its own below the root: the other analysis is served, and it itself when it answers."""
+    rig = new_rig(changes={"analyses": {"other-analysis": {}}})
+    rig.drop_config()
+    rig.drop_rule()
+    rig.drop("inputs/0.bin", blob(500, 0))
+    with contextlib.ExitStack() as stack:
+        try:
+            share = stack.enter_context(mounted(tmp_path / "backing", Path(rig.root, "other-analysis")))
+        except OSError as error:
+            pytest.skip(f"FUSE cannot be mounted here: {error}")
+        share.hang()
+        start(rig)
+        rig.wait_for(
+            lambda: f"other-analysis: {share.point} does not answer" in troubles(rig), "the hanging one to be said"
+        )
+        rig.wait_done(1)
+        share.answer()
+        rig.wait_for(lambda: "does not answer" not in troubles(rig), "it to answer")
+        rig.wait_for((share.backing / "results/.ncaasd-results").exists, "its folders to be made")
+        with rig.reading() as journal:
+            assert journal.get_meta("results id:other-analysis")
+        rig.stop()
+
+
+def test_F89_a_root_that_hangs_from_the_start(new_rig: Callable[..., Rig], share: TinyFuse) -> None:
+    for area in ("inputs", "configs", "submissions", "results"):
+        (share.backing / BUCKET / area).mkdir(parents=True)
+    rig = new_rig(changes={"root": str(share.point)})
+    share.hang()
+    start(rig)
+    said = f"the root {share.point} does not answer: its mount hangs"
+    rig.wait_for(lambda: said in rig.said(), "it to be said", timeout=30)
+    assert rig.process is not None
+    rig.process.signal(signal.SIGTERM)
+    rig.wait_for(lambda: "stopped; everything goes on where it was" in rig.said(), "it to stop", timeout=10)
+    share.answer()
+    assert rig.dies(30) == 0
+    share.hang()
+    start(rig)
+    rig.wait_for(lambda: rig.said().count(said) == 2, "it to be said again", timeout=30)
+    (share.backing / BUCKET / "inputs/0.bin").write_bytes(blob(500, 0))
+    share.answer()
+    rig.wait_for(lambda: [f.place.path for f in rig.files()] == ["inputs/0.bin"], "it to be served")
+    rig.stop()
+
+
+def test_F89_a_pass_does_not_wait_for_a_root_that_hangs(share: TinyFuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "ROOT_WAIT", 0.5)
+    share.hang()
+    with pytest.raises(DiskSilent, match="does not answer"):
+        waiting.root_answers(str(share.point), lambda: False, tell=lambda *_: None, forever=False)
+    share.answer()
+    assert waiting.root_answers(str(share.point), lambda: False, tell=lambda *_: None, forever=False)
+    assert waiting.root_answers(str(share.point / "none"), lambda: False, tell=lambda *_: None, forever=False)
 
 
 def said_once(rig: Rig, share: TinyFuse) -> None:
