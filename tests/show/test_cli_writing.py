@@ -255,7 +255,7 @@ def test_plan_without_a_manifest(dropped: Desk, journal: Journal, ncaasd: Call) 
     planned = ncaasd("plan", "--json").json
     assert plans(planned) == [("a.tif", "submit"), ("m 7/b.tif", "submit")]
     assert planned["totals"] | {"bytes": 0} == {
-        "jobs": 2, "machines": 2, "submits_now": 2, "held": 0, "uploads": 3, "bytes": 0
+        "jobs": 2, "machines": 2, "submits_now": 2, "held": 0, "uploads": 3, "bytes": 0, "fetches": 2, "deletions": 0,
     }  # fmt: skip
 
 
