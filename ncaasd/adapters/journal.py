@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import ncaasd
@@ -276,6 +276,10 @@ class Journal:
         self._db = db
         self._depth = 0
         self.path = path
+        # Told the id of each file that becomes another, or is in another state: not of appointments.
+        self.on_file: Callable[[int], None] = lambda _file_id: None
+        # Called within each transaction, last: for what is done once for many rows.
+        self.before_commit: Callable[[], None] = lambda: None
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
@@ -294,6 +298,7 @@ class Journal:
         self._depth = 1
         try:
             yield
+            self.before_commit()
         except BaseException:
             self._depth = 0
             with contextlib.suppress(sqlite3.Error):
@@ -389,6 +394,7 @@ class Journal:
             place.analysis, place.tree, _path_out(place.path), stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
             state, reason, now, key,
         ).fetchone()  # fmt: skip
+        self.on_file(int(row[0]))
         return int(row[0])
 
     def last_file_id(self) -> int:
@@ -487,6 +493,15 @@ class Journal:
             analysis,
         )
 
+    def retry_unit(self, analysis: str, tree: str, under: str) -> None:
+        """The whole files below a folder that wait for others, and for nothing else, are due now."""
+        low, high = _path_out(under), _path_out(under[:-1] + chr(ord(under[-1]) + 1))
+        self._run(
+            f"UPDATE file SET retry_at=0 WHERE {_OPEN_FILE} AND analysis=? AND tree=? AND path>=? AND path<? AND state='whole' AND failures=0"
+            " AND retry_at>0 AND retry_at<?",
+            analysis, tree, low, high, EVENTUALLY,
+        )  # fmt: skip
+
     def next_upload(self, analysis: str) -> float | None:
         """When the next whole file of an analysis is due."""
         first = f"SELECT min(retry_at) AS at FROM file WHERE {_OPEN_FILE} AND analysis=?1 AND key<>'' AND state"
@@ -506,6 +521,7 @@ class Journal:
             failures,
             file_id,
         )
+        self.on_file(file_id)
 
     def file_stored(self, file_id: int, stat: Stat, stored: Stored, now: float) -> None:
         """The content observed as `stat` is in S3, verified. Its upload's rows are done with."""
@@ -520,10 +536,12 @@ class Journal:
             " AND inode=?",
             now, file_id, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
         )  # fmt: skip
+        self.on_file(file_id)
 
     def own_file(self, file_id: int, now: float) -> None:
         """A person allows what is at the key to be overwritten: the file is uploaded again."""
         self._run("UPDATE file SET ours=1, state='whole', reason='', retry_at=0, since=? WHERE id=?", now, file_id)
+        self.on_file(file_id)
 
     def unstore_file(self, file_id: int, now: float) -> None:
         """What was stored of a file is not in S3 any more: it is to be uploaded again, as if never put."""
@@ -532,6 +550,7 @@ class Journal:
             now,
             file_id,
         )
+        self.on_file(file_id)
 
     def count_files(self) -> list[tuple[str, str, int, int]]:
         """(analysis, state, files, bytes) of everything known below inputs and configs."""
@@ -857,6 +876,15 @@ class Journal:
             "WHERE analysis=? AND name=? AND (unit=? OR (unit>=? AND unit<?)) ORDER BY id",
             analysis, name, _path_out(unit), low, low[:-1] + b"0",
         )  # fmt: skip
+
+    def unit_sent(self, analysis: str, name: str, unit: str) -> bool:
+        """Whether a job of a rule that is about a unit, or about a dataset in it, was submitted, or may have been."""
+        low = _path_out(unit) + b"/"
+        found = self._run(
+            "SELECT 1 FROM job WHERE analysis=? AND name=? AND (unit=? OR (unit>=? AND unit<?)) AND phase<>'open' LIMIT 1",
+            analysis, name, _path_out(unit), low, low[:-1] + b"0",
+        )  # fmt: skip
+        return found.fetchone() is not None
 
     def jobs_declared_in(self, analysis: str, declared_in: str) -> list[JobRow]:
         return self._jobs("WHERE analysis=? AND declared_in=? ORDER BY id", analysis, _path_out(declared_in))

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.commands import OWN_CONFIG
 from ncaasd.engine.desk import Result
-from ncaasd.engine.gating import unit_of
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import Packager
+from ncaasd.engine.unitbook import UnitBook
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
 from ncaasd.model import FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place
 from ncaasd.neurocaas.submission import parse_submit, validate_job
@@ -38,12 +38,25 @@ class Declared:
     jobs: list[JobSpec]
 
 
+@dataclass(frozen=True, slots=True)
+class _Touched:
+    context: Context
+    manifest: str
+    matcher: Matcher
+    unit: str
+
+
 class Declarer:
     """Keeps the rules in force and the jobs they want."""
 
-    def __init__(self, house: House, packager: Packager, *, sources: Iterable[str], tools: Iterable[str]) -> None:
+    def __init__(
+        self, house: House, packager: Packager, book: UnitBook, *, sources: Iterable[str], tools: Iterable[str]
+    ) -> None:
         self._house = house
         self._packager = packager
+        self._book = book
+        self._touched: dict[tuple[str, str, int, str], _Touched] = {}  # units of which something has changed
+        house.journal.before_commit = self._look_at_touched
         self._sources, self._tools = frozenset(sources), frozenset(tools)
         self._configs: dict[tuple[str, str], tuple[str, bytes]] = {}  # (analysis, path) -> (checksum, text)
         self._reading: set[tuple[str, str]] = set()
@@ -113,6 +126,9 @@ class Declarer:
                 if job.phase is Phase.OPEN and job.spec.origin == "rule":
                     self._cancel(context, job, f"{row.place.path} is gone")
             self._house.journal.wake_jobs_using(context.name, row.key)
+            for path, matchers in context.rules.items():
+                for m in [m for m in matchers if m.unit and expand.is_of(m, row)]:
+                    self._touch(context, path, m, [row])  # it may be what said that the unit is aborted
 
     def _read(self, context: Context, row: FileRow, limit: int, use: Callable[[Context, FileRow, bytes], None]) -> None:
         key = (context.name, row.place.path)
@@ -239,22 +255,53 @@ class Declarer:
     # -- rules -------------------------------------------------------------------------------------------------------
 
     def _match(self, context: Context, rows: list[FileRow]) -> None:
-        """New whole files against the rules in force; a unit's rule sees all of the unit."""
+        """Whole files against the rules in force. A unit's rule sees all of the unit, once for all that changes together."""
         for path, matchers in context.rules.items():
             for m in matchers:
-                for row in rows:
-                    if (m.rule.source or "") != row.place.tree:
-                        continue
-                    seen = [row]
-                    if m.unit:
-                        unit = unit_of(self._house.journal, context.name, m, row)
-                        if unit is None:
-                            continue
-                        seen = list(unit.files.values())
-                        if m.packs:
-                            self._packager.look(context, m, unit)
-                    for spec in self._specs(context, m, path, seen):
-                        self._want(context, spec)
+                mine = [row for row in rows if expand.is_of(m, row)]
+                if m.unit:
+                    self._touch(context, path, m, mine)
+                    continue
+                for spec in self._specs(context, m, path, mine):
+                    self._want(context, spec)
+
+    def _touch(self, context: Context, path: str, m: Matcher, rows: list[FileRow]) -> None:
+        for row in rows:
+            hit = m.unit_of(expand.below(row))
+            if hit is not None:
+                self._touched[context.name, path, id(m), hit[0]] = _Touched(context, path, m, hit[0])
+
+    def _look_at_touched(self) -> None:
+        """Before a commit, so that a file is never whole in the journal without the job that it makes."""
+        while self._touched:
+            touched, self._touched = self._touched, {}
+            for one in touched.values():
+                if one.matcher in one.context.rules.get(one.manifest, ()):
+                    self._look_at_unit(one.context, one.manifest, one.matcher, one.unit)
+
+    def _look_at_unit(self, context: Context, path: str, m: Matcher, unit_path: str) -> None:
+        unit = self._book.at(context.name, m, unit_path)
+        if unit is None or unit.aborted(m) or unit.missing(m):
+            return
+        tree = m.rule.source or ""
+        self._house.journal.retry_unit(context.name, tree, f"{unit_path}/" if tree else f"inputs/{unit_path}/")
+        if m.packs:
+            self._packager.look(context, m, unit)
+        each = m.rule.job_per == "dataset" and not m.packs and not m.rule.rerun_on
+        known = self._book.declared(context.name, m, unit_path) if each else set()
+        specs = expand.jobs_of_unit(
+            m,
+            unit,
+            analysis=context.name,
+            declared_in=path,
+            config_checksum=self._checksum_of(context),
+            package_of=self._packager.of(context, m.rule.name),
+            but=known,
+        )
+        for spec in specs:
+            self._want(context, spec)
+        if each:
+            known.update(name for name, _row in unit.members(m))
 
     def stored(self, context: Context, row: FileRow) -> None:
         """A file's content is in S3: rules with `rerun_on: [data]` can name its version now."""
@@ -266,16 +313,17 @@ class Declarer:
         self._match(context, rows)
 
     def _specs(self, context: Context, m: Matcher, path: str, rows: list[FileRow]) -> list[JobSpec]:
-        source = m.rule.source or ""
-        mine = [r for r in rows if r.place.tree == source and (source or r.place.path.startswith("inputs/"))]
         return expand.jobs_of_rule(
             m,
-            mine,
+            [r for r in rows if expand.is_of(m, r)],
             analysis=context.name,
             declared_in=path,
-            config_checksum=lambda name: self._configs.get((context.name, f"configs/{name}"), ("", b""))[0],
+            config_checksum=self._checksum_of(context),
             package_of=self._packager.of(context, m.rule.name),
         )
+
+    def _checksum_of(self, context: Context) -> Callable[[str], str]:
+        return lambda name: self._configs.get((context.name, f"configs/{name}"), ("", b""))[0]
 
     # -- configs -----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from ncaasd.engine.observing import Observer
 from ncaasd.engine.opening import Opener
 from ncaasd.engine.packaging import Packager
 from ncaasd.engine.reporting import Reporter
+from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.units import Units
 from ncaasd.engine.uploading import Uploader
 from ncaasd.errors import JournalBroken, SyncFailed
@@ -35,18 +36,21 @@ class Engine:
         tools: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.house = house
-        self.packager = Packager(house, tools=tools or {})
-        self.declarer = Declarer(house, self.packager, sources=sources, tools=tools or {})
+        self.book = UnitBook(house.journal)
+        self.packager = Packager(house, self.book, tools=tools or {})
+        self.declarer = Declarer(house, self.packager, self.book, sources=sources, tools=tools or {})
         self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
         self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
         self.jobs = Jobs(house, self.declarer, self.fetcher)
         self.observer = Observer(
             house, whole=self._whole, gone=self.declarer.gone, back=self.declarer.reread_unread, rescan=_rescan
         )
-        self.uploader = Uploader(house, gate=Gate(house), stored=self._stored, changed=self._changed_under_way)
+        self.uploader = Uploader(
+            house, gate=Gate(house, self.book), stored=self._stored, changed=self._changed_under_way
+        )
         self.opener = Opener(house)
         self.reporter = Reporter(house, self.declarer, root=root)
-        self.units = Units(house, self.reporter)
+        self.units = Units(house, self.reporter, self.book)
         self.root = root
         self.config_trouble = ""
         self.silent: frozenset[str] = frozenset()  # disks that don't answer, as was said
@@ -106,6 +110,7 @@ class Engine:
         self.house.desk.read(wait)
         self._notice_jump()
         self._notice_disks()
+        self.book.turn()
         self.observer.turn()
         self.opener.turn()
         self.packager.turn()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from ncaasd.declare.manifest import PackageTool
 from ncaasd.engine.desk import Result
-from ncaasd.engine.gating import packed, to_pack, unit_at
 from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.unitbook import UnitBook, packed, to_pack
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, ToolFailed
 from ncaasd.model import FileRow, FileState, Place, Stat
 from ncaasd.plan import expand
@@ -37,8 +37,9 @@ class _Order:
 
 
 class Packager:
-    def __init__(self, house: House, *, tools: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, house: House, book: UnitBook, *, tools: Mapping[str, Sequence[str]]) -> None:
         self._house = house
+        self._book = book
         self._tools = tools
         self._orders: dict[int, _Order] = {}  # by the package's file id
         self._building: set[int] = set()
@@ -79,15 +80,17 @@ class Packager:
         packing = [m for m in matchers if m.packs]
         rows = list(self._house.journal.files(context.name)) if packing else []
         for m in packing:
-            mine = [r for r in rows if _tree_of(m, r)]
+            mine = [r for r in rows if expand.is_of(m, r)]
             for unit in expand.units(m, mine):
                 self.look(context, m, unit)
 
     def look(self, context: Context, m: Matcher, unit: Unit) -> None:
         """Have the package made of a unit that is whole, unless it was made of these very files."""
         journal = self._house.journal
+        if unit.aborted(m) or unit.missing(m):
+            return
         members = to_pack(journal, context.name, m, unit)
-        if not members or unit.aborted(m) or unit.missing(m):
+        if not members:
             return
         fingerprint = expand.fingerprint(members)
         name = expand.package_name(m.rule, unit)
@@ -127,7 +130,7 @@ class Packager:
         """One file of the unit that a package was made of: it names the unit."""
         for rule, unit_path, file_id in self._house.journal.packages(context.name):
             for m in [m for ms in context.rules.values() for m in ms if m.rule.name == rule and file_id == row.id]:
-                unit = unit_at(self._house.journal, context.name, m, unit_path)
+                unit = self._book.at(context.name, m, unit_path)
                 return list(unit.files.values())[:1] if unit else []
         return []
 
@@ -158,7 +161,7 @@ class Packager:
     def _begin(self, file_id: int, order: _Order) -> None:
         house, packer = self._house, self._house.packer
         row = house.journal.file(file_id)
-        unit = unit_at(house.journal, order.context.name, order.matcher, order.unit)
+        unit = self._book.at(order.context.name, order.matcher, order.unit)
         if packer is None or row is None or unit is None or unit.aborted(order.matcher) or unit.missing(order.matcher):
             del self._orders[file_id]  # when it is whole again, it is wanted again
             return
@@ -248,8 +251,3 @@ def _mapped(context: Context, name: str) -> tuple[str, str]:
 
 def target_of(row: FileRow) -> str:
     return f"{row.place.analysis}/{row.id}/{row.place.path.rpartition('/')[2]}"
-
-
-def _tree_of(m: Matcher, row: FileRow) -> bool:
-    source = m.rule.source or ""
-    return row.place.tree == source and (bool(source) or row.place.path.startswith("inputs/"))

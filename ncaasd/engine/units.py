@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from ncaasd.engine.gating import unit_of
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.reporting import Reporter
+from ncaasd.engine.unitbook import UnitBook
 from ncaasd.plan import expand
 from ncaasd.plan.expand import Matcher, Unit
 from ncaasd.plan.gates import UnitState, state_of
@@ -24,8 +24,9 @@ class _Seen:
 
 
 class Units:
-    def __init__(self, house: House, reporter: Reporter) -> None:
+    def __init__(self, house: House, reporter: Reporter, book: UnitBook) -> None:
         self._house = house
+        self._book = book
         self._reporter = reporter
         self._seen: dict[_Key, _Seen] = {}
         self._next = 0.0
@@ -49,7 +50,7 @@ class Units:
             for row in rows:
                 hit = m.unit_of(expand.below(row)) if (m.rule.source or "") == row.place.tree else None
                 key = (context.name, m.rule.name, hit[0] if hit else "")
-                if hit and key not in found and (unit := unit_of(self._house.journal, context.name, m, row)):
+                if hit and key not in found and (unit := self._book.at(context.name, m, hit[0])):
                     found[key] = (path, m, unit)
         for key, (path, m, unit) in found.items():
             state, reason = state_of(m, unit, self._house.clock.now())

@@ -19,6 +19,7 @@ from ncaasd.ports import Transfers
 QUEUED = 256  # transfers given to the pool at a time; the rest wait in the journal, in order
 NEVER = 1e15
 LOOK_AGAIN = 30.0  # a file that may not go up yet is asked for again after so many seconds
+LOOK_AGAIN_AT_UNIT = 300.0  # whatever changes a unit makes its files due at once
 CONFIGS_FIRST = -1.0
 FOREIGN_AGAIN = 3600.0
 SILENT_AGAIN = 3600.0
@@ -154,7 +155,8 @@ class Uploader:
                 if row.state is not FileState.HELD:
                     house.event(context.name, subject(row), "held", passage.reason, level=logging.WARNING)
             case Way.LATER:
-                house.journal.put_off_file(row.id, now + LOOK_AGAIN, passage.reason)
+                wait = LOOK_AGAIN_AT_UNIT if passage.unit else LOOK_AGAIN
+                house.journal.put_off_file(row.id, now + wait, passage.reason)
             case Way.NEVER:
                 house.journal.put_off_file(row.id, NEVER, passage.reason)
         return False

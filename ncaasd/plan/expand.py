@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ncaasd.declare.manifest import OneOff, PackageTool, Rule
 from ncaasd.declare.template import expand as fill_in
-from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Origin
+from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Origin, Place
 from ncaasd.neurocaas.naming import Layout, safe_key
 from ncaasd.neurocaas.submission import SubmitBody
 from ncaasd.plan.matching import UnitTemplate, compile_glob
@@ -67,41 +67,69 @@ def matcher(rule: Rule) -> Matcher:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Unit:
-    """A folder that belongs together, as far as it is known. Paths are below `inputs/` or the source."""
+    """A folder that belongs together, as far as it is known to one rule. Paths are below `inputs/` or the source.
+
+    All of it is asked about for each of its files, so answers are kept until `put` makes them wrong.
+    """
 
     path: str
     fields: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, FileRow] = field(default_factory=dict)  # by path below the unit
+    files: dict[str, FileRow] = field(default_factory=dict)  # by path below the unit
+    _missing: str | None = field(default=None, repr=False, compare=False)
+    _aborted: str | None = field(default=None, repr=False, compare=False)
+    _members: list[tuple[str, FileRow]] | None = field(default=None, repr=False, compare=False)
+
+    def put(self, name: str, row: FileRow) -> bool:
+        """A file is new, or not what it was. True when it counts otherwise now."""
+        old = self.files.get(name)
+        self.files[name] = row
+        self._members = None
+        if old is not None and _counts(old) == _counts(row) and old.stat == row.stat and old.key == row.key:
+            return False
+        self._missing = self._aborted = None
+        return True
 
     def missing(self, m: Matcher) -> str:
         """What the unit still waits for, for people; "" when it is whole."""
+        if self._missing is None:
+            self._missing = self._lacking(m) or self._unsettled()
+        return self._missing
+
+    def _lacking(self, m: Matcher) -> str:
         lacking = [
             p
             for p, matches in zip(m.rule.complete_when, m.complete_when, strict=True)
             if not any(matches(name) for name, row in self.files.items() if row.state in _THERE)
         ]
-        if lacking:
-            return f"waits for {', '.join(lacking)} in {self.path}"
-        unsettled = sorted(name for name, row in self.files.items() if row.state is FileState.SETTLING)
-        if unsettled:
-            return f"waits until {unsettled[0]} in {self.path} is whole"
-        return ""
+        return f"waits for {', '.join(lacking)} in {self.path}" if lacking else ""
+
+    def _unsettled(self) -> str:
+        first = min((name for name, row in self.files.items() if row.state is FileState.SETTLING), default="")
+        return f"waits until {first} in {self.path} is whole" if first else ""
 
     def aborted(self, m: Matcher) -> str:
         """The file that says so, or ""."""
-        return next(
-            (n for n, r in self.files.items() if r.state is not FileState.GONE and any(a(n) for a in m.abort_when)), ""
-        )
+        if self._aborted is None:
+            there = (n for n, r in self.files.items() if r.state is not FileState.GONE) if m.abort_when else ()
+            self._aborted = next((n for n in there if any(a(n) for a in m.abort_when)), "")
+        return self._aborted
 
     def members(self, m: Matcher) -> list[tuple[str, FileRow]]:
         """The rule's datasets in the unit, by their path below it, in order."""
-        return [
-            (n, r)
-            for n, r in sorted(self.files.items())
-            if r.state in _THERE and any(g(n) for g in m.datasets) and not any(g(n) for g in m.exclude)
-        ]
+        if self._members is None:
+            self._members = [
+                (n, r)
+                for n, r in sorted(self.files.items())
+                if r.state in _THERE and any(g(n) for g in m.datasets) and not any(g(n) for g in m.exclude)
+            ]
+        return self._members
+
+
+def _counts(row: FileRow) -> int:
+    """As what a file counts in its unit: gone, being written, or there."""
+    return 0 if row.state is FileState.GONE else 1 if row.state is FileState.SETTLING else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +154,17 @@ def package_name(rule: Rule, unit: Unit) -> str:
 def package_tree(rule: str) -> str:
     """The tree (`Place.tree`) that a rule's packages are said to lie in. No source has a colon in its name."""
     return f"package:{rule}"
+
+
+def package_place(analysis: str, rule: Rule, unit: Unit) -> Place:
+    """Where a unit's package is said to lie."""
+    return Place(analysis, package_tree(rule.name), package_name(rule, unit))
+
+
+def is_of(m: Matcher, row: FileRow) -> bool:
+    """Whether a file lies where the rule looks: in its source, or in `inputs/`."""
+    source = m.rule.source or ""
+    return row.place.tree == source and (bool(source) or row.place.path.startswith("inputs/"))
 
 
 def fingerprint(members: Sequence[tuple[str, FileRow]]) -> str:
@@ -207,18 +246,33 @@ def jobs_of_rule(
     return [s for s in specs if s is not None]
 
 
-def _jobs_of_unit(m: Matcher, unit: Unit, made: _Made) -> Iterable[JobSpec]:
+def jobs_of_unit(
+    m: Matcher,
+    unit: Unit,
+    *,
+    analysis: str,
+    declared_in: str,
+    config_checksum: Callable[[str], str],
+    package_of: PackageOf,
+    but: Collection[str] = (),
+) -> list[JobSpec]:
+    """The jobs a rule wants of one unit, `but` those of the datasets with these names (where each has its own)."""
+    made = _Made(m.rule, analysis, declared_in, config_checksum, package_of)
+    return list(_jobs_of_unit(m, unit, made, but))
+
+
+def _jobs_of_unit(m: Matcher, unit: Unit, made: _Made, but: Collection[str] = ()) -> Iterable[JobSpec]:
     if unit.aborted(m) or unit.missing(m):
         return
-    wanted = [_itself(r) for _name, r in unit.members(m)]
-    if not wanted:
+    members = unit.members(m)
+    if not members:
         return
     if m.packs:
         groups = [(unit.path, [made.package_of(package_name(m.rule, unit))])]
     elif m.rule.job_per == "unit":
-        groups = [(unit.path, wanted)]
+        groups = [(unit.path, [_itself(r) for _name, r in members])]
     else:
-        groups = [(d.name, [d]) for d in wanted]
+        groups = [(d.name, [d]) for d in (_itself(r) for name, r in members if name not in but)]
     for name, datasets in groups:
         spec = made.spec(name, datasets, unit.fields)
         if spec is not None:

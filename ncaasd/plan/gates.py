@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ncaasd.declare.units import say_duration
-from ncaasd.model import FileRow, FileState, JobRow, Phase
+from ncaasd.model import FileRow, FileState
 from ncaasd.plan.expand import Matcher, Unit, below
 
 MANIFEST = "manifest.yaml"
@@ -25,6 +25,7 @@ class Way(StrEnum):
 class Passage:
     way: Way = Way.GO
     reason: str = ""
+    unit: bool = False  # it waits for its unit: asked again when anything of that changes
 
 
 GO = Passage()
@@ -52,10 +53,10 @@ def passage(
             continue
         aborted = unit.aborted(m)
         if aborted:
-            return Passage(Way.LATER, f"{ABORTED}: {aborted} is in {unit.path}")
+            return Passage(Way.LATER, f"{ABORTED}: {aborted} is in {unit.path}", unit=True)
         missing = unit.missing(m) if m.gated else ""
         if missing:
-            return Passage(Way.LATER, missing)
+            return Passage(Way.LATER, missing, unit=True)
         if m in wanting and is_late(m, unit):
             return Passage(
                 Way.HELD,
@@ -67,20 +68,22 @@ def passage(
     return GO
 
 
-def late(m: Matcher, row: FileRow, jobs: Sequence[JobRow], packed: FileRow | None) -> bool:
+def may_be_late(m: Matcher, row: FileRow) -> bool:
+    """Whether it matters that a unit was submitted: of one whose files belong to one job, or that was said to be whole. Once
+    a person has released a file, or with `rerun_on: [data]`, it does not."""
+    closed = m.packs or m.rule.job_per == "unit" or bool(m.complete_when)
+    return closed and not row.ours and "data" not in m.rule.rerun_on
+
+
+def late(m: Matcher, row: FileRow, *, sent: bool, named: bool, packed: FileRow | None) -> bool:
     """Whether a dataset came to a unit that was submitted without it (F92).
 
-    `jobs`: those of the unit; `packed`: the unit's package. Of a unit whose files belong to one job, or that was said to
-    be whole. Once a person has released it, or with `rerun_on: [data]`, it is not.
+    `sent`: a job of the unit was submitted; `named`: one that has this dataset was; `packed`: the unit's package.
     """
-    closed = m.packs or m.rule.job_per == "unit" or bool(m.complete_when)
-    if not closed or row.ours or "data" in m.rule.rerun_on:
-        return False
-    sent = [j for j in jobs if j.phase is not Phase.OPEN]
-    if not sent:
+    if not sent or not may_be_late(m, row):
         return False
     if not m.packs:
-        return all(row.key != d.key for j in sent for d in j.spec.datasets)
+        return not named
     # Rows are numbered as files are first seen, and the package's is made when its unit is whole.
     return packed is not None and packed.state is not FileState.GONE and row.id > packed.id
 

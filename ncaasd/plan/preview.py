@@ -114,6 +114,16 @@ class _Planner:
         self._attempts: dict[tuple[str, str, str], list[JobRow]] = {}
         for job in sorted(facts.jobs, key=lambda j: j.attempt):
             self._attempts.setdefault((job.spec.name, job.spec.unit, job.spec.version), []).append(job)
+        # Of each rule the folders in which something was submitted, and the keys that were.
+        self._sent: dict[str, set[str]] = {}
+        self._named: set[tuple[str, str]] = set()
+        for job in facts.jobs:
+            if job.phase is not Phase.OPEN:
+                names = job.spec.unit.split("/")
+                self._sent.setdefault(job.spec.name, set()).update(
+                    "/".join(names[:n]) for n in range(1, len(names) + 1)
+                )
+                self._named.update((job.spec.name, d.key) for d in job.spec.datasets)
         self._to_be_packed = {u.key for m in self._matchers for u in self._packages(m)}
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
@@ -122,8 +132,7 @@ class _Planner:
                 self._made.setdefault(job.spec.name, []).append(job)
 
     def _of(self, m: Matcher) -> list[FileRow]:
-        source = m.rule.source or ""
-        return [r for r in self._rows if r.place.tree == source and (source or r.place.path.startswith("inputs/"))]
+        return [r for r in self._rows if expand.is_of(m, r)]
 
     def preview(self) -> Preview:
         facts = self._facts
@@ -216,9 +225,10 @@ class _Planner:
             return self._units.get(id(m), {}).get(hit[0]) if hit else None
 
         def is_late(m: Matcher, unit: Unit) -> bool:
-            inside = unit.path + "/"
-            jobs = [j for j in self._made.get(m.rule.name, []) if f"{j.spec.unit}/".startswith(inside) and j.row >= 0]
-            return gates.late(m, row, jobs, self._package_of(m)(expand.package_name(m.rule, unit)).row)
+            sent = unit.path in self._sent.get(m.rule.name, ())
+            named = (m.rule.name, row.key) in self._named
+            package = self._package_of(m)(expand.package_name(m.rule, unit)).row if sent and m.packs else None
+            return gates.late(m, row, sent=sent, named=named, packed=package)
 
         return gates.passage(row, self._matchers, unit_of, is_late)
 

@@ -13,7 +13,7 @@ from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import Config
 from ncaasd.declare.manifest import parse_manifest
 from ncaasd.engine.documents import text
-from ncaasd.engine.gating import packed
+from ncaasd.engine.unitbook import packed
 from ncaasd.errors import NcaasdError, UserError
 from ncaasd.model import FileRow, FileState, JobRow, Phase, Place, Stat
 from ncaasd.plan.aftercare import archive_path, needed, not_here, well_done
@@ -57,6 +57,10 @@ class Verdict:
         }
 
 
+# (analysis, rule, unit) -> its package, and the ids of the files that it was made of: looked up once for all of them
+Packages = dict[tuple[str, str, str], tuple[FileRow | None, frozenset[int]]]
+
+
 def judge(config: Config, journal: Journal, path: str, copy_at: str = "") -> list[Verdict]:
     """Every file at or below `path`, which lies in an analysis's `inputs/` or in a source. `copy_at`: where the archive's
     copies are, with {path} in it; else the config's `after_results` says.
@@ -74,6 +78,7 @@ def judge(config: Config, journal: Journal, path: str, copy_at: str = "") -> lis
         )
     rules = {analysis: _rules(config, journal, analysis) for analysis, _tree, _root in places}
     found = []
+    packages: Packages = {}
     for file in _files(absolute):
         seen = os.stat(file, follow_symlinks=False)
         stat = Stat.of(seen)
@@ -86,6 +91,7 @@ def judge(config: Config, journal: Journal, path: str, copy_at: str = "") -> lis
                 file,
                 stat,
                 copy_at,
+                packages,
             )
             for analysis, tree, root in places
         ]
@@ -121,7 +127,14 @@ def _files(path: str) -> Iterator[str]:
 
 
 def _judge(
-    config: Config, journal: Journal, rules: list[Matcher], place: Place, file: str, stat: Stat, copy_at: str
+    config: Config,
+    journal: Journal,
+    rules: list[Matcher],
+    place: Place,
+    file: str,
+    stat: Stat,
+    copy_at: str,
+    packages: Packages,
 ) -> Verdict:
     settings = config.analyses[place.analysis].after_results
     row = journal.file_at(place)
@@ -130,7 +143,7 @@ def _judge(
     copy = archive_path(settings, place.path) if not place.tree else ""
     if copy_at:
         copy = copy_at.replace("{path}", below(row))
-    carrier = _carrier(journal, rules, place, row)
+    carrier = _carrier(journal, rules, place, row, packages)
     stored = unchanged(row.stat, stat) and carrier is not None and carrier.state is FileState.STORED
     jobs = journal.jobs_using(place.analysis, carrier.key) if carrier else []
     done = [j for j in jobs if well_done(j) and _had(j, carrier)]
@@ -158,15 +171,24 @@ def _judge(
     )
 
 
-def _carrier(journal: Journal, matchers: list[Matcher], place: Place, row: FileRow) -> FileRow | None:
+def _carrier(
+    journal: Journal, matchers: list[Matcher], place: Place, row: FileRow, packages: Packages
+) -> FileRow | None:
     """What brought it into S3: itself, or the package of this very content that its unit was made into."""
     if row.state is FileState.STORED:
         return row
     for m in matchers:
         hit = m.unit_of(below(row)) if m.packs and (m.rule.source or "") == place.tree else None
-        known = journal.package(place.analysis, m.rule.name, hit[0]) if hit else None
-        if hit and known and row.id in [r.id for r in packed(journal, place.analysis, m, hit[0])]:
-            return journal.file(known[0])
+        if hit is None:
+            continue
+        key = (place.analysis, m.rule.name, hit[0])
+        if key not in packages:
+            known = journal.package(*key)
+            made = journal.file(known[0]) if known else None
+            packages[key] = (made, frozenset(r.id for r in packed(journal, place.analysis, m, hit[0])))
+        package, members = packages[key]
+        if row.id in members:
+            return package
     return None
 
 
