@@ -497,8 +497,8 @@ class Journal:
         """The whole files below a folder that wait for others, and for nothing else, are due now."""
         low, high = _path_out(under), _path_out(under[:-1] + chr(ord(under[-1]) + 1))
         self._run(
-            f"UPDATE file SET retry_at=0 WHERE {_OPEN_FILE} AND analysis=? AND tree=? AND path>=? AND path<? AND state='whole' AND failures=0"
-            " AND retry_at>0 AND retry_at<?",
+            f"UPDATE file SET retry_at=0 WHERE {_OPEN_FILE} AND analysis=? AND tree=? AND path>=? AND path<?"
+            " AND state='whole' AND failures=0 AND retry_at>0 AND retry_at<?",
             analysis, tree, low, high, EVENTUALLY,
         )  # fmt: skip
 
@@ -561,7 +561,7 @@ class Journal:
         """(analysis, why, files, bytes) of the whole files that `count_files` has too, and that will not be uploaded."""
         rows = self._run(
             "SELECT analysis, CASE WHEN reason LIKE ?1 || '%' THEN ?1 ELSE reason END AS why, count(*), sum(size) FROM file"
-            " WHERE state='whole' AND key<>'' AND (reason LIKE ?1 || '%' OR (reason<>'' AND retry_at>=?2))"
+            f" WHERE {_OPEN_FILE} AND state='whole' AND key<>'' AND (reason LIKE ?1 || '%' OR (reason<>'' AND retry_at>=?2))"
             " GROUP BY analysis, why",
             ABORTED,
             EVENTUALLY,
@@ -868,14 +868,6 @@ class Journal:
 
     def jobs_of_rule(self, analysis: str, name: str) -> list[JobRow]:
         return self._jobs("WHERE analysis=? AND name=? AND forgotten=0", analysis, name)
-
-    def jobs_of_unit(self, analysis: str, name: str, unit: str) -> list[JobRow]:
-        """Every job of a rule that is about a unit, or about one dataset in it."""
-        low = _path_out(unit) + b"/"
-        return self._jobs(
-            "WHERE analysis=? AND name=? AND (unit=? OR (unit>=? AND unit<?)) ORDER BY id",
-            analysis, name, _path_out(unit), low, low[:-1] + b"0",
-        )  # fmt: skip
 
     def unit_sent(self, analysis: str, name: str, unit: str) -> bool:
         """Whether a job of a rule that is about a unit, or about a dataset in it, was submitted, or may have been."""

@@ -106,7 +106,8 @@ class Uploader:
         if row.id in self._under_way:
             house.journal.put_off_file(row.id, NEVER, "")  # it was made due for another reason
             return None
-        user = in_use(row, house.journal.jobs_using(context.name, row.key))
+        # Asked only of what is in S3 in another version: a job may name 10,000 datasets.
+        user = in_use(row, house.journal.jobs_using(context.name, row.key)) if row.stored is not None else None
         if user is not None:
             text = f"changed, but job {user.job_id} may still be reading the version in S3: uploaded when it has ended"
             house.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
