@@ -124,7 +124,7 @@ class _Planner:
                     "/".join(names[:n]) for n in range(1, len(names) + 1)
                 )
                 self._named.update((job.spec.name, d.key) for d in job.spec.datasets)
-        self._to_be_packed = {u.key for m in self._matchers for u in self._packages(m)}
+        self._to_be_packed = {u.key: u.size for m in self._matchers for u in self._packages(m)}
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         for job in facts.jobs:
@@ -288,7 +288,7 @@ class _Planner:
 
     def _size(self, key: str) -> int:
         row = self._by_key.get(key)
-        return row.stat.size if row else 0
+        return row.stat.size if row else self._to_be_packed.get(key, 0)
 
     def _job(self, job: JobRow) -> PlannedJob:
         machines = len(job.spec.datasets)
@@ -316,6 +316,7 @@ class _Planner:
             self._goes(job, machines)
             first = sum(f.file is not None and self._at[f.file.place].state is not FileState.STORED for f in facts)
             why = f"{first} file{'s' if first > 1 else ''} first to be uploaded" if first else why
+            why = "its package first to be made and uploaded" if any(f.remote for f in facts) else why
         else:
             plan = {JobState.WAITING: "wait", JobState.HELD: "hold"}.get(step.state, "queue")
         made = PlannedJob(job.spec, plan, why, size, machines, known=known, config_key=config_key)

@@ -315,3 +315,10 @@ def test_of_a_manifest_not_dropped_yet_what_comes_and_goes_too(rig: DeclaredRig)
         seen = foresee_manifest(rig.rig.config, journal, BUCKET, text, "new-rules.yaml", rig.clock.now())
     assert fetches(seen) == [("a.tif", "when it has ended", None)]
     assert list(removals(seen)) == ["lab/inputs/a.tif"]
+
+
+def test_of_a_package_that_is_not_made_yet_the_size_is_known(rig: DeclaredRig) -> None:
+    _packages(rig)
+    (job,) = foreseen(rig).previews[0].jobs
+    files = sum(path.stat().st_size for path in rig.source.rglob("*.tif"))
+    assert (job.size, job.plan, job.why) == (files, "submit", "its package first to be made and uploaded")

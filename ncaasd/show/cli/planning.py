@@ -137,16 +137,16 @@ def _show_removals(preview: Preview) -> None:
     out = console()
     going = [r for r in preview.removals if not r.kept]
     if not preview.removals:
-        out.print("to delete: nothing (after_results)")
+        out.print("to move or delete: nothing")
         return
     here, away = [r for r in going if r.here], [r for r in going if not r.here]
     out.print(
-        f"to delete: {words.count(len(here), 'file')} here ({words.size(sum(r.size for r in here))}),"
+        f"to move or delete (after_results): {words.count(len(here), 'file')} here ({words.size(sum(r.size for r in here))}),"
         f" {len(away)} in S3 ({words.size(sum(r.size for r in away))})"
     )
     for removal in [*going, *(r for r in preview.removals if r.kept)][:SHOWN]:
         where = "" if removal.here else "in S3: "
-        to = f" -> {plain(removal.copy)}" if removal.moves else ""
+        to = f" -> {plain(removal.copy)}" if removal.moves and not removal.kept else ""
         why = f"stays: {plain(removal.kept)}" if removal.kept else plain(removal.condition) or "now"
         out.print(f"  {where}{plain(removal.what)}{to}  {why}", soft_wrap=True)
     if len(preview.removals) > SHOWN:
