@@ -151,7 +151,7 @@ def _judge(
     archived, unarchived = _archived(file, stat, copy)
     why = (
         ("" if unchanged(row.stat, stat) else "it has changed since ncaasd looked")
-        or ("" if stored else f"it is not stored: {row.state}{': ' + row.reason if row.reason else ''}")
+        or ("" if stored else f"it is not stored: {_not_stored(row)}")
         or ("" if done else "no job with it is done")
         or trouble
         or needed([j for j in jobs if j.phase is not Phase.ENDED])
@@ -169,6 +169,12 @@ def _judge(
         tuple(j.job_id for j in done),
         copy if archived else "",
     )
+
+
+def _not_stored(row: FileRow) -> str:
+    if row.state is FileState.WHOLE:
+        return row.reason or "it is to be uploaded"
+    return f"{row.state}: {row.reason}" if row.reason else str(row.state)
 
 
 def _carrier(
