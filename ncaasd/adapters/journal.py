@@ -52,6 +52,10 @@ _JOB = (
     " submit_key, config_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen,"
     " size, rebuilt, forgotten, results, quiet_looks, not_before, fields"
 )
+_SET_FILE = (
+    "UPDATE file SET since=CASE WHEN state=?1 THEN since ELSE ?3 END, state=?1, reason=?2, retry_at=?4, failures=?5"
+    " WHERE id=?6"
+)
 # Word for word the condition of the index file_open: SQLite uses it only where it reads that.
 _OPEN_FILE = "state IN ('settling', 'whole', 'held', 'refused')"
 _OPEN_STATES = frozenset({FileState.SETTLING, FileState.WHOLE, FileState.HELD, FileState.REFUSED})
@@ -211,25 +215,32 @@ def _quoted(path: str) -> str:
     return quote(os.path.abspath(path))
 
 
+def _as_ours(error: sqlite3.DatabaseError) -> Exception:
+    """An error of SQLite's as ours: what may pass (a full disk, a lock) and what must end the process."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    corrupt = name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    text = f"the journal is corrupt: {error}" if corrupt else f"the journal can't be written: {error}"
+    if name.startswith(("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
+        hint = "free some space on the disk that holds `state:`" if name.startswith("SQLITE_FULL") else ""
+        return JournalError(text, hint=hint)
+    if name.startswith(("SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHM")):
+        # Nothing was taken for written; and what is in the -shm file is made anew from the others (a full disk, too).
+        return JournalError(text)
+    if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        # A failed fsync may have lost earlier writes; a later success proves nothing (F15).
+        return JournalBroken(text, hint=_REBUILD if corrupt else "check that disk")
+    return error
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """SQLite's errors as ours: what may pass (a full disk, a lock) and what must end the process."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        name = getattr(error, "sqlite_errorname", "") or ""
-        corrupt = name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
-        text = f"the journal is corrupt: {error}" if corrupt else f"the journal can't be written: {error}"
-        if name.startswith(("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
-            hint = "free some space on the disk that holds `state:`" if name.startswith("SQLITE_FULL") else ""
-            raise JournalError(text, hint=hint) from error
-        if name.startswith(("SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHM")):
-            # Nothing was taken for written; and what is in the -shm file is made anew from the others (a full disk, too).
-            raise JournalError(text) from error
-        if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            # A failed fsync may have lost earlier writes; a later success proves nothing (F15).
-            raise JournalBroken(text, hint=_REBUILD if corrupt else "check that disk") from error
-        raise
+        ours = _as_ours(error)
+        if ours is error:
+            raise
+        raise ours from error
 
 
 def _shown(value: Any) -> Any:
@@ -322,12 +333,18 @@ class Journal:
             self._db.backup(target)
 
     def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        with _translated():
-            try:
-                return self._db.execute(sql, values)
-            except UnicodeEncodeError:
-                # A reason that names a file whose name is no text: it is for reading, so it is shown escaped.
+        # Not `with _translated()`: this is called several times for each file, and that costs as much as the statement.
+        try:
+            return self._db.execute(sql, values)
+        except UnicodeEncodeError:
+            # A reason that names a file whose name is no text: it is for reading, so it is shown escaped.
+            with _translated():
                 return self._db.execute(sql, [_shown(v) for v in values])
+        except sqlite3.DatabaseError as error:
+            ours = _as_ours(error)
+            if ours is error:
+                raise
+            raise ours from error
 
     def _many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         with _translated():
@@ -511,32 +528,29 @@ class Journal:
     def set_file(
         self, file_id: int, state: FileState, reason: str, now: float, *, retry_at: float = 0, failures: int = 0
     ) -> None:
-        self._run(
-            "UPDATE file SET since=CASE WHEN state=?1 THEN since ELSE ?3 END, state=?1, reason=?2, retry_at=?4, failures=?5"
-            " WHERE id=?6",
-            state,
-            reason,
-            now,
-            retry_at,
-            failures,
-            file_id,
-        )
+        self._run(_SET_FILE, state, reason, now, retry_at, failures, file_id)
         self.on_file(file_id)
 
-    def file_stored(self, file_id: int, stat: Stat, stored: Stored, now: float) -> None:
-        """The content observed as `stat` is in S3, verified. Its upload's rows are done with."""
-        self._run("DELETE FROM upload WHERE file_id=?", file_id)
-        self._run(
-            "UPDATE file SET stored_size=?, stored_mtime_ns=?, stored_ctime_ns=?, stored_inode=?, etag=?, crc=?, ours=1,"
-            " failures=0, retry_at=0, key=? WHERE id=?",
-            stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stored.etag, f"{stored.crc:016x}", stored.key, file_id,
-        )  # fmt: skip
-        self._run(
-            "UPDATE file SET state='stored', reason='', since=? WHERE id=? AND size=? AND mtime_ns=? AND ctime_ns=?"
-            " AND inode=?",
-            now, file_id, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
-        )  # fmt: skip
+    def file_whole(self, file_id: int, now: float) -> FileRow | None:
+        """A file has become whole. Returns its row as it is now."""
+        row = self._run(f"{_SET_FILE} RETURNING {_FILE}", FileState.WHOLE, "", now, 0.0, 0, file_id).fetchone()
         self.on_file(file_id)
+        return None if row is None else _file(row)
+
+    def file_stored(self, file_id: int, stat: Stat, stored: Stored, now: float) -> FileRow | None:
+        """The content observed as `stat` is in S3, verified. Its upload's rows are done with. Returns its row as it is now,
+        which is stored unless it has been seen to change meanwhile; None when it is not known any more."""
+        self._run("DELETE FROM upload WHERE file_id=?", file_id)
+        same = "size=?2 AND mtime_ns=?3 AND ctime_ns=?4 AND inode=?5"
+        row = self._run(
+            "UPDATE file SET stored_size=?2, stored_mtime_ns=?3, stored_ctime_ns=?4, stored_inode=?5, etag=?6, crc=?7,"
+            f" key=?8, ours=1, failures=0, retry_at=0, state=CASE WHEN {same} THEN 'stored' ELSE state END,"
+            f" reason=CASE WHEN {same} THEN '' ELSE reason END, since=CASE WHEN {same} THEN ?9 ELSE since END"
+            f" WHERE id=?1 RETURNING {_FILE}",
+            file_id, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stored.etag, f"{stored.crc:016x}", stored.key, now,
+        ).fetchone()  # fmt: skip
+        self.on_file(file_id)
+        return None if row is None else _file(row)
 
     def own_file(self, file_id: int, now: float) -> None:
         """A person allows what is at the key to be overwritten: the file is uploaded again."""
@@ -574,18 +588,18 @@ class Journal:
         self, file_id: int, key: str, stat: Stat, part_size: int, now: float
     ) -> tuple[str | None, list[Part]]:
         """The upload to go on with when it is of this very content, else a new one. Returns (upload id, parts)."""
+        this = (key, part_size, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)
         row = self._run(
-            "SELECT upload_id FROM upload WHERE file_id=? AND key=? AND part_size=? AND size=? AND mtime_ns=? AND ctime_ns=?"
-            " AND inode=?",
-            file_id, key, part_size, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
-        ).fetchone()  # fmt: skip
-        if row is not None:
+            "SELECT upload_id, key, part_size, size, mtime_ns, ctime_ns, inode FROM upload WHERE file_id=?", file_id
+        ).fetchone()
+        if row is not None and row[1:] == this:
             parts = self._run("SELECT number, size, etag, crc FROM part WHERE file_id=? ORDER BY number", file_id)
             return row[0], [Part(p[0], p[1], p[2], int(p[3], 16)) for p in parts]
-        self._run("DELETE FROM upload WHERE file_id=?", file_id)
+        if row is not None:
+            self._run("DELETE FROM upload WHERE file_id=?", file_id)
         self._run(
-            "INSERT INTO upload VALUES (?,?,?,NULL,?,?,?,?,?)",
-            file_id, key, part_size, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, now,
+            "INSERT INTO upload (file_id, key, part_size, size, mtime_ns, ctime_ns, inode, started) VALUES (?,?,?,?,?,?,?,?)",
+            file_id, *this, now,
         )  # fmt: skip
         return None, []
 

@@ -35,7 +35,6 @@ from ncaasd.engine.clock import SystemClock
 from ncaasd.engine.desk import Result, ThreadDesk
 from ncaasd.engine.engine import Engine
 from ncaasd.engine.house import Context, House
-from ncaasd.engine.scheduler import Waker
 from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.errors import JournalError, LocalError, StateError
 from ncaasd.model import DownloadTask, Progress, UploadTask
@@ -83,7 +82,6 @@ class Running:
     engine: Engine
     pool: TransferPool
     watcher: Watcher
-    waker: Waker
     journal: Journal
     config: Config
 
@@ -156,11 +154,7 @@ def running(
                 for tree_name, tree in context.trees.items():
                     within = () if tree_name else AREAS[:3]
                     watcher.watch(f"{name}:{tree_name}", tree.root, mode=context.settings.watch.mode, within=within)
-        # The scheduler only wakes; the engine's own monotonic deadlines find the same, whatever the clock does.
-        wakes = {f"rescan {name}": context.settings.watch.rescan for name, context in contexts.items()}
-        waker = Waker(clock, wakes, lambda _name: desk.tell(lambda: None))
-        stack.callback(waker.stop)
-        yield Running(engine, pool, watcher, waker, journal, config)
+        yield Running(engine, pool, watcher, journal, config)
 
 
 def disk_of(contexts: Mapping[str, Context]) -> Callable[[UploadTask | DownloadTask], str]:

@@ -165,9 +165,11 @@ class Engine:
         opening = self.opener.next_due()
         if opening is not None:
             waits.append(opening - wall)
-        if self.uploader.room():
+        room = self.uploader.wait()
+        if room is not None:
             ready = [c.name for c in house.contexts.values() if c.opened and house.awake(c)]
-            waits += [upload - wall for name in ready if (upload := house.journal.next_upload(name)) is not None]
+            uploads = [at - wall for name in ready if (at := house.journal.next_upload(name)) is not None]
+            waits += [max(room, upload) for upload in uploads]
         packing = self.packager.next_due()
         if packing is not None:
             waits.append(packing - wall)

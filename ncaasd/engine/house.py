@@ -84,6 +84,8 @@ class House:
     def event(self, analysis: str, subject: str, kind: str, text: str, *, level: int = logging.INFO) -> None:
         """Into the journal and the log: each file's and job's story."""
         self.journal.event(self.clock.now(), analysis, subject, kind, text)
+        if not log.isEnabledFor(level):
+            return
         shown = ": ".join(part for part in (analysis, subject, text) if part)
         extra = {"analysis": analysis, "subject": subject, "kind": kind}  # for `log.format: json`
         log.log(level, "%s", shown.encode("utf-8", "backslashreplace").decode(), extra=extra)

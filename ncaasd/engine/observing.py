@@ -395,8 +395,7 @@ class Observer:
 
     def _became_whole(self, watched: Watched, file_id: int) -> None:
         house = self._house
-        house.journal.set_file(file_id, FileState.WHOLE, "", house.clock.now())
-        row = house.journal.file(file_id)
+        row = house.journal.file_whole(file_id, house.clock.now())
         if row is not None:
             house.event(
                 watched.context.name, subject(row), "whole", f"whole, {row.stat.size} bytes", level=logging.DEBUG

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,7 +124,14 @@ def _serve_one(
 ) -> Config:
     """Serve with one config until it is time to stop, or there is a better one, which is returned."""
     taken = _mark(path)
-    with running(config, crash=crash, patience=patience) as house:
+    # APScheduler takes longer to be imported than a pass of `once` that has nothing to do.
+    from ncaasd.engine.scheduler import Waker
+
+    with _put_up(config, crash, patience) as house:
+        # It only wakes; the engine's own monotonic deadlines find the same, whatever the clock does.
+        known = house.engine.house
+        wakes = {f"rescan {name}": context.settings.watch.rescan for name, context in known.contexts.items()}
+        waker = Waker(known.clock, wakes, lambda _name: known.desk.tell(lambda: None))
         control = ControlServer(state_folder(config), lambda request: handle(house, request))
         notify("READY=1", "STATUS=watching " + ", ".join(config.analyses))
         log.info("watching %s for %s as rig %s", config.root, ", ".join(config.analyses), house.engine.house.rig)
@@ -131,7 +140,7 @@ def _serve_one(
             while not (signals.stop or stop()):
                 house.engine.turn(min(wait, 0.5))  # a signal's flag is seen soon
                 notify("WATCHDOG=1")
-                house.waker.look()
+                waker.look()
                 wait = house.engine.wait_for()
                 house.pool.look()
                 due = time.monotonic() - looked > LOOK_AT_CONFIG
@@ -146,7 +155,23 @@ def _serve_one(
             _last_words(house)
         finally:
             control.close()
+            waker.stop()
     return config
+
+
+@contextlib.contextmanager
+def _put_up(config: Config, crash: CrashPoint, patience: Patience | None) -> Iterator[Running]:
+    """The house, without looking for garbage among what is made at its start and kept until its end: hundreds of thousands
+    of known files, of which each full look would take a moment of its own."""
+    gc.disable()
+    try:
+        with running(config, crash=crash, patience=patience) as house:
+            gc.freeze()
+            gc.enable()
+            yield house
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 def _mark(path: str) -> tuple[int, int, int] | None:
@@ -317,7 +342,7 @@ def run_pass(
     """
     if not root_answers(config.root, stop, tell=notify, forever=False):
         return PassResult(False, ())
-    with running(config, crash=crash or armed(), patience=patience) as house:
+    with _put_up(config, crash or armed(), patience) as house:
         engine = house.engine
         with house.journal.transaction():
             for job in house.journal.jobs(unfinished=True):

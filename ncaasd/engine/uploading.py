@@ -17,6 +17,8 @@ from ncaasd.plan.retry import backoff
 from ncaasd.ports import Transfers
 
 QUEUED = 256  # transfers given to the pool at a time; the rest wait in the journal, in order
+HANDFUL = 64  # more are given when there is room for so many,
+SOON = 0.2  # or after so many seconds: asking the journal what is next costs the same for one as for many
 NEVER = 1e15
 LOOK_AGAIN = 30.0  # a file that may not go up yet is asked for again after so many seconds
 LOOK_AGAIN_AT_UNIT = 300.0  # whatever changes a unit makes its files due at once
@@ -76,19 +78,26 @@ class Uploader:
         self._stored = stored
         self._changed = changed
         self._under_way: dict[int, UploadTask] = {}
+        self._next = 0.0  # monotonic: until then there must be room for a handful
 
     def busy(self) -> bool:
         return self._taken() > 0
 
-    def room(self) -> bool:
-        return self._taken() < QUEUED
+    def wait(self) -> float | None:
+        """Seconds until uploads may be begun; None while there is no room for one."""
+        room = QUEUED - self._taken()
+        if room >= HANDFUL:
+            return 0.0
+        return max(0.0, self._next - self._house.clock.monotonic()) if room > 0 else None
 
     def _taken(self) -> int:
         return reachable(self._house.transfers, self._under_way.values())
 
     def turn(self) -> None:
         house = self._house
-        now = house.clock.now()
+        if self.wait() != 0.0:
+            return
+        now, self._next = house.clock.now(), house.clock.monotonic() + SOON
         for context in house.contexts.values():
             room = QUEUED - self._taken()
             if room <= 0 or not context.opened or not house.awake(context):
@@ -169,21 +178,16 @@ class Uploader:
         house = self._house
         self._under_way.pop(task.file_id, None)
         context = house.contexts.get(task.analysis)
-        row = house.journal.file(task.file_id)
-        if context is None or row is None:
+        if context is None:
             return
         now = house.clock.now()
+        if outcome.verdict is Verdict.STORED:
+            self._is_stored(context, outcome, now)
+            return
+        row = house.journal.file(task.file_id)
+        if row is None:
+            return
         match outcome.verdict:
-            case Verdict.STORED:
-                assert outcome.stored is not None
-                house.unpause(context)
-                house.journal.file_stored(row.id, task.expect, outcome.stored, now)
-                how = "was in S3 already, equal" if outcome.stored.adopted else "uploaded and verified"
-                house.event(context.name, subject(row), "stored", f"{how} ({outcome.stored.size} bytes, {task.key})")
-                after = house.journal.file(row.id)
-                if after is not None and after.state is FileState.STORED:
-                    house.journal.wake_jobs_using(context.name, row.key)
-                    self._stored(context, after)
             case Verdict.CHANGED | Verdict.VANISHED:
                 if outcome.stored is not None:  # an older content of ours is at the key now
                     house.journal.file_stored(row.id, task.expect, outcome.stored, now)
@@ -205,6 +209,19 @@ class Uploader:
                 house.journal.put_off_file(row.id, 0, "")
             case _:
                 self._failed(context, row, task, outcome.error, now)
+
+    def _is_stored(self, context: Context, outcome: Outcome, now: float) -> None:
+        task, stored, house = outcome.task, outcome.stored, self._house
+        assert isinstance(task, UploadTask) and stored is not None
+        house.unpause(context)
+        row = house.journal.file_stored(task.file_id, task.expect, stored, now)
+        if row is None:
+            return
+        how = "was in S3 already, equal" if stored.adopted else "uploaded and verified"
+        house.event(context.name, subject(row), "stored", f"{how} ({stored.size} bytes, {task.key})")
+        if row.state is FileState.STORED:
+            house.journal.wake_jobs_using(context.name, row.key)
+            self._stored(context, row)
 
     def _failed(self, context: Context, row: FileRow, task: UploadTask, error: Exception | None, now: float) -> None:
         house = self._house
