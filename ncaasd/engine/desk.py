@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -74,6 +73,7 @@ class ThreadDesk:
         self._lanes: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
         self._threads = lanes or {}  # lane -> how many threads; one where not named
         self._pending: dict[str, int] = {}
+        self._urgent = threading.Event()  # somebody asks
         self._lock = threading.Lock()
         self._closed = False
 
@@ -104,6 +104,7 @@ class ThreadDesk:
             if self._closed:
                 raise Stopping("ncaasd is stopping")
             self._notes.put(asked)
+            self._urgent.set()
         asked.ready.wait()
         assert asked.result is not None
         return asked.result.get()
@@ -121,7 +122,9 @@ class ThreadDesk:
         except queue.Empty:
             return 0
         if not isinstance(first, _Asked):
-            time.sleep(GATHER)  # nobody waits for it: what others post meanwhile shares its commit
+            # Nobody waits for it: what others post meanwhile shares its commit, until somebody asks.
+            self._urgent.wait(GATHER)
+        self._urgent.clear()
         notes = [first]
         while len(notes) < 1000:
             try:
