@@ -12,7 +12,6 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ncaasd.model import DownloadTask, UploadTask
@@ -27,17 +26,31 @@ SYNC_HANGS_AFTER = 120.0  # seconds; an fsync waits for much that others wrote
 DiskOf = Callable[[UploadTask | DownloadTask], str]
 
 
-@dataclass(eq=False, slots=True)
 class Post:
-    """A worker at work on a transfer."""
+    """A worker at work on a transfer. As a context: in a call to the file system; what that yields says that the call has got on,
+    where it is made of many."""
 
-    transfer: Transfer
-    stepping: bool = False  # in a step that its lane counts as running
-    since: float | None = None  # monotonic: in a call to the disk since then
-    syncing: bool = False
-    returned: float = -math.inf  # monotonic: when its last call did
-    hung_since: float | None = None  # `since` of the call that is overdue
-    disk: str = ""  # that hangs
+    __slots__ = ("_clock", "disk", "hung_since", "returned", "since", "stepping", "syncing", "transfer")
+
+    def __init__(self, transfer: Transfer | None, clock: Clock, *, stepping: bool = False) -> None:
+        self._clock = clock
+        self.transfer = transfer
+        self.stepping = stepping  # in a step that its lane counts as running
+        self.since: float | None = None  # monotonic: in a call since then
+        self.syncing = False
+        self.returned = -math.inf  # monotonic: when its last call did
+        self.hung_since: float | None = None  # `since` of the call that is overdue
+        self.disk = ""  # that hangs
+
+    def __enter__(self) -> Callable[[], None]:
+        self.since = self._clock.monotonic()
+        return self.got_on
+
+    def __exit__(self, *_: object) -> None:
+        self.since, self.returned = None, self._clock.monotonic()
+
+    def got_on(self) -> None:
+        self.returned = self.since = self._clock.monotonic()
 
     @property
     def hangs(self) -> bool:
@@ -49,33 +62,22 @@ class Post:
 
 
 class Disks:
-    """Everything but `call` and `hangs` is called under the pool's lock. `disk_of` names the disk that a task's local file is on,
-    without touching it."""
+    """Everything but `call`, `reading`, `mine` and `hangs` is called under the pool's lock. `disk_of` names the disk that a
+    task's local file is on, without touching it."""
 
     def __init__(self, clock: Clock, disk_of: DiskOf) -> None:
         self._clock = clock
         self.disk_of = disk_of
-        self._posts: dict[int, Post] = {}
+        self._posts: dict[int, Post] = {}  # of what each thread is at, or was at last
+        self._nobody = Post(None, clock)  # whoever is no worker waits at their own risk
         self._answered: set[str] = set()  # disks that hung, and whose worker has gone on since the last look
         self.silent: frozenset[str] = frozenset()
 
-    @contextmanager
-    def call(self, *, sync: bool = False) -> Iterator[Callable[[], None]]:
-        """Around a call to the file system. What is yielded says that it has got on, where one call is made of many."""
-        post = self._posts.get(threading.get_ident())
-        if post is None:  # no worker: whoever it is waits at their own risk
-            yield _nothing
-            return
-
-        def got_on() -> None:
-            post.returned = post.since = self._clock.monotonic()
-
+    def call(self, *, sync: bool = False) -> Post:
+        """Around a call to the file system, in any thread."""
+        post = self.mine()
         post.syncing = sync
-        post.since = self._clock.monotonic()
-        try:
-            yield got_on
-        finally:
-            post.since, post.returned = None, self._clock.monotonic()
+        return post
 
     @contextmanager
     def reading(self, checkpoint: Callable[[], None]) -> Iterator[Callable[[], None]]:
@@ -91,21 +93,19 @@ class Disks:
     def hangs(self, task: UploadTask | DownloadTask) -> bool:
         return bool(self.silent) and self.disk_of(task) in self.silent
 
-    def begin(self, transfer: Transfer, *, stepping: bool) -> Post:
-        """The calling thread is at work on it."""
-        post = self._posts[threading.get_ident()] = Post(transfer, stepping)
-        return post
-
-    def end(self) -> None:
-        """The calling thread's work is over. What it was is remembered, as a sign that its disk answered."""
-        post = self._posts[threading.get_ident()]
-        if post.hangs:
-            post.hung_since = None
-            self._answered.add(post.disk)
+    def begin(self, transfer: Transfer, *, stepping: bool) -> None:
+        """The calling thread is at work on it from now on. What it was at before is over."""
+        self.leave()
+        self._posts[threading.get_ident()] = Post(transfer, self._clock, stepping=stepping)
 
     def leave(self) -> None:
         """The calling thread ends."""
-        self._posts.pop(threading.get_ident(), None)
+        post = self._posts.pop(threading.get_ident(), None)
+        if post is not None and post.hangs:
+            self._answered.add(post.disk)
+
+    def mine(self) -> Post:
+        return self._posts.get(threading.get_ident(), self._nobody)
 
     def hung(self) -> int:
         """How many workers hang."""
@@ -130,7 +130,7 @@ class Disks:
         for post in went_on:
             post.hung_since = None
         for post in overdue:
-            post.hung_since, post.disk = post.since, self.disk_of(post.transfer.task)
+            post.hung_since, post.disk = post.since, self._disk(post)
         back = self.silent & self._answered
         self._answered.clear()
         silent = self.silent - back
@@ -141,11 +141,11 @@ class Disks:
     def _answers_others(self, hung: Post) -> bool:
         """Whether a call of another worker to its disk has returned since its own began."""
         return any(
-            p.returned > (hung.since or 0.0) and self.disk_of(p.transfer.task) == hung.disk
+            p.returned > (hung.since or 0.0) and self._disk(p) == hung.disk
             for p in self._posts.values()
             if p is not hung
         )
 
-
-def _nothing() -> None:
-    pass
+    def _disk(self, post: Post) -> str:
+        assert post.transfer is not None  # it is a worker's
+        return self.disk_of(post.transfer.task)

@@ -160,7 +160,7 @@ class TransferPool:
             for post in went_on:
                 self._goes_on(post)
             for post in overdue:
-                if post.stepping:
+                if post.stepping and post.transfer is not None:
                     self._lanes.set_aside(post.transfer)
             silent, back = self._disks.note(went_on, overdue)
             refused = [t for t in self._transfers.values() if self._refuse(t, silent)] if silent else []
@@ -279,6 +279,10 @@ class TransferPool:
                     return False
                 self._changed.wait(self._nap(now, paused))
                 return True
+            if due:
+                self._disks.begin(due[1].transfers[0], stepping=False)
+            elif taken:
+                self._disks.begin(taken[0], stepping=True)
         if due:
             self._sync(*due)
         elif taken:
@@ -297,7 +301,6 @@ class TransferPool:
     # -- a step, and what becomes of it
 
     def _run(self, transfer: Transfer, step: Step) -> None:
-        post = self._begin(transfer, stepping=True)
         began = self._clock.monotonic()
         outcome: Outcome | None = None
         failure: Exception | None = None
@@ -308,6 +311,7 @@ class TransferPool:
             failure = error
         now = self._clock.monotonic()
         with self._changed:
+            post = self._disks.mine()
             self._goes_on(post)
             post.stepping = False
             lane = self._lanes.ended(transfer)
@@ -323,7 +327,6 @@ class TransferPool:
             self._changed.notify_all()
         if ended:
             self._finish(transfer)
-        self._end()
 
     def _after(self, transfer: Transfer, step: Step, failure: Exception, now: float) -> None:
         if isinstance(failure, Abandoned) or transfer.halted:
@@ -389,16 +392,8 @@ class TransferPool:
 
     # -- disks that hang
 
-    def _begin(self, transfer: Transfer, *, stepping: bool) -> Post:
-        with self._changed:
-            return self._disks.begin(transfer, stepping=stepping)
-
-    def _end(self) -> None:
-        with self._changed:
-            self._disks.end()
-
     def _goes_on(self, post: Post) -> None:
-        if post.hangs and post.stepping:
+        if post.hangs and post.stepping and post.transfer is not None:
             self._lanes.goes_on(post.transfer)
 
     def _refuse(self, transfer: Transfer, silent: frozenset[str]) -> bool:
@@ -436,13 +431,11 @@ class TransferPool:
 
     def _sync(self, analysis: str, batch: _Batch) -> None:
         failure: Exception | None = None
-        self._begin(batch.transfers[0], stepping=False)
         try:
             with self._disks.call(sync=True):
                 durable(self._room.results_for(analysis).sync, f"the last {len(batch.transfers)} files of {analysis}")
         except Exception as error:
             failure = error
-        self._end()
         for transfer in batch.transfers:
             fetched = transfer.outcome
             assert fetched is not None
