@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -412,20 +413,31 @@ def test_watching_again_under_a_name_replaces_it(watched: Path, watcher: Watcher
     assert set(watcher.modes()) == {"a"}
 
 
+def descriptors() -> tuple[int, int]:
+    """How many are open, and how many of them are inotify's."""
+    targets = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            targets.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return len(targets), sum("inotify" in target for target in targets)
+
+
 def test_stop_ends_every_thread_and_closes_every_descriptor(hints: Hints, tree: Path) -> None:
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, (opened, inotify) = set(threading.enumerate()), descriptors()
     watcher = Watcher(hints, events_from=events_from)
     for name in "abc":
         watcher.watch(name, str(tree), mode="native", within=WITHIN)
     for name in "abc":
         mode_of(watcher, name, "native")
+    assert set(threading.enumerate()) - threads and descriptors()[1] == inotify + 3
     began = time.monotonic()
     watcher.stop()
     assert time.monotonic() - began < 3
-    deadline = time.monotonic() + 10
-    while (threading.active_count(), len(os.listdir("/proc/self/fd"))) != before:
-        assert time.monotonic() < deadline, threading.enumerate()
-        time.sleep(0.05)
+    eventually(lambda: not set(threading.enumerate()) - threads, "its threads to end", timeout=10)
+    # What earlier tests in this process left behind may be closed meanwhile.
+    eventually(
+        lambda: descriptors()[0] <= opened and descriptors()[1] <= inotify, "its descriptors to close", timeout=10
+    )
 
 
 @pytest.mark.alone

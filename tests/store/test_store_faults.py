@@ -97,7 +97,7 @@ TRANSIENT: dict[str, tuple[dict[str, Any], type[StoreError]]] = {
     "F38 reset in the middle of the body": ({"cut_request": 30_000}, Unreachable),
     "F38 reset before the answer": ({"cut_request": 0}, Unreachable),
     "F38 applied, the answer lost": ({"lose_answer": True}, Unreachable),
-    "F38 no answer in time": ({"delay": 1.5, "status": 200}, Unreachable),
+    "F38 no answer in time": ({"delay": 2.5, "status": 200}, Unreachable),
     "F38 S3 got nothing for too long": (said("RequestTimeout", 400), Unreachable),
     "F40 SlowDown": (said("SlowDown", 503), Throttled),
     "F40 InternalError": (said("InternalError", 500), Throttled),
@@ -120,7 +120,7 @@ CASES = [pytest.param(*case, id=name) for name, case in TRANSIENT.items()]
 
 def patient(make: Callable[..., S3Store], proxy: FaultProxy, fault: dict[str, Any]) -> S3Store:
     """A store whose patience ends soon where that is what is tested; others don't mind a machine that is slow now."""
-    return make(proxy.endpoint, read_timeout=1.0 if "hang" in fault or "delay" in fault else 30.0)
+    return make(proxy.endpoint, read_timeout=2.0 if "hang" in fault or "delay" in fault else 30.0)
 
 
 @both_ways
@@ -222,6 +222,7 @@ def test_F42_the_production_timeouts_are_within_a_minute():
     assert s3.CONNECT_TIMEOUT + s3.READ_TIMEOUT < 60
 
 
+@pytest.mark.alone
 def test_a_slow_line_is_no_fault(make, proxy, unique):
     """The timeouts are for silence: a body that takes longer than they are, but moves, arrives."""
     slow = make(proxy.endpoint, read_timeout=2.0)
