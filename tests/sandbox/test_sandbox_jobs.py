@@ -415,7 +415,7 @@ def test_stopping_in_the_middle_of_a_certificate_is_no_rejection(tmp_path: Path)
         user.put(A, "x")
         user.put("lab/configs/slow.yaml", json.dumps({"__sandbox__": {"scenario": "slow-certificate", "delay": 0.2}}))
         folder = user.submit("cut", [A], "lab/configs/slow.yaml")
-        until(lambda: user.names(folder) != [] and "STEP 1" in certificate(user, folder))
+        until(lambda: "logs/certificate.txt" in user.names(folder) and "STEP 1" in certificate(user, folder))
     with sandbox:
         text = certificate(User(sandbox), folder)
         assert "ERROR" not in text and "JOB MONITOR LOG COMPLETE" not in text
