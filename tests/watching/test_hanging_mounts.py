@@ -91,8 +91,12 @@ def test_F89_an_analysis_that_hangs_from_the_start(new_rig: Callable[..., Rig], 
         share.answer()
         rig.wait_for(lambda: "does not answer" not in troubles(rig), "it to answer")
         rig.wait_for((share.backing / "results/.ncaasd-results").exists, "its folders to be made")
-        with rig.reading() as journal:
-            assert journal.get_meta("results id:other-analysis")
+
+        def marked() -> str | None:
+            with rig.reading() as journal:
+                return journal.get_meta("results id:other-analysis")
+
+        rig.wait_for(marked, "the folder's marker to be known")
         rig.stop()
 
 
