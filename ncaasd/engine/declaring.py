@@ -19,15 +19,18 @@ from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import Packager
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
-from ncaasd.model import FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place
+from ncaasd.model import FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place, Stat
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.files import Role, role_of
+from ncaasd.plan.settling import unchanged
 
 MANIFEST_LIMIT = 4 * 2**20
 CONFIG_LIMIT = 4 * 2**20
 NEVER = 1e15  # a time that doesn't come
+READ_AGAIN = 5.0  # seconds until what could not be read is tried again
+UNREAD = (FileState.WHOLE, FileState.STORED, FileState.HELD)  # whole; a manifest that was read is READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Declarer:
         self._sources, self._tools = frozenset(sources), frozenset(tools)
         self._configs: dict[tuple[str, str], tuple[str, bytes]] = {}  # (analysis, path) -> (checksum, text)
         self._reading: set[tuple[str, str]] = set()
+        self._unread: dict[tuple[str, str], float] = {}  # (analysis, path) -> monotonic: to be read again then
+        self._unreadable: dict[tuple[str, str], str] = {}  # configs -> why, as it was said
         self.changed: set[tuple[str, str]] = set()  # (analysis, manifest) whose status file is to be written
         for context in house.contexts.values():
             self._restore(context)
@@ -106,6 +111,7 @@ class Declarer:
         if role in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
             self._read(context, row, MANIFEST_LIMIT, self._declare)
         elif role is Role.CONFIG:
+            self._configs.pop((context.name, row.place.path), None)  # what it said before counts no more
             self._read(context, row, CONFIG_LIMIT, self._keep_config)
         elif role is Role.INPUT:
             self._match(context, [row])
@@ -119,6 +125,7 @@ class Declarer:
             self._ask_the_gates_again(context, row.place.path)
         elif role is Role.CONFIG:
             self._configs.pop((context.name, row.place.path), None)
+            self._unreadable.pop((context.name, row.place.path), None)
             self._house.journal.wake_open_jobs(context.name)
         elif role is Role.INPUT:
             # Renamed out of the tree before it was submitted: a rule's job goes with its file (F25).
@@ -137,21 +144,54 @@ class Declarer:
         self._reading.add(key)
         tree = context.trees[row.place.tree]
 
-        def then(result: Result[tuple[bytes, object]]) -> None:
+        def then(result: Result[tuple[bytes, Stat]]) -> None:
             self._reading.discard(key)
             try:
                 data, stat = result.get()
             except (FileChanged, FileVanished, RootMissing):
-                return  # the next look sees it, and it settles again; or it is read when the folder is back
-            except NcaasdError as error:
-                self._reject(context, row, [Problem(row.place.path, 0, 0, "", str(error))])
+                # Either it settles again; or its folder was away for a moment, maybe shorter than anybody noticed.
+                self._read_later(key)
                 return
-            if stat == row.stat:
+            except NcaasdError as error:
+                self._refused_to_be_read(context, row, error)
+                return
+            if unchanged(row.stat, stat):
+                self._unread.pop(key, None)
+                self._unreadable.pop(key, None)
                 use(context, row, data)
+            else:
+                self._read_later(key)
 
         self._house.desk.do(
             f"tree:{context.name}:{row.place.tree}", lambda: tree.read(row.place.path, limit=limit), then
         )
+
+    def _read_later(self, key: tuple[str, str]) -> None:
+        self._unread[key] = self._house.clock.monotonic() + READ_AGAIN
+
+    def _refused_to_be_read(self, context: Context, row: FileRow, error: NcaasdError) -> None:
+        if role_of(row.place.path) is not Role.CONFIG:
+            self._reject(context, row, [Problem(row.place.path, 0, 0, "", str(error))])
+            return
+        # A config goes up whether it can be used or not; the jobs that want it wait, and it is tried again.
+        key = (context.name, row.place.path)
+        if self._unreadable.get(key) != str(error):
+            self._unreadable[key] = str(error)
+            self._house.event(context.name, subject(row), "not read", str(error), level=logging.ERROR)
+        self._read_later(key)
+
+    def next_due(self) -> float | None:
+        """Monotonic time of the next reading that is to be tried again."""
+        return min(self._unread.values(), default=None)
+
+    def turn(self) -> None:
+        """Read what could not be read, if it still is what became whole: anything else is found by a look, and settles."""
+        now = self._house.clock.monotonic()
+        for key in [key for key, at in self._unread.items() if at <= now]:
+            del self._unread[key]
+            context, row = self._house.contexts[key[0]], self._house.journal.file_at(Place(key[0], "", key[1]))
+            if row is not None and row.state in UNREAD:
+                self.whole(context, row)
 
     def reread_unread(self, context: Context) -> None:
         """At start, and when a missing folder is back: manifests that became whole and were not read; all configs."""
@@ -159,7 +199,7 @@ class Declarer:
             if role_of(row.place.path) in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
                 self.whole(context, row)
         for row in self._house.journal.files(context.name, tree="", under="configs/"):
-            if row.state in (FileState.WHOLE, FileState.STORED, FileState.HELD):
+            if row.state in UNREAD:
                 self.whole(context, row)
 
     # -- declaring ---------------------------------------------------------------------------------------------------
@@ -338,13 +378,16 @@ class Declarer:
                     for spec in self._specs(context, m, path, rows):
                         self._want(context, spec)
 
-    def config_text(self, analysis: str, config: str) -> bytes | None:
-        """The bytes of `configs/<config>` as they were when it was whole; None while it isn't."""
-        found = self._configs.get((analysis, f"configs/{config}"))
-        row = self._house.journal.file_at(Place(analysis, "", f"configs/{config}"))
-        if found is None or row is None or row.state in (FileState.SETTLING, FileState.GONE, FileState.REFUSED):
+    def config_text(self, row: FileRow) -> bytes | None:
+        """The bytes of a local config as they were when it was whole; None while it isn't, or could not be read yet."""
+        found = self._configs.get((row.place.analysis, row.place.path))
+        if found is None or row.state in (FileState.SETTLING, FileState.GONE, FileState.REFUSED):
             return None
         return found[1]
+
+    def unreadable(self, row: FileRow) -> str:
+        """Why a local config that is whole can't be read; "" when that was not tried, or is not so."""
+        return self._unreadable.get((row.place.analysis, row.place.path), "")
 
 
 def job_subject(job: JobRow) -> str:

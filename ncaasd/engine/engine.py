@@ -112,6 +112,7 @@ class Engine:
         self._notice_disks()
         self.book.turn()
         self.observer.turn()
+        self.declarer.turn()
         self.opener.turn()
         self.packager.turn()
         self.uploader.turn()
@@ -159,9 +160,9 @@ class Engine:
         house = self.house
         wall, monotonic = house.clock.now(), house.clock.monotonic()
         waits = [LONGEST_WAIT]
-        due = self.observer.next_due()
-        if due is not None:
-            waits.append(due - monotonic)
+        for due in (self.observer.next_due(), self.declarer.next_due()):
+            if due is not None:
+                waits.append(due - monotonic)
         opening = self.opener.next_due()
         if opening is not None:
             waits.append(opening - wall)

@@ -10,7 +10,7 @@ from ncaasd.engine.declaring import CONFIG_LIMIT, Declarer
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import Absent, Corrupted, NcaasdError
-from ncaasd.model import Dataset, FileState, JobRow
+from ncaasd.model import Dataset, FileRow, FileState, JobRow, Place
 from ncaasd.plan.configs import render
 from ncaasd.plan.jobs import DatasetFact
 
@@ -62,9 +62,12 @@ class Supplies:
             if job.spec.overlay != "{}":
                 return ConfigFact(problem="a config without `set`: nothing can be laid over one in another bucket")
             return ConfigFact(key=name)
-        text = self._declarer.config_text(context.name, name) or self._uploaded_as(context, name)
-        if text is not None:
-            return self._render(context, job, name, text)
+        here = self._config_here(context, name)
+        if here is not None:
+            text = self._declarer.config_text(here)
+            return (
+                self._render(context, job, name, text) if text is not None else ConfigFact(problem=self._not_yet(here))
+            )
         text, at = self._texts.get((context.name, name), (None, 0.0))
         if text is not None and self._fresh(at, CONFIG_KNOWN_FOR):
             return self._render(context, job, name, text)
@@ -73,11 +76,23 @@ class Supplies:
             problem=waits, ask="" if text is None and at and self._fresh(at) else context.layout.configs + name
         )
 
-    def _uploaded_as(self, context: Context, name: str) -> bytes | None:
-        """The local config that was uploaded under this name: a submit file names the key, with `upload.prefix` in it."""
-        rows = self._house.journal.files_with_key(context.name, context.layout.configs + name)
-        here = rows[0].place.path if rows else ""
-        return self._declarer.config_text(context.name, here.partition("/")[2]) if here else None
+    def _config_here(self, context: Context, name: str) -> FileRow | None:
+        """The local config that is meant: of this name, or uploaded under it (a submit file names the key, with
+        `upload.prefix` in it). While there is one, what lies in S3 is an older version, if anything."""
+        journal = self._house.journal
+        row = journal.file_at(Place(context.name, "", f"configs/{name}"))
+        if row is None or row.state is FileState.GONE:
+            row = next(iter(journal.files_with_key(context.name, context.layout.configs + name)), None)
+        return None if row is None or row.state is FileState.GONE else row
+
+    def _not_yet(self, config: FileRow) -> str:
+        """What a job waits for whose config is here, and not to be used yet; for people."""
+        path = config.place.path
+        if config.state is FileState.SETTLING:
+            return f"{path} (still being written: {config.reason or 'not quiet long enough'})"
+        if config.state is FileState.REFUSED:
+            return f"{path} ({config.state}: {config.reason})"
+        return f"{path} ({self._declarer.unreadable(config) or 'not read yet'})"
 
     def _render(self, context: Context, job: JobRow, name: str, text: bytes) -> ConfigFact:
         cached = self._rendered.get((name, job.spec.overlay, text))
