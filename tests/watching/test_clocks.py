@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -183,6 +183,27 @@ def test_F83_the_jobs_are_made_anew_when_the_clock_has_jumped(jump: float) -> No
         assert not waker.look(), "once"
         woken.clear()
         assert woken.wait(10)
+    finally:
+        waker.stop()
+
+
+def test_F83_ten_years_of_missed_wakes_are_one() -> None:
+    """Nor do they keep the engine from ending the scheduler, or from making it anew."""
+    clock = VirtualClock(time.time())
+    calls: list[float] = []
+    waker = Waker(clock, {"rescan": 0.5}, lambda _name: calls.append(time.monotonic()))
+    try:
+        long_ago = datetime.now(tz=UTC) - timedelta(days=3653)  # as its next run looks after the clock's jump
+        waker._scheduler.modify_job("rescan", next_run_time=long_ago)  # nothing else sets APScheduler's clock
+        deadline = time.monotonic() + 20
+        while not calls and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert calls, "it wakes at once"
+        clock.wall += 10 * YEAR
+        began = time.monotonic()
+        assert waker.look()
+        assert time.monotonic() - began < 5
+        assert len(calls) <= 3
     finally:
         waker.stop()
 
