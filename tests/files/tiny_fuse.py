@@ -12,6 +12,7 @@ import stat
 import struct
 import subprocess
 import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ class TinyFuse:
         self._paths: dict[int, str] = {1: os.fspath(backing)}
         self._ids: dict[str, int] = {os.fspath(backing): 1}
         self._listings: dict[int, list[tuple[str, int]]] = {}
+        self.takes = 0.0  # seconds that each answer takes at least
         self._may_answer = threading.Event()
         self._may_answer.set()
         self._device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -76,6 +78,8 @@ class TinyFuse:
             if opcode in (2, 36, 42):  # FORGET, INTERRUPT, BATCH_FORGET want no answer
                 continue
             self._may_answer.wait(60)
+            if self.takes:
+                time.sleep(self.takes)
             code, answer = 0, b""
             try:
                 handler = _HANDLERS.get(opcode)

@@ -141,7 +141,11 @@ def said_once(rig: Rig, share: TinyFuse) -> None:
 
 def test_F89_a_source_that_hangs_in_the_midst_of_its_uploads(new_rig: Callable[..., Rig], share: TinyFuse) -> None:
     """More files than the uploader takes up at a time, and older ones than what is local; large ones, too."""
-    rig = new_rig(changes={"sources": {"slow": str(share.point)}, "upload": {"parallel": 4}})
+    upload = {
+        "parallel": 4,
+        "bandwidth": "5 MB/s",
+    }  # so that it hangs long before all is up, however fast the server is
+    rig = new_rig(changes={"sources": {"slow": str(share.point)}, "upload": upload})
     rig.drop_config()
     rig.drop("manifest.yaml", json.dumps(RULES))
     names = [f"{number}.bin" for number in range(QUEUED + 60)]
