@@ -62,12 +62,13 @@ def memory(pid: int) -> tuple[float, float]:
     return int(found["VmRSS"].split()[0]) / 1024, int(found["VmHWM"].split()[0]) / 1024
 
 
-def until(condition: Callable[[], Any], what: str, timeout: float = 600.0) -> float:
+def until(condition: Callable[[], Any], what: str, timeout: float = 600.0, *, every: float = 0.005) -> float:
+    """`every`: seconds between looks, where a look takes time that what is measured could use."""
     began = time.perf_counter()
     while not condition():
         if time.perf_counter() - began > timeout:
             raise SystemExit(f"{timeout:.0f} s in vain for {what}")
-        time.sleep(0.005)
+        time.sleep(every)
     return time.perf_counter() - began
 
 
@@ -286,21 +287,21 @@ def flood(made: Bench, options: argparse.Namespace) -> None:
             time.sleep(2)
             before = cpu_seconds(process.pid)
             began = time.perf_counter()
-            for file in range(10_000):
+            for file in range(options.flood):
                 folder = os.path.join(rig.home, "inputs", f"run{file // 100}")
                 if file % 100 == 0:
                     os.mkdir(folder)
                 with open(os.path.join(folder, f"{file}.bin"), "wb") as new:
                     new.write(body)
-            until(lambda: _stored(rig) == 10_000, "all to be stored")
+            until(lambda: _stored(rig) == options.flood, "all to be stored", every=0.2)
             ours.append(time.perf_counter() - began - SETTLE)
             cpus.append(cpu_seconds(process.pid) - before)
             versions = made.versions(f"inputs/{rig.name}/")
-            assert len(versions) == 10_000 and set(versions.values()) == {1}, "each is stored once"
+            assert len(versions) == options.flood and set(versions.values()) == {1}, "each is stored once"
             peers.append(_s5cmd(made, options, rig, number))
     ratios = [a / b for a, b in zip(ours, peers, strict=True)]
     text = (
-        f"10,000 files of 16 KiB, all stored once: {spread(ours)} s less settle (CPU {spread(cpus)} s),"
+        f"{options.flood:,} files of 16 KiB, all stored once: {spread(ours)} s less settle (CPU {spread(cpus)} s),"
         f" s5cmd {spread(peers)} s: {spread(ratios)} ×"
     )
     say("10", text, statistics.median(ratios) <= 1.2)
@@ -472,6 +473,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=", ".join(PARTS))
     parser.add_argument("--files", type=int, default=200_000)
     parser.add_argument("--folders", type=int, default=10_000)
+    parser.add_argument("--flood", type=int, default=10_000, metavar="FILES")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--where", default="/var/tmp/ncaasd-watching-benchmark")
     parser.add_argument("--s5cmd", default=shutil.which("s5cmd") or "s5cmd")
