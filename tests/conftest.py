@@ -26,6 +26,27 @@ def _locked(name: str, how: int) -> Iterator[None]:
         yield
 
 
+# Files whose tests kill, wait and fill disks for minutes: begun first, so that no worker has one left when all else is done.
+LONGEST = (
+    "tests/exactly_once/",
+    "tests/journal/test_journal_faults.py",
+    "tests/state_machine/",
+    "tests/watching/",
+    "tests/e2e/",
+    "tests/journal/",
+    "tests/sandbox/",
+    "tests/show/",
+    "tests/transfers/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        return next((n for n, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST))
+
+    items.sort(key=rank)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Tests marked `alone` run while no other worker runs any: they measure this machine's time, or change its kernel's
