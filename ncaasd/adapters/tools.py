@@ -16,10 +16,18 @@ from ncaasd.errors import ToolFailed
 TIMEOUT = 6 * 3600.0  # longer than any tool that makes one file of a session should take
 OUTPUT_KEPT = 8 * 1024  # bytes, of its end
 OUTPUT = "output.txt"
-# What a tool has no business with: credentials, and the daemon's own talk with systemd.
+# What a tool has no business with: credentials, the daemon's own talk with systemd, and what it asks of pydantic.
 _SECRET = ("AWS_", "NCAASD_")
 _OURS = frozenset(
-    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "LISTEN_FDS", "LISTEN_PID"}
+    {
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "CREDENTIALS_DIRECTORY",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "PYDANTIC_DISABLE_PLUGINS",
+    }
 )
 
 

@@ -7,6 +7,7 @@ what was found there, and which key was meant.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import types
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from pydantic_core import ErrorDetails
 
 from ncaasd.declare import yamlio
 from ncaasd.errors import DeclarationError, Problem
+
+# A declaration needs no plugin of pydantic's, and looking for them reads the metadata of every installed package.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 Loc = tuple[int | str, ...]
 Model = TypeVar("Model", bound=BaseModel)

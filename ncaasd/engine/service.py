@@ -34,6 +34,7 @@ CONFIG_LIMIT = 16 * 2**20  # read; the parser's own limit is lower, and says so
 LOOK_AT_CONFIG = 5.0
 JOURNAL_AGAIN = 5.0
 LAST_WORDS = 3.0  # seconds that a share may take over the last status files
+LOOK_FOR_GARBAGE = (700, 10, 10)  # as Python does by itself; the command line begins with more
 GRACE = 3.0  # `once` waits so much longer than `settle` for what it finds
 
 
@@ -167,6 +168,7 @@ def _put_up(config: Config, crash: CrashPoint, patience: Patience | None) -> Ite
     try:
         with running(config, crash=crash, patience=patience) as house:
             gc.freeze()
+            gc.set_threshold(*LOOK_FOR_GARBAGE)
             gc.enable()
             yield house
     finally:

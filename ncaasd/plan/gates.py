@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ncaasd.declare.units import say_duration
-from ncaasd.model import FileRow, FileState
+from ncaasd.model import ABORTED, FileRow, FileState
 from ncaasd.plan.expand import Matcher, Unit, below
 
 MANIFEST = "manifest.yaml"
-ABORTED = "its unit was aborted"  # how a reason begins
 
 
 class Way(StrEnum):

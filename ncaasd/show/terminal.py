@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ncaasd.model import Event, FileState, JobRow, JobState
-from ncaasd.neurocaas.text import short
 from ncaasd.show import words
 from ncaasd.show.status import AnalysisStatus, Attention, StatusReport, Transfer, known_as, title
+from ncaasd.show.words import plain
 
 if TYPE_CHECKING:
     from ncaasd.plan.preview import PlannedJob
@@ -37,11 +37,6 @@ TRANSFERS_SHOWN, ATTENTION_SHOWN = 12, 20
 def console(*, stderr: bool = False) -> Console:
     """What people wrote is shown as it is: no markup, no emoji in it."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
-
-
-def plain(text: str) -> str:
-    """On one line, without control characters: file names and others' messages may hold any."""
-    return short(text, 2000)
 
 
 # -- status

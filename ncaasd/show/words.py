@@ -1,9 +1,11 @@
-"""Numbers, times and names as people write them. Standard library only; the terminal and the page share them."""
+"""Numbers, times and names as people write them. Light; the terminal and the page share them."""
 
 from __future__ import annotations
 
 import math
 from datetime import datetime
+
+from ncaasd.neurocaas.text import short
 
 _SIZES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _SPANS = (("d", 86400), ("h", 3600), ("min", 60))
@@ -78,3 +80,8 @@ def cut(text: str, width: int) -> str:
     if len(text) <= width:
         return text
     return "…" + text[-(width - 1) :] if "/" in text else text[: width - 1] + "…"
+
+
+def plain(text: str) -> str:
+    """On one line, without control characters: file names and others' messages may hold any."""
+    return short(text, 2000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from engine.lab import Lab
@@ -49,7 +48,7 @@ def test_F90_another_inode_after_a_remount_is_no_other_config(lab: Lab) -> None:
     row = lab.rig.journal.file_at(CONFIG)
     assert row is not None and row.state is FileState.STORED
     with lab.rig.journal.transaction():  # as a share numbered it before this machine was started again
-        before = replace(row.stat, inode=row.stat.inode + 1)
+        before = row.stat._replace(inode=row.stat.inode + 1)
         lab.rig.journal.see_file(CONFIG, before, row.key, row.state, "", lab.clock.now())
     lab.rig.kill()
     goes_on(lab)

@@ -24,6 +24,7 @@ ASKED: dict[str, Ask] = {
     "uploads that are due": lambda j: j.pending_files(A, 1.0, 256),
     "when an upload is due": lambda j: j.next_upload(A),
     "inputs that wait": lambda j: j.files_waiting(A),
+    "what is left here": lambda j: j.count_left(),
     "files of a key": lambda j: j.files_with_key(A, "lab/inputs/3.tif"),
     "jobs that are due": lambda j: j.due_jobs(1.0, 100),
     "when a job is due": lambda j: j.next_due([1, 2]),

@@ -14,10 +14,10 @@ from show_desk import Call, Desk
 import ncaasd as package
 from ncaasd.engine.daemon import journal_path, state_folder
 from ncaasd.show import places
-from ncaasd.show.cli.app import app
+from ncaasd.show.cli import app as gathered
 from ncaasd.show.cli.reference import reference
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+COMMANDS: dict[str, Any] = typer.main.get_command(gathered.app_for()).commands  # type: ignore[attr-defined]  # it is a group
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 PROMISED = [
     "init",
@@ -50,6 +50,13 @@ def test_every_command_that_was_promised_is_there() -> None:
     assert sorted(COMMANDS) == sorted(PROMISED)
 
 
+@pytest.mark.parametrize(("module", "names"), gathered.COMMANDS.items())
+def test_a_call_that_names_a_command_has_it(module: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        found: Any = typer.main.get_command(gathered.app_for([name, "--json"]))
+        assert tuple(found.commands) == names, module
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example_and_says_what_each_option_is(ncaasd: Call, name: str) -> None:
     answer = ncaasd(name, "--help")
@@ -72,7 +79,7 @@ def test_what_a_script_may_read_has_json(name: str) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, ncaasd.show.cli.app; print(*sys.modules)"
+    code = "import sys, ncaasd.show.cli.app as gathered; gathered.app_for(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert HEAVY & {name.partition(".")[0] for name in loaded} == set()
 

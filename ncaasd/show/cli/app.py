@@ -1,22 +1,51 @@
-"""The commands, gathered. Every module here is light: what is heavy is imported inside the commands."""
+"""The commands, gathered. Every module here is light: what is heavy is imported inside the commands.
+
+Typer reads every command's signature before it runs one, which takes longer than most commands themselves. So a call that
+names its command gets that one, with those of its module.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 import ncaasd
-from ncaasd.show.cli import checking, cleaning, deciding, fetching, looking, planning, running, trying, writing
 
-app = typer.Typer(
-    name="ncaasd",
-    help="A folder that runs NeuroCAAS analyses: drop recordings in, results come back.",
-    no_args_is_help=True,
-    rich_markup_mode=None,  # plain help: fast, and the same in a log file
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+# In the order of the help. A test compares them to what the modules register.
+COMMANDS = {
+    "writing": ("init", "submit"),
+    "checking": ("check",),
+    "planning": ("plan",),
+    "running": ("run", "once"),
+    "looking": ("status", "jobs", "job", "logs"),
+    "deciding": ("hold", "release", "rerun", "forget"),
+    "cleaning": ("safe",),
+    "fetching": ("fetch",),
+    "trying": ("sandbox", "demo"),
+}
+
+
+def app_for(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The command line as `arguments` need it: all commands, but where the first of them is one's name."""
+    app = typer.Typer(
+        name="ncaasd",
+        help="A folder that runs NeuroCAAS analyses: drop recordings in, results come back.",
+        no_args_is_help=True,
+        rich_markup_mode=None,  # plain help: fast, and the same in a log file
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback(
+        epilog="Start with `ncaasd demo`. Then: ncaasd init, ncaasd check, ncaasd run. "
+        "Each command has --help with an example. Exit codes: docs/cli.md."
+    )(_root)
+    named = [module for module, commands in COMMANDS.items() if arguments and arguments[0] in commands]
+    for module in named or COMMANDS:
+        import_module(f"ncaasd.show.cli.{module}").register(app)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -25,17 +54,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(
-    epilog="Start with `ncaasd demo`. Then: ncaasd init, ncaasd check, ncaasd run. "
-    "Each command has --help with an example. Exit codes: docs/cli.md."
-)
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and end.")
     ] = False,
 ) -> None:
     pass
-
-
-for module in (writing, checking, planning, running, looking, deciding, cleaning, fetching, trying):
-    module.register(app)

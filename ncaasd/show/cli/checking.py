@@ -28,7 +28,8 @@ def check(
     Ends with 0 when all is well, with 1 when something is wrong.
     """
     from ncaasd.show.check import Finding, Level, findings
-    from ncaasd.show.terminal import BAD, DIM, GOOD, WARN, console, plain
+    from ncaasd.show.terminal import BAD, DIM, GOOD, WARN, console
+    from ncaasd.show.words import plain
 
     path = config_path(config)
     found: list[Finding] = []

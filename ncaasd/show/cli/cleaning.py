@@ -34,7 +34,8 @@ def safe(
     """
     from ncaasd.show import words
     from ncaasd.show.safety import judge
-    from ncaasd.show.terminal import console, plain
+    from ncaasd.show.terminal import console
+    from ncaasd.show.words import plain
 
     if copy_at and "{path}" not in copy_at:
         raise UserError("--copy-at must have {path} in it, such as '/archive/{path}'")

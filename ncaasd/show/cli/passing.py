@@ -1,4 +1,7 @@
-"""What `once` shows while it works, and at its end. Bars on a terminal, plain lines elsewhere."""
+"""What `once` shows while it works, and at its end. Bars on a terminal, plain lines elsewhere.
+
+Rich is imported for bars and tables only: for a pass with nothing to do it would be a good part of its time.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,13 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 from ncaasd.show import words
 from ncaasd.show.logs import TextLines, set_up
 from ncaasd.show.outcome import PassOutcome
-from ncaasd.show.terminal import console, plain, render_jobs
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from ncaasd.declare.config import Config
     from ncaasd.engine.daemon import Running
 
@@ -33,21 +27,12 @@ class PassView:
     """Shows a pass: give `turn` to `run_pass` as `each`."""
 
     def __init__(self, config: Config, *, quiet: bool) -> None:
-        self._out = console(stderr=True)
         self._progress: Progress | None = None
         self._tasks: dict[tuple[str, str, bool], TaskID] = {}
         self._sizes: dict[tuple[str, str, bool], int] = {}
         level = "warning" if quiet else config.log.level
-        if self._out.is_terminal and not quiet:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=16),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(compact=True),
-                console=self._out,
-                transient=True,
-            )
+        if sys.stderr.isatty() and not quiet:
+            self._progress = _bars()
             set_up(level=level, json_lines=False, handler=_AboveBars(self._progress))
         else:
             set_up(level=level, json_lines=False)
@@ -73,9 +58,32 @@ class PassView:
             if key not in self._tasks:
                 if len(self._tasks) >= BARS:
                     continue
-                name = f"{'↑' if p.upload else '↓'} {words.cut(plain(p.name), NAME_WIDTH)}"
+                name = f"{'↑' if p.upload else '↓'} {words.cut(words.plain(p.name), NAME_WIDTH)}"
                 self._tasks[key] = self._progress.add_task(f"{name:<{NAME_WIDTH + 2}}", total=p.size)
             self._progress.update(self._tasks[key], completed=p.done, total=p.size)
+
+
+def _bars() -> Progress:
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    from ncaasd.show.terminal import console
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+        console=console(stderr=True),
+        transient=True,
+    )
 
 
 class _AboveBars(logging.Handler):
@@ -90,18 +98,19 @@ class _AboveBars(logging.Handler):
 
 
 def show_outcome(outcome: PassOutcome, now: float) -> None:
-    out = console()
     if outcome.stored:
-        out.print(f"{words.count(len(outcome.stored), 'file')} stored in S3")
+        print(f"{words.count(len(outcome.stored), 'file')} stored in S3")
     if outcome.jobs:
-        analyses = len({job.spec.analysis for job in outcome.jobs})
-        out.print(render_jobs(outcome.jobs, now, analyses=analyses))
+        from ncaasd.show.terminal import console, render_jobs
+
+        sys.stdout.flush()
+        console().print(render_jobs(outcome.jobs, now, analyses=len({job.spec.analysis for job in outcome.jobs})))
     for file in outcome.bad_files:
-        out.print(f"{file.state}: {plain(str(file.place))}: {plain(file.reason)}", soft_wrap=True)
+        print(f"{file.state}: {words.plain(str(file.place))}: {words.plain(file.reason)}")
     for analysis, _path, problems in outcome.bad_manifests:
         for problem in problems.splitlines():
-            out.print(f"not in force: {analysis}/{plain(problem)}", soft_wrap=True)
+            print(f"not in force: {analysis}/{words.plain(problem)}")
     for trouble in outcome.troubles:
-        print(f"ncaasd: {plain(trouble)}", file=sys.stderr)
+        print(f"ncaasd: {words.plain(trouble)}", file=sys.stderr)
     if not (outcome.stored or outcome.jobs or outcome.bad_files or outcome.bad_manifests or outcome.troubles):
-        out.print("nothing to do: everything here is stored, and no job is under way")
+        print("nothing to do: everything here is stored, and no job is under way")

@@ -68,7 +68,8 @@ def _read(manifest: str) -> bytes:
 
 def _show(seen: Foresight, *, one: bool) -> None:
     from ncaasd.show import words
-    from ncaasd.show.terminal import console, plain
+    from ncaasd.show.terminal import console
+    from ncaasd.show.words import plain
 
     out = console()
     for preview in seen.previews:
@@ -89,7 +90,8 @@ def _show_uploads(preview: Preview) -> None:
     from rich.table import Table
 
     from ncaasd.show import words
-    from ncaasd.show.terminal import console, plain
+    from ncaasd.show.terminal import console
+    from ncaasd.show.words import plain
 
     out = console()
     going = [u for u in preview.uploads if not u.kept_back]
@@ -113,7 +115,8 @@ def _show_fetches(preview: Preview) -> None:
     from rich.table import Table
 
     from ncaasd.show import words
-    from ncaasd.show.terminal import console, plain
+    from ncaasd.show.terminal import console
+    from ncaasd.show.words import plain
 
     out = console()
     out.print(f"to fetch: the results of {words.count(len(preview.fetches), 'job')}")
@@ -132,7 +135,8 @@ def _show_fetches(preview: Preview) -> None:
 def _show_removals(preview: Preview) -> None:
     """Only where `after_results` takes anything away."""
     from ncaasd.show import words
-    from ncaasd.show.terminal import console, plain
+    from ncaasd.show.terminal import console
+    from ncaasd.show.words import plain
 
     out = console()
     going = [r for r in preview.removals if not r.kept]

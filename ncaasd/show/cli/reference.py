@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from ncaasd.show.cli.app import app
+from ncaasd.show.cli.app import app_for
 
 HEAD = """\
 # The command line
@@ -46,7 +46,7 @@ prints has the same keys as `job.json` and the status files.
 
 def reference() -> str:
     """The whole page."""
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    commands: dict[str, Any] = typer.main.get_command(app_for()).commands  # type: ignore[attr-defined]  # it is a group
     lines = [HEAD, "## Commands", "", "| command | does |", "|---|---|"]
     lines += [f"| [`ncaasd {name}`](#ncaasd-{name}) | {each.short_help} |" for name, each in commands.items()]
     for name, each in commands.items():
