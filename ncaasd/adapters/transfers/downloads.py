@@ -170,8 +170,6 @@ class WholeDownload(Download):
                     self.write(file.fd, block, at)
                     at += len(block)
                 self._verify(at, md5.hexdigest())
-            with self.room.disks.call():
-                os.ftruncate(file.fd, at)
             self.room.crash("download.written")
             path = self.durable(file.commit_deferred)
         except Exception:
