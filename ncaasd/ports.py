@@ -124,7 +124,7 @@ class ResultsTree(Protocol):
         """Open (or go on with) the temporary file for object `name` of job folder `folder`.
 
         `token` names the attempt: the same token finds the same temporary file again, untouched; a new one has no
-        bytes yet (its size is 0, whatever `size` announces). Raises UnsafePath.
+        bytes yet (its size is 0, whatever `size` announces). It never has more than `size` bytes. Raises UnsafePath.
         """
 
     def open(self, path: str) -> int | None:

@@ -18,7 +18,9 @@ from ncaasd.adapters.s3_errors import Request, not_s3, translate
 from ncaasd.errors import Corrupted
 from ncaasd.model import ObjectInfo, Part
 
-BLOCK = 1 << 20  # bytes: what `get` gives at a time; smaller blocks cost Python more than the network does
+# Bytes: what `get` gives at a time. A block is decrypted, checksummed and written while it is in the processor's cache;
+# smaller ones cost Python more than that saves.
+BLOCK = 256 << 10
 
 # A whole object's etag is 32 hexadecimal digits, a multipart one's has the count of parts behind. What looks otherwise
 # is not S3: web servers, captive portals' included, send etags of their own.

@@ -13,7 +13,7 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -150,7 +150,7 @@ class Pool:
 class _Connection:
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
-        self.reader = cast(io.BufferedReader, connected.makefile("rb", buffering=_BUFFER))
+        self.reader: io.BufferedReader = io.BufferedReader(_Received(connected), _BUFFER)
 
     def ended(self) -> bool:
         """Whether the server has hung up meanwhile: nothing else can be there to be read between requests."""
@@ -161,6 +161,24 @@ class _Connection:
     def close(self) -> None:
         self.reader.close()
         self.socket.close()
+
+
+class _Received(io.RawIOBase):
+    """What comes on a socket. `socket.makefile` does the same by three calls more for each TLS record of 16 KiB, and whoever
+    runs them has Python's lock."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._into: Callable[[int, memoryview], int]
+        if isinstance(connected, ssl.SSLSocket):
+            self._into = connected.read  # type: ignore[assignment]  # with a buffer it returns a number
+        else:
+            self._into = lambda size, buffer: connected.recv_into(buffer, size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # all that BufferedReader gives
+        return self._into(len(buffer), buffer)
 
 
 class Answer:

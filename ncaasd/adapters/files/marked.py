@@ -42,24 +42,29 @@ class MarkedFolder:
         The marker is read when the folder is another (device, inode) than when it was last read, which is what an
         unmounted share makes of it; with `again`, in any case.
         """
+        if self._proved is not None:
+            return self._open(again)  # nothing is made any more, so several threads may be here at once
         with self._lock:
-            fd = self._open_folder()
-            try:
-                seen = os.fstat(fd)
-                identity = seen.st_dev, seen.st_ino
-                if again or identity != self._proved:
-                    self._prove(fd)
-                if identity != self._proved:
-                    self._rules = _prepare(fd)
-                    self.is_local = sends_events(filesystem_of(self.path).fstype)
-                    self._proved = identity
-            except OSError as error:
-                os.close(fd)
-                raise translated(error, self.path) from error
-            except BaseException:
-                os.close(fd)
-                raise
-            return fd
+            return self._open(again)
+
+    def _open(self, again: bool) -> int:
+        fd = self._open_folder()
+        try:
+            seen = os.fstat(fd)
+            identity = seen.st_dev, seen.st_ino
+            if again or identity != self._proved:
+                self._prove(fd)
+            if identity != self._proved:
+                self._rules = _prepare(fd)
+                self.is_local = sends_events(filesystem_of(self.path).fstype)
+                self._proved = identity
+        except OSError as error:
+            os.close(fd)
+            raise translated(error, self.path) from error
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def rules(self) -> NameRules:
         """What the folder's file system does with names, as tried out when it was last proved. Raises RootMissing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat as modes
@@ -39,6 +40,9 @@ def make_way(root: int, folders: Sequence[str], *, folds: bool, opened: ExitStac
 
 
 def _enter(parent: int, wanted: str, folds: bool) -> tuple[int, str, bool]:
+    if not folds:
+        with contextlib.suppress(OSError):  # it isn't there, or is no folder: seen below
+            return os.open(wanted, FOLDER, dir_fd=parent), wanted, False
     for name in _names(wanted):
         mode = _mode(parent, name)
         made = mode is None

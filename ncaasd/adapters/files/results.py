@@ -58,7 +58,7 @@ class LocalResults:
             disk = os.fstatvfs(root)
             if disk.f_flag & os.ST_RDONLY:
                 raise LocalError(f"{self.root} is read-only", hint="remount it for writing")
-            self._refuse_if_full(root, 0)
+            self._refuse_if_full(root, 0, disk)
 
     def free_bytes(self) -> int:
         """What may still be written: without `min_free`, and without what the open partial files still need."""
@@ -114,6 +114,8 @@ class LocalResults:
         *folders, name = path.split("/")
         with self._opened() as root, contextlib.ExitStack() as opened:
             try:
+                if not _is_there(root, path):
+                    return False  # by one call: it is what most often is so
                 seen = os.stat(name, dir_fd=reach(root, folders, opened), follow_symlinks=False)
             except (FileNotFoundError, UnsafePath):
                 return False
@@ -248,7 +250,12 @@ class LocalResults:
             awaited = sum(max(0, size - os.fstat(fd).st_blocks * 512) for fd, (_, size) in self._open.items())
         return disk.f_bavail * disk.f_frsize - self._min_free - awaited
 
-    def _refuse_if_full(self, root: int, size: int) -> None:
+    def _refuse_if_full(self, root: int, size: int, disk: os.statvfs_result | None = None) -> None:
+        disk = disk or os.fstatvfs(root)
+        with self._lock:
+            most = sum(size for _, size in self._open.values())  # that the open partial files can still need
+        if disk.f_bavail * disk.f_frsize - self._min_free - most >= size:
+            return  # so much that they need not be looked at
         free = self._free(root)
         if free < size:
             short = f"{size - free} bytes short" + (
@@ -277,6 +284,15 @@ class Partial:
 
     def close(self) -> None:
         self._tree._release(self, remove=False)
+
+
+def _is_there(root: int, path: str) -> bool:
+    """Whether the path may lead anywhere. It may lead through links: what isn't there even by those isn't there without."""
+    try:
+        os.stat(path, dir_fd=root, follow_symlinks=False)
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR)
+    return True
 
 
 def _file_name(token: str) -> str:

@@ -27,7 +27,7 @@ WORTH_KEEPING = 16  # a range that broke off is kept from this fraction of it on
 PART_SIZE = 8 << 20  # what the platform's workers (AWS CLI) cut results with
 # Bytes of one write to the temporary file. A megabyte at once is put into the page cache as huge pieces of memory that
 # nobody used lately, and on a virtual machine to touch those costs more than the writing (docs/performance.md).
-WRITE = 64 << 10
+WRITE = 256 << 10
 T = TypeVar("T")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -170,8 +170,6 @@ class WholeDownload(Download):
                     self.write(file.fd, block, at)
                     at += len(block)
                 self._verify(at, md5.hexdigest())
-            with self.room.disks.call():
-                os.ftruncate(file.fd, at)
             self.room.crash("download.written")
             path = self.durable(file.commit_deferred)
         except Exception:
