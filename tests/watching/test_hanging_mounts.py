@@ -134,6 +134,7 @@ def test_F89_a_pass_does_not_wait_for_a_root_that_hangs(share: TinyFuse, monkeyp
 
 def said_once(rig: Rig, share: TinyFuse) -> None:
     """However many files wait: one sentence for the mount, in the log and in `status`, and none for a file."""
+    rig.wait_for(lambda: rig.events("hanging"), "it to be journaled")  # it is shown before the commit
     assert [e.text for e in rig.events("hanging") if not e.analysis] == [silence(str(share.point))]
     assert silence(str(share.point)) in troubles(rig)
     assert rig.events("upload failed") == rig.events("fetch failed") == []
@@ -166,6 +167,7 @@ def test_F89_a_source_that_hangs_in_the_midst_of_its_uploads(new_rig: Callable[.
         share.answer()
     rig.wait_for(lambda: of_share(rig) == [FileState.STORED] * len(names), "all of the share")
     rig.wait_for(lambda: "does not answer" not in troubles(rig), "it to answer again")
+    rig.wait_for(lambda: rig.events("disk back"), "that to be journaled")
     assert [e.text for e in rig.events("disk back")] == [f"{share.point} answers again"]
     every = [f"{GROUP}/inputs/{rig.name}/{name}" for name in names + local]
     assert rig.bench.versions(f"inputs/{rig.name}/") == dict.fromkeys(every, 1), "none twice"

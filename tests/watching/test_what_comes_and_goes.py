@@ -147,9 +147,10 @@ def test_F91_below_min_free_nothing_counts_as_whole_and_it_is_said(new_rig: Call
     rig.drop("inputs/b.bin", blob(100, 2))
     rig.start(command=False)
     rig.wait_for(lambda: "may be cut short" in troubles(rig), "the full disk to be said")
+    rig.wait_for(lambda: rig.events("disk short"), "it to be journaled")  # it is said before the commit
     assert set(states(rig).values()) == {FileState.SETTLING}
     assert len(rig.events("disk short")) == 1, "once, not for each file"
-    assert all("almost full" in f.reason for f in rig.files())
+    rig.wait_for(lambda: all("almost full" in f.reason for f in rig.files()), "it to be said of each file")
     rig.configure({})  # there is space again
     rig.wait_for(lambda: rig.stored("a.bin", "b.bin"), "them to be stored")
     assert "cut short" not in troubles(rig)
