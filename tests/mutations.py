@@ -116,7 +116,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the fsync of each commit",
-        "ncaasd/adapters/journal.py",
+        "ncaasd/adapters/journal/opening.py",
         'db.execute("PRAGMA synchronous=FULL")',
         'db.execute("PRAGMA synchronous=NORMAL")',
         "tests/journal/test_journal.py",

@@ -15,8 +15,8 @@ from support.journal_work import rows_of, work, write_row
 from support.spawner import Process, Spawner
 
 import ncaasd
-from ncaasd.adapters import schema
-from ncaasd.adapters.journal import Journal, _migrate, open_journal, open_reader
+from ncaasd.adapters.journal import Journal, open_journal, open_reader, schema
+from ncaasd.adapters.journal.opening import _migrate
 from ncaasd.engine.crash import VARIABLE
 from ncaasd.errors import JournalBroken, JournalError, StateError
 

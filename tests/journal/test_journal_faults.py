@@ -19,9 +19,8 @@ from fakes.memory_store import Fault
 from state_machine.inline_rig import BUCKET, GROUP
 from state_machine.test_steps import Setting
 
-from ncaasd.adapters import journal as journal_module
-from ncaasd.adapters.journal import open_reader
-from ncaasd.errors import JournalBroken, JournalError
+from ncaasd.adapters.journal import open_reader, opening
+from ncaasd.errors import JournalBroken, JournalError, StateError
 from ncaasd.model import JobState, Phase
 
 WRITES = ("INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT")
@@ -129,7 +128,7 @@ class Run:
         try:
             with closing(open_reader(self.setting.rig.journal_path)) as journal:
                 return journal.jobs()
-        except (JournalError, journal_module.StateError):
+        except (JournalError, StateError):
             return []
 
     def _platform(self) -> None:
@@ -171,7 +170,7 @@ def run_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[FailingDisk]
             db = connect(path, **options)
             return db if options.get("uri") else Connection(db, disk)  # readers read
 
-        monkeypatch.setattr(journal_module.sqlite3, "connect", connected)
+        monkeypatch.setattr(opening.sqlite3, "connect", connected)
         with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
             made = Run(folder, disk)
             try:

@@ -20,7 +20,7 @@ from fakes.fault_proxy import Rule
 from support.rig import MIB, Bench, Rig, bench, blob
 
 import ncaasd
-from ncaasd.adapters import schema
+from ncaasd.adapters.journal import schema
 from ncaasd.model import JobState, Phase
 
 FIXTURES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "journal", "fixtures")

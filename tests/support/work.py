@@ -7,8 +7,7 @@ import logging
 import os
 import time
 
-from ncaasd.adapters import schema
-from ncaasd.adapters.journal import open_journal, open_reader
+from ncaasd.adapters.journal import open_journal, open_reader, schema
 from ncaasd.engine.crash import armed
 from ncaasd.engine.daemon import running
 from ncaasd.engine.service import read_config, serve

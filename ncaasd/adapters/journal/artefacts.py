@@ -1,0 +1,124 @@
+"""Artefacts: what jobs left in S3, and what of it is here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ncaasd.adapters.journal.base import Base
+from ncaasd.model import Artefact, ArtefactState
+
+_ARTEFACT = "id, job, name, bucket, key, size, etag, state, path, reason, retry_at, failures"
+
+
+class Artefacts(Base):
+    def want_artefact(self, job: int, name: str, bucket: str, key: str, size: int, etag: str) -> bool:
+        """Note an object of a job's folder; True when it is new or changed, and so is to be fetched."""
+        row = self._run("SELECT size, etag FROM artefact WHERE job=? AND name=?", job, name).fetchone()
+        if row is not None and row[0] == size and row[1] == etag:
+            return False
+        self._run(
+            "INSERT INTO artefact (job, name, bucket, key, size, etag, state) VALUES (?,?,?,?,?,?,'wanted')"
+            " ON CONFLICT (job, name) DO UPDATE SET bucket=excluded.bucket, key=excluded.key, size=excluded.size,"
+            " etag=excluded.etag, state='wanted', reason='', retry_at=0, failures=0",
+            job, name, bucket, key, size, etag,
+        )  # fmt: skip
+        self._run(
+            "DELETE FROM fetched_range WHERE artefact=(SELECT id FROM artefact WHERE job=? AND name=?)", job, name
+        )
+        return True
+
+    def artefacts(self, job: int, *, wanted: bool = False) -> list[Artefact]:
+        return self._artefacts("job=?" + (" AND state='wanted'" if wanted else ""), job)
+
+    def due_artefacts(self, job: int, now: float, limit: int, under_way: Sequence[int] = ()) -> list[Artefact]:
+        """What is wanted of a job and is due, beside those `under_way`."""
+        marks = ",".join(str(int(i)) for i in under_way)
+        return self._artefacts(
+            f"job=? AND state='wanted' AND retry_at<=? AND id NOT IN ({marks})", job, now, limit=limit
+        )
+
+    def artefact(self, artefact: int) -> Artefact | None:
+        return next(iter(self._artefacts("id=?", artefact)), None)
+
+    def artefact_named(self, job: int, name: str) -> Artefact | None:
+        return next(iter(self._artefacts("job=? AND name=?", job, name)), None)
+
+    def _artefacts(self, where: str, *values: Any, limit: int = -1) -> list[Artefact]:
+        which = f"FROM artefact WHERE {where} ORDER BY id LIMIT {int(limit)}"
+        ranges: dict[int, list[tuple[int, int]]] = {}
+        sql = f"SELECT artefact, start, stop FROM fetched_range WHERE artefact IN (SELECT id {which}) ORDER BY start"
+        for artefact, start, stop in self._run(sql, *values):
+            ranges.setdefault(artefact, []).append((start, stop))
+        return [
+            Artefact(
+                id=r[0],
+                job=r[1],
+                name=r[2],
+                bucket=r[3],
+                key=r[4],
+                size=r[5],
+                etag=r[6],
+                state=ArtefactState(r[7]),
+                path=r[8],
+                reason=r[9],
+                ranges=tuple(ranges.get(r[0], ())),
+                retry_at=r[10],
+                failures=r[11],
+            )
+            for r in self._run(f"SELECT {_ARTEFACT} {which}", *values)
+        ]
+
+    def wants_any(self, job: int) -> bool:
+        """Whether something of a job is still to be fetched."""
+        return self._run("SELECT 1 FROM artefact WHERE job=? AND state='wanted' LIMIT 1", job).fetchone() is not None
+
+    def bytes_wanted(self, job: int) -> int:
+        """How many bytes of a job are still to be fetched."""
+        row = self._run(
+            "SELECT coalesce(sum(size), 0) - coalesce((SELECT sum(stop - start) FROM fetched_range WHERE artefact IN"
+            " (SELECT id FROM artefact WHERE job=?1 AND state='wanted')), 0) FROM artefact WHERE job=?1 AND state='wanted'",
+            job,
+        ).fetchone()
+        return int(row[0])
+
+    def artefact_done(self, artefact: int, path: str) -> None:
+        self._run("UPDATE artefact SET state='fetched', path=?, reason='', failures=0 WHERE id=?", path, artefact)
+        self._run("DELETE FROM fetched_range WHERE artefact=?", artefact)
+
+    def artefact_failed(
+        self, artefact: int, reason: str, *, retry_at: float, failures: int, final: bool = False
+    ) -> None:
+        self._run(
+            "UPDATE artefact SET state=?, reason=?, retry_at=?, failures=? WHERE id=?",
+            ArtefactState.REFUSED if final else ArtefactState.WANTED, reason, retry_at, failures, artefact,
+        )  # fmt: skip
+
+    def drop_ranges(self, artefact: int) -> None:
+        self._run("DELETE FROM fetched_range WHERE artefact=?", artefact)
+
+    def drop_artefact(self, artefact: int) -> None:
+        self._run("DELETE FROM artefact WHERE id=?", artefact)
+
+    def refetch(self, job: int) -> None:
+        """Everything of a job is wanted again (`ncaasd fetch`)."""
+        self._run("UPDATE artefact SET state='wanted', retry_at=0, failures=0 WHERE job=?", job)
+
+    def range_fetched(self, artefact: int, start: int, end: int) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO fetched_range SELECT ?,?,? WHERE EXISTS (SELECT 1 FROM artefact WHERE id=?)",
+            artefact, start, end, artefact,
+        )  # fmt: skip
+
+    def jobs_to_fetch(self) -> list[int]:
+        """Rows of the jobs of which something is still wanted."""
+        return [r[0] for r in self._run("SELECT DISTINCT job FROM artefact WHERE state='wanted'")]
+
+    def fetch_progress(self, job: int) -> tuple[int, int, int, int]:
+        """(objects here, objects in all, bytes here, bytes in all)"""
+        row = self._run(
+            "SELECT coalesce(sum(state<>'wanted'), 0), count(*), coalesce(sum(CASE WHEN state<>'wanted' THEN size"
+            " ELSE 0 END), 0), coalesce(sum(size), 0) FROM artefact WHERE job=?",
+            job,
+        ).fetchone()
+        return row[0], row[1], row[2], row[3]

@@ -1,0 +1,284 @@
+"""Files: what is on the disk, what is stored of it, the uploads under way, and what was in S3 when the journal was new."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from ncaasd.adapters.journal.base import ENCODING, ERRORS, EVENTUALLY, Base, below, path_in, path_out
+from ncaasd.model import ABORTED, FileRow, FileState, Part, Place, Stat, Stored
+
+_FILE = (
+    "id, analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key,"
+    " stored_size, stored_mtime_ns, stored_ctime_ns, stored_inode, etag, retry_at, failures, ours"
+)
+_SET_FILE = (
+    "UPDATE file SET since=CASE WHEN state=?1 THEN since ELSE ?3 END, state=?1, reason=?2, retry_at=?4, failures=?5"
+    " WHERE id=?6"
+)
+# Word for word the condition of the index file_open: SQLite uses it only where it reads that.
+OPEN_FILE = "state IN ('settling', 'whole', 'held', 'refused')"
+_OPEN_STATES = frozenset({FileState.SETTLING, FileState.WHOLE, FileState.HELD, FileState.REFUSED})
+
+
+class Files(Base):
+    def known(self, analysis: str, tree: str) -> dict[str, Stat]:
+        """What the next scan is compared with: every file that is thought to be there."""
+        where = "WHERE analysis=? AND tree=?"
+        of_tree = self._run(f"SELECT count(*) FROM file {where}", analysis, tree).fetchone()[0]
+        # An index leads to one row after another, each elsewhere: a good part of the table is read faster as it lies.
+        how = "NOT INDEXED" if 4 * of_tree > self.last_file_id() else ""
+        rows = self._run(
+            f"SELECT path, size, mtime_ns, ctime_ns, inode FROM file {how} {where} AND state<>'gone'", analysis, tree
+        )
+        # `path_in` and `Stat` written out: this is done for each file there is before the first scan begins.
+        stat, encoding, errors = Stat._make, ENCODING, ERRORS
+        return {p.decode(encoding, errors): stat((size, mtime, ctime, ino)) for p, size, mtime, ctime, ino in rows}
+
+    def see_file(self, place: Place, stat: Stat, key: str, state: FileState, reason: str, now: float) -> int:
+        """Record an observation of a new or changed file; returns its id. What is stored of it stays known."""
+        row = self._run(
+            "INSERT INTO file (analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (analysis, tree, path) DO UPDATE SET size=excluded.size,"
+            " mtime_ns=excluded.mtime_ns, ctime_ns=excluded.ctime_ns, inode=excluded.inode, state=excluded.state,"
+            " reason=excluded.reason, since=excluded.since, retry_at=0, failures=0,"
+            " key=CASE WHEN file.key='' THEN excluded.key ELSE file.key END RETURNING id",
+            place.analysis, place.tree, path_out(place.path), stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
+            state, reason, now, key,
+        ).fetchone()  # fmt: skip
+        self.on_file(int(row[0]))
+        return int(row[0])
+
+    def last_file_id(self) -> int:
+        return int(self._run("SELECT coalesce(max(id), 0) FROM file").fetchone()[0])
+
+    def file(self, file_id: int) -> FileRow | None:
+        row = self._run(f"SELECT {_FILE} FROM file WHERE id=?", file_id).fetchone()
+        return None if row is None else _file(row)
+
+    def crc_of(self, file_id: int) -> str:
+        """The CRC64NVME (hexadecimal) of what is stored of a file."""
+        row = self._run("SELECT crc FROM file WHERE id=?", file_id).fetchone()
+        return str(row[0]) if row else ""
+
+    def file_at(self, place: Place) -> FileRow | None:
+        row = self._run(
+            f"SELECT {_FILE} FROM file WHERE analysis=? AND tree=? AND path=?",
+            place.analysis,
+            place.tree,
+            path_out(place.path),
+        ).fetchone()
+        return None if row is None else _file(row)
+
+    def files_with_key(self, analysis: str, key: str) -> list[FileRow]:
+        """Every local file that maps to `key`, those that are there first."""
+        rows = self._run(
+            f"SELECT {_FILE} FROM file WHERE analysis=? AND key=? AND key<>'' ORDER BY state='gone', state='refused', id",
+            analysis,
+            key,
+        )
+        return [_file(r) for r in rows]
+
+    def files(
+        self,
+        analysis: str,
+        *,
+        tree: str | None = None,
+        under: str = "",
+        states: Collection[FileState] = (),
+        limit: int = -1,
+    ) -> Iterator[FileRow]:
+        """The files of an analysis, in path order; of one tree, below a folder, in given states."""
+        few = bool(states) and _OPEN_STATES.issuperset(states)
+        sql = (
+            f"SELECT {_FILE} FROM file"
+            + (f" INDEXED BY file_open WHERE {OPEN_FILE} AND" if few else " WHERE")
+            + " analysis=?"
+        )
+        values: list[Any] = [analysis]
+        if tree is not None:
+            sql += " AND tree=?"
+            values.append(tree)
+        if under:
+            sql += " AND path>=? AND path<?"
+            values += below(under)
+        if states:
+            sql += f" AND state IN ({','.join('?' * len(states))})"
+            values += states
+        for row in self._run(sql + " ORDER BY tree, path LIMIT ?", *values, limit).fetchall():
+            yield _file(row)
+
+    def pending_files(self, analysis: str, now: float, limit: int) -> list[FileRow]:
+        """Whole files that are due for their upload, and held ones that are due for another look at what is in S3;
+        configs and then the oldest recording first."""
+        # What was never put off lies in its order in the index, so however much there is, `limit` rows are read of it.
+        due = f"SELECT id FROM file WHERE {OPEN_FILE} AND key<>'' AND analysis=?1"
+        configs = "tree='' AND path>=?4 AND path<?5"
+        rows = self._run(
+            f"SELECT {_FILE} FROM file WHERE id IN ("
+            f"SELECT id FROM ({due} AND state='whole' AND retry_at=0 ORDER BY mtime_ns LIMIT ?3)"
+            f" UNION ALL {due} AND state='whole' AND retry_at>0 AND retry_at<=?2"
+            f" UNION ALL {due} AND state='held' AND retry_at<=?2"
+            f" UNION ALL {due} AND state IN ('whole', 'held') AND retry_at<=?2 AND {configs}"
+            f") ORDER BY {configs} DESC, mtime_ns LIMIT ?3",
+            analysis, now, limit, *below("configs/"),
+        )  # fmt: skip
+        return [_file(r) for r in rows]
+
+    def files_waiting(self, analysis: str) -> list[FileRow]:
+        """Inputs that are not stored, and may be: those that settle, and whole ones that wait for others."""
+        rows = self._run(
+            f"SELECT {_FILE} FROM file INDEXED BY file_open WHERE {OPEN_FILE} AND analysis=? AND key<>''"
+            " AND (state='settling' OR (state='whole' AND retry_at<?)) ORDER BY tree, path",
+            analysis,
+            EVENTUALLY,
+        )
+        return [_file(r) for r in rows]
+
+    def put_off_file(self, file_id: int, retry_at: float, reason: str) -> None:
+        self._run("UPDATE file SET retry_at=?, reason=? WHERE id=?", retry_at, reason, file_id)
+
+    def retry_files(self, analysis: str) -> None:
+        """Every whole file is due again: at start, or when what they wait for may have changed."""
+        self._run(
+            f"UPDATE file SET retry_at=0 WHERE {OPEN_FILE} AND analysis=? AND state IN ('whole', 'held') AND retry_at<>0",
+            analysis,
+        )
+
+    def retry_unit(self, analysis: str, tree: str, under: str) -> None:
+        """The whole files below a folder that wait for others, and for nothing else, are due now."""
+        low, high = path_out(under), path_out(under[:-1] + chr(ord(under[-1]) + 1))
+        self._run(
+            f"UPDATE file SET retry_at=0 WHERE {OPEN_FILE} AND analysis=? AND tree=? AND path>=? AND path<?"
+            " AND state='whole' AND failures=0 AND retry_at>0 AND retry_at<?",
+            analysis, tree, low, high, EVENTUALLY,
+        )  # fmt: skip
+
+    def next_upload(self, analysis: str) -> float | None:
+        """When the next whole file of an analysis is due."""
+        first = f"SELECT min(retry_at) AS at FROM file WHERE {OPEN_FILE} AND analysis=?1 AND key<>'' AND state"
+        row = self._run(f"SELECT min(at) FROM ({first}='whole' UNION ALL {first}='held')", analysis).fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def set_file(
+        self, file_id: int, state: FileState, reason: str, now: float, *, retry_at: float = 0, failures: int = 0
+    ) -> None:
+        self._run(_SET_FILE, state, reason, now, retry_at, failures, file_id)
+        self.on_file(file_id)
+
+    def file_whole(self, file_id: int, now: float) -> FileRow | None:
+        """A file has become whole. Returns its row as it is now."""
+        row = self._run(f"{_SET_FILE} RETURNING {_FILE}", FileState.WHOLE, "", now, 0.0, 0, file_id).fetchone()
+        self.on_file(file_id)
+        return None if row is None else _file(row)
+
+    def file_stored(self, file_id: int, stat: Stat, stored: Stored, now: float) -> FileRow | None:
+        """The content observed as `stat` is in S3, verified. Its upload's rows are done with. Returns its row as it is now,
+        which is stored unless it has been seen to change meanwhile; None when it is not known any more."""
+        self._run("DELETE FROM upload WHERE file_id=?", file_id)
+        same = "size=?2 AND mtime_ns=?3 AND ctime_ns=?4 AND inode=?5"
+        row = self._run(
+            "UPDATE file SET stored_size=?2, stored_mtime_ns=?3, stored_ctime_ns=?4, stored_inode=?5, etag=?6, crc=?7,"
+            f" key=?8, ours=1, failures=0, retry_at=0, state=CASE WHEN {same} THEN 'stored' ELSE state END,"
+            f" reason=CASE WHEN {same} THEN '' ELSE reason END, since=CASE WHEN {same} THEN ?9 ELSE since END"
+            f" WHERE id=?1 RETURNING {_FILE}",
+            file_id, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stored.etag, f"{stored.crc:016x}", stored.key, now,
+        ).fetchone()  # fmt: skip
+        self.on_file(file_id)
+        return None if row is None else _file(row)
+
+    def own_file(self, file_id: int, now: float) -> None:
+        """A person allows what is at the key to be overwritten: the file is uploaded again."""
+        self._run("UPDATE file SET ours=1, state='whole', reason='', retry_at=0, since=? WHERE id=?", now, file_id)
+        self.on_file(file_id)
+
+    def unstore_file(self, file_id: int, now: float) -> None:
+        """What was stored of a file is not in S3 any more: it is to be uploaded again, as if never put."""
+        self._run(
+            "UPDATE file SET state='whole', stored_size=NULL, etag='', crc='', retry_at=0, since=? WHERE id=?",
+            now,
+            file_id,
+        )
+        self.on_file(file_id)
+
+    def count_files(self) -> list[tuple[str, str, int, int]]:
+        """(analysis, state, files, bytes) of everything known below inputs and configs."""
+        rows = self._run("SELECT analysis, state, count(*), sum(size) FROM file WHERE key<>'' GROUP BY analysis, state")
+        return [(r[0], r[1], r[2], r[3]) for r in rows]
+
+    def count_left(self) -> list[tuple[str, str, int, int]]:
+        """(analysis, why, files, bytes) of the whole files that `count_files` has too, and that will not be uploaded."""
+        rows = self._run(
+            "SELECT analysis, CASE WHEN reason LIKE ?1 || '%' THEN ?1 ELSE reason END AS why, count(*), sum(size) FROM file"
+            f" INDEXED BY file_open WHERE {OPEN_FILE} AND state='whole' AND key<>''"
+            " AND (reason LIKE ?1 || '%' OR (reason<>'' AND retry_at>=?2))"
+            " GROUP BY analysis, why",
+            ABORTED,
+            EVENTUALLY,
+        )
+        return [(r[0], r[1], r[2], r[3]) for r in rows]
+
+    # -- uploads under way -------------------------------------------------------------------------------------------
+
+    def begin_upload(
+        self, file_id: int, key: str, stat: Stat, part_size: int, now: float
+    ) -> tuple[str | None, list[Part]]:
+        """The upload to go on with when it is of this very content, else a new one. Returns (upload id, parts)."""
+        this = (key, part_size, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)
+        row = self._run(
+            "SELECT upload_id, key, part_size, size, mtime_ns, ctime_ns, inode FROM upload WHERE file_id=?", file_id
+        ).fetchone()
+        if row is not None and row[1:] == this:
+            parts = self._run("SELECT number, size, etag, crc FROM part WHERE file_id=? ORDER BY number", file_id)
+            return row[0], [Part(p[0], p[1], p[2], int(p[3], 16)) for p in parts]
+        if row is not None:
+            self._run("DELETE FROM upload WHERE file_id=?", file_id)
+        self._run(
+            "INSERT INTO upload (file_id, key, part_size, size, mtime_ns, ctime_ns, inode, started) VALUES (?,?,?,?,?,?,?,?)",
+            file_id, *this, now,
+        )  # fmt: skip
+        return None, []
+
+    def upload_created(self, file_id: int, upload_id: str) -> None:
+        self._run("DELETE FROM part WHERE file_id=?", file_id)
+        self._run("UPDATE upload SET upload_id=? WHERE file_id=?", upload_id, file_id)
+
+    def part_stored(self, file_id: int, part: Part) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO part SELECT ?,?,?,?,? WHERE EXISTS (SELECT 1 FROM upload WHERE file_id=?)",
+            file_id, part.number, part.size, part.etag, f"{part.crc:016x}", file_id,
+        )  # fmt: skip
+
+    def forget_upload(self, file_id: int) -> None:
+        self._run("DELETE FROM part WHERE file_id=?", file_id)
+        self._run("UPDATE upload SET upload_id=NULL WHERE file_id=?", file_id)
+
+    def upload_progress(self) -> dict[int, int]:
+        """file id -> bytes in S3 already, of the uploads under way."""
+        return dict(self._run("SELECT file_id, sum(size) FROM part GROUP BY file_id").fetchall())
+
+    # -- what was in S3 when the journal was new ---------------------------------------------------------------------
+
+    def add_inventory(self, analysis: str, objects: Iterable[tuple[str, int, str]]) -> None:
+        self._many("INSERT OR REPLACE INTO inventory VALUES (?,?,?,?)", ((analysis, *o) for o in objects))
+
+    def inventory(self, analysis: str, key: str) -> tuple[int, str] | None:
+        row = self._run("SELECT size, etag FROM inventory WHERE analysis=? AND key=?", analysis, key).fetchone()
+        return None if row is None else (row[0], row[1])
+
+
+def _file(r: Sequence[Any]) -> FileRow:
+    return FileRow(
+        id=r[0],
+        place=Place(r[1], r[2], path_in(r[3])),
+        stat=Stat(r[4], r[5], r[6], r[7]),
+        state=FileState(r[8]),
+        reason=r[9],
+        since=r[10],
+        key=r[11],
+        stored=None if r[12] is None else Stat(r[12], r[13], r[14], r[15]),
+        etag=r[16],
+        retry_at=r[17],
+        failures=r[18],
+        ours=bool(r[19]),
+    )

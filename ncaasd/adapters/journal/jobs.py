@@ -1,0 +1,362 @@
+"""Jobs: every attempt of each, its datasets, and when it is to be looked at next."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from ncaasd.adapters.journal.base import Base, path_in, path_out
+from ncaasd.model import CostNote, Dataset, JobRow, JobSpec, JobState, Origin, Phase
+
+DAY = 86400.0
+
+_JOB = (
+    "id, analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type, resultpath,"
+    " job_id, phase, state, reason, hold, released, created, intended, attempted, submitted, ended, next_at, failures,"
+    " submit_key, config_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen,"
+    " size, rebuilt, forgotten, results, quiet_looks, not_before, fields"
+)
+_NEWEST_JOB = (
+    "NOT EXISTS (SELECT 1 FROM job AS later WHERE later.analysis=job.analysis AND later.name=job.name"
+    " AND later.unit=job.unit AND later.version=job.version AND later.attempt>job.attempt)"
+)
+
+_JOB_FIELDS = frozenset(
+    {
+        "attempt",
+        "job_id",
+        "phase",
+        "state",
+        "reason",
+        "hold",
+        "released",
+        "intended",
+        "attempted",
+        "submitted",
+        "ended",
+        "next_at",
+        "not_before",
+        "failures",
+        "submit_key",
+        "config_key",
+        "body",
+        "verdict",
+        "refused_kind",
+        "finished",
+        "total",
+        "seen",
+        "size",
+        "rebuilt",
+        "forgotten",
+        "results",
+        "quiet_looks",
+        "config",
+        "overlay",
+        "instance_type",
+        "resultpath",
+        "declared_in",
+        "fields",
+    }
+)
+
+
+class Jobs(Base):
+    def add_job(self, spec: JobSpec, attempt: int, now: float, *, rebuilt: bool = False, size: int = 0) -> int:
+        """A new attempt of a job; returns its row. The caller has made sure there is none."""
+        row = self._run(
+            "INSERT INTO job (analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type,"
+            " resultpath, phase, state, created, next_at, rebuilt, total, size, fields)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,'open','waiting',?,0,?,?,?,?) RETURNING id",
+            spec.analysis, spec.name, path_out(spec.unit), spec.version, attempt, spec.origin, path_out(spec.declared_in),
+            spec.config, spec.overlay, spec.instance_type, spec.resultpath, now, int(rebuilt), len(spec.datasets), size,
+            spec.fields,
+        ).fetchone()  # fmt: skip
+        self._set_datasets(row[0], spec.datasets)
+        return int(row[0])
+
+    def _set_datasets(self, job: int, datasets: Iterable[Dataset]) -> None:
+        self._run("DELETE FROM job_dataset WHERE job=?", job)
+        self._many(
+            "INSERT INTO job_dataset VALUES (?,?,?,?,?)",
+            ((job, i, path_out(d.name), d.key, d.etag) for i, d in enumerate(datasets)),
+        )
+
+    def update_job(self, row: int, **fields: Any) -> None:
+        """Set columns by name; `cost` takes a CostNote."""
+        cost = fields.pop("cost", None)
+        if cost is not None:
+            self._run(
+                "UPDATE job SET cost_projected=?, cost_remaining=?, cost_over=? WHERE id=?",
+                cost.projected, cost.remaining, cost.over_by, row,
+            )  # fmt: skip
+        if not fields:
+            return
+        unknown = fields.keys() - _JOB_FIELDS
+        if unknown:
+            raise ValueError(f"no such column of job: {sorted(unknown)}")
+        if "released" in fields:
+            fields["released"] = ",".join(sorted(fields["released"]))
+        names = ", ".join(f"{name}=?" for name in fields)
+        values = [int(v) if isinstance(v, bool) else v for v in fields.values()]
+        self._run(f"UPDATE job SET {names} WHERE id=?", *values, row)
+
+    def respec_job(self, row: int, spec: JobSpec) -> None:
+        """An open job follows its declaration: config, overlay, datasets. Its identity stays."""
+        self.update_job(
+            row,
+            config=spec.config,
+            overlay=spec.overlay,
+            instance_type=spec.instance_type,
+            resultpath=spec.resultpath,
+            declared_in=path_out(spec.declared_in),
+            total=len(spec.datasets),
+            fields=spec.fields,
+        )
+        self._set_datasets(row, spec.datasets)
+
+    def datasets_submitted(self, row: int, datasets: Iterable[Dataset]) -> None:
+        """Note what was at each dataset's key when the job was intended."""
+        self._set_datasets(row, datasets)
+
+    def drop_job(self, row: int) -> None:
+        """Only of a job in phase open: nothing of it exists outside this journal."""
+        self._run("DELETE FROM job WHERE id=? AND phase='open'", row)
+
+    def job(self, row: int) -> JobRow | None:
+        found = self._jobs("WHERE id=?", row)
+        return found[0] if found else None
+
+    def job_by_id(self, analysis: str, job_id: str) -> JobRow | None:
+        found = self._jobs("WHERE analysis=? AND job_id=? AND job_id<>''", analysis, job_id)
+        return found[0] if found else None
+
+    def job_ids(self, analysis: str) -> set[str]:
+        """The ids of every job of an analysis that was ever known."""
+        return {r[0] for r in self._run("SELECT job_id FROM job WHERE analysis=? AND job_id<>''", analysis)}
+
+    def take_over(self, row: int, found: int) -> None:
+        """Job `found`, which was thought to be started elsewhere, is job `row`: what was fetched of it is kept."""
+        self._run("UPDATE artefact SET job=? WHERE job=?", row, found)
+        self._run("DELETE FROM job WHERE id=? AND origin='elsewhere'", found)
+
+    def attempts(self, analysis: str, name: str, unit: str, version: str) -> list[JobRow]:
+        """Every attempt of one job, the newest last."""
+        return self._jobs(
+            "WHERE analysis=? AND name=? AND unit=? AND version=? ORDER BY attempt",
+            analysis,
+            name,
+            path_out(unit),
+            version,
+        )
+
+    def due_jobs(self, now: float, limit: int) -> list[JobRow]:
+        return self._jobs(
+            "WHERE phase<>'ended' AND next_at<=? ORDER BY phase='open', next_at, created LIMIT ?", now, limit
+        )
+
+    def next_due(self, under_way: Sequence[int] = ()) -> float | None:
+        """When the next unfinished job, beside those `under_way`, is to be looked at."""
+        marks = ",".join(str(int(row)) for row in under_way)
+        row = self._run(f"SELECT min(next_at) FROM job WHERE phase<>'ended' AND id NOT IN ({marks})").fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def jobs(
+        self,
+        analysis: str = "",
+        *,
+        unfinished: bool = False,
+        newest: bool = False,
+        since: float = 0.0,
+        states: Collection[str] = (),
+        limit: int = -1,
+    ) -> list[JobRow]:
+        """All jobs, the newest first. `newest`: of each job only its last attempt. `since`: what is not over, and what was
+        declared or has ended since then."""
+        where = "WHERE (?1='' OR analysis=?1)" + (" AND phase<>'ended'" if unfinished else "")
+        where += f" AND {_NEWEST_JOB}" if newest else ""
+        where += " AND (?3=0 OR phase<>'ended' OR ended>=?3 OR created>=?3)"
+        where += f" AND state IN ({','.join(f'?{4 + i}' for i in range(len(states)))})" if states else ""
+        return self._jobs(where + " ORDER BY created DESC, id DESC LIMIT ?2", analysis, limit, since, *states)
+
+    def jobs_called(self, name: str, analysis: str = "") -> list[JobRow]:
+        """The jobs with this id or number (`12`, `#12`), every attempt; and the last attempts of those of this name or unit."""
+        number = name.removeprefix("#")
+        return self._jobs(
+            f"WHERE (?1='' OR analysis=?1) AND (job_id=?2 OR id=?3 OR ((name=?2 OR unit=?4) AND {_NEWEST_JOB}))"
+            " ORDER BY created DESC, id DESC",
+            analysis, name, int(number) if number.isdecimal() and str(int(number)) == number else None, path_out(name),
+        )  # fmt: skip
+
+    def count_jobs(
+        self, analysis: str = "", *, newest: bool = True, forgotten: bool = True
+    ) -> list[tuple[str, str, int]]:
+        """(analysis, state, jobs), counting last attempts, or all; with or without those that were forgotten."""
+        rows = self._run(
+            f"SELECT analysis, state, count(*) FROM job WHERE (?1='' OR analysis=?1) AND (?2 OR NOT forgotten)"
+            f" AND (?3 OR {_NEWEST_JOB}) GROUP BY analysis, state",
+            analysis, forgotten, not newest,
+        )  # fmt: skip
+        return [(r[0], r[1], r[2]) for r in rows]
+
+    def held_jobs(self, analysis: str) -> list[tuple[JobRow, int, int, int]]:
+        """What waits for a person, by name and kind of hold: (the newest job, jobs, datasets, bytes), the newest first."""
+        found = self._run(
+            "SELECT max(id), count(*), sum(total), sum(size) FROM job WHERE phase<>'ended' AND +analysis=? AND NOT forgotten"
+            f" AND hold<>'' AND instr(',' || released || ',', ',' || hold || ',')=0 AND {_NEWEST_JOB}"
+            " GROUP BY name, hold ORDER BY max(id) DESC",
+            analysis,
+        ).fetchall()
+        rows = {
+            job.row: job
+            for start in range(0, len(found), 500)
+            for job in self._jobs_at([r[0] for r in found[start : start + 500]])
+        }
+        return [(rows[r[0]], r[1], r[2], r[3]) for r in found]
+
+    def jobs_with_news(self, analysis: str, limit: int) -> list[JobRow]:
+        """Of the newest `limit` submitted jobs, those whose data may not be what they were given any more."""
+        newest = (
+            "SELECT id FROM job WHERE +analysis=?1 AND submitted>0 AND hold='' AND NOT forgotten"
+            f" AND {_NEWEST_JOB} ORDER BY id DESC LIMIT ?2"
+        )
+        # CROSS JOIN: SQLite keeps this order, and so looks each dataset's key up.
+        changed = (
+            "SELECT 1 FROM job_dataset AS d CROSS JOIN file AS f INDEXED BY file_key ON f.analysis=?1 AND f.key=d.key"
+            " AND f.key<>'' WHERE d.job=job.id AND d.etag<>'' AND f.stored_size IS NOT NULL"
+            " AND f.state NOT IN ('gone', 'refused') AND (f.etag<>d.etag OR f.state IN ('settling', 'whole'))"
+        )
+        return self._jobs(f"WHERE id IN ({newest}) AND EXISTS ({changed}) ORDER BY id DESC", analysis, limit)
+
+    def jobs_of_rule(self, analysis: str, name: str) -> list[JobRow]:
+        return self._jobs("WHERE analysis=? AND name=? AND forgotten=0", analysis, name)
+
+    def unit_sent(self, analysis: str, name: str, unit: str) -> bool:
+        """Whether a job of a rule that is about a unit, or about a dataset in it, was submitted, or may have been."""
+        low = path_out(unit) + b"/"
+        found = self._run(
+            "SELECT 1 FROM job WHERE analysis=? AND name=? AND (unit=? OR (unit>=? AND unit<?)) AND phase<>'open' LIMIT 1",
+            analysis, name, path_out(unit), low, low[:-1] + b"0",
+        )  # fmt: skip
+        return found.fetchone() is not None
+
+    def jobs_declared_in(self, analysis: str, declared_in: str) -> list[JobRow]:
+        return self._jobs("WHERE analysis=? AND declared_in=? ORDER BY id", analysis, path_out(declared_in))
+
+    def jobs_using(self, analysis: str, key: str) -> list[JobRow]:
+        # The + keeps SQLite from going through every job of the analysis.
+        return self._jobs("WHERE +analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)", analysis, key)
+
+    def wake_jobs_using(self, analysis: str, key: str) -> None:
+        self._run(
+            "UPDATE job SET next_at=0 WHERE phase='open' AND +analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)",
+            analysis,
+            key,
+        )
+
+    def wake_open_jobs(self, analysis: str, name: str = "") -> None:
+        """What is not submitted yet is due again, a submit that was cut short included."""
+        self._run(
+            "UPDATE job SET next_at=0 WHERE phase<>'ended' AND phase IN ('open', 'intent', 'attempted') AND +analysis=?1"
+            " AND (?2='' OR name=?2)",
+            analysis,
+            name,
+        )
+
+    def wake_unended_jobs(self, analysis: str) -> None:
+        """At start nothing is under way, so everything is due: also the submit that a crash has left in the middle."""
+        self._run("UPDATE job SET next_at=0 WHERE phase<>'ended' AND +analysis=?", analysis)
+
+    def wake_ready_jobs(self, analysis: str, limit: int) -> None:
+        """A machine is free: the oldest jobs that queue are due again."""
+        self._run(
+            "UPDATE job SET next_at=0 WHERE id IN (SELECT id FROM job WHERE phase<>'ended' AND phase='open' AND +analysis=?"
+            " AND hold='' AND state IN ('ready', 'held') ORDER BY created, id LIMIT ?)",
+            analysis,
+            limit,
+        )
+
+    def _jobs(self, where: str, *values: Any) -> list[JobRow]:
+        rows = self._run(f"SELECT {_JOB} FROM job {where}", *values).fetchall()
+        ids = [r[0] for r in rows]
+        datasets: dict[int, list[Dataset]] = {i: [] for i in ids}
+        for start in range(0, len(ids), 500):
+            chunk = ids[start : start + 500]
+            marks = ",".join("?" * len(chunk))
+            sql = f"SELECT job, name, key, etag FROM job_dataset WHERE job IN ({marks}) ORDER BY job, position"
+            for job, name, key, etag in self._run(sql, *chunk):
+                datasets[job].append(Dataset(path_in(name), key, etag))
+        return [_job(r, tuple(datasets[r[0]])) for r in rows]
+
+    def _jobs_at(self, rows: Sequence[int]) -> list[JobRow]:
+        return self._jobs(f"WHERE id IN ({','.join('?' * len(rows))})", *rows)
+
+    def usage(self, analysis: str, now: float) -> tuple[int, int]:
+        """(datasets of jobs that run now, datasets of jobs submitted in the 24 h before `now`), for the spend guards.
+
+        A submit that may have been sent counts as sent; one that is held before it was counts as none. What lies more than a
+        day ahead was written by a wrong clock.
+        """
+        unsent = "phase='intent' AND hold<>''"
+        active = self._run(
+            "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND verdict IS NULL"
+            f" AND phase IN ('intent', 'attempted', 'submitted') AND NOT ({unsent})",
+            analysis,
+        ).fetchone()[0]
+        recent = self._run(
+            "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND phase<>'open'"
+            f" AND max(submitted, attempted, intended) BETWEEN ? AND ? AND NOT ({unsent})",
+            analysis,
+            now - DAY,
+            now + DAY,
+        ).fetchone()[0]
+        return int(active), int(recent)
+
+
+def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
+    spec = JobSpec(
+        analysis=r[1],
+        name=r[2],
+        unit=path_in(r[3]),
+        version=r[4],
+        origin=Origin(r[6]),
+        declared_in=path_in(r[7]),
+        datasets=datasets,
+        config=r[8],
+        overlay=r[9],
+        instance_type=r[10],
+        resultpath=r[11],
+        fields=r[42],
+    )
+    return JobRow(
+        row=r[0],
+        spec=spec,
+        attempt=r[5],
+        job_id=r[12],
+        phase=Phase(r[13]),
+        state=JobState(r[14]),
+        reason=r[15],
+        hold=r[16],
+        released=frozenset(k for k in r[17].split(",") if k),
+        created=r[18],
+        intended=r[19],
+        attempted=r[20],
+        submitted=r[21],
+        ended=r[22],
+        next_at=r[23],
+        failures=r[24],
+        submit_key=r[25],
+        config_key=r[26],
+        body=r[27],
+        verdict=None if r[28] is None else JobState(r[28]),
+        refused_kind=r[29],
+        finished=r[30],
+        total=r[31],
+        cost=None if r[32] is None else CostNote(r[32], r[33], r[34]),
+        seen=r[35],
+        size=r[36],
+        rebuilt=bool(r[37]),
+        forgotten=bool(r[38]),
+        results=r[39],
+        quiet_looks=r[40],
+        not_before=r[41],
+    )
