@@ -238,7 +238,7 @@ class ExactlyOnce(RuleBasedStateMachine):
 
     @rule(hours=st.sampled_from((-87600, -1, 1, 25, 87600)))
     def the_clock_jumps(self, hours: int) -> None:
-        self.clock.wall += hours * 3600.0
+        self.clock.wall = max(0.0, self.clock.wall + hours * 3600.0)  # no system lets a clock show less than 1970
 
     # -- faults ------------------------------------------------------------------------------------------------------
 
