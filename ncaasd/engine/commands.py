@@ -97,6 +97,8 @@ def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Eff
         return Effect(job, False, "it was started elsewhere: only who started it can run it again")
     attempts = journal.attempts(job.spec.analysis, job.spec.name, job.spec.unit, job.spec.version)
     newest = attempts[-1]
+    if newest.phase is Phase.OPEN and newest.hold in ("foreign", "replaced"):
+        return _once_more(journal, newest, now)
     if newest.phase is Phase.OPEN and newest.attempt > 0 and newest.hold:
         return release(journal, newest, now)  # it waits to be run again already (the budget), for a person's word
     if newest.phase is Phase.OPEN and newest.attempt > 0:
@@ -118,6 +120,18 @@ def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Eff
     made = journal.job(row)
     assert made is not None
     return _did(journal, made, now, "rerun", f"rerun of {job.job_id or job.spec.name}, as attempt {made.attempt}")
+
+
+def _once_more(journal: Journal, job: JobRow, now: float) -> Effect:
+    """It has no id yet, so it needs no other: it is tried again. What was replaced in S3 is put again; since that is not ours
+    any more, its file is held first, for a person to say that it may be overwritten."""
+    if job.hold == "replaced":
+        for dataset in job.spec.datasets:
+            for row in journal.files_with_key(job.spec.analysis, dataset.key)[:1]:
+                if row.state is FileState.STORED:
+                    journal.unstore_file(row.id, now)
+    journal.update_job(job.row, hold="", next_at=0.0, state=JobState.WAITING, reason="rerun")
+    return _did(journal, job, now, "rerun", f"tried once more; it was held: {job.reason}")
 
 
 def forget(journal: Journal, job: JobRow, now: float) -> Effect:

@@ -28,6 +28,7 @@ DUE_AT_A_TIME = 200
 NEVER = 1e15
 CONSIDER_AGAIN = 300.0  # a waiting job is woken by what it waits for; this is for what was missed
 AUTOMATIC_HOLD = 30.0
+SEEN_AGAIN = ("foreign", "replaced")  # holds that what is in S3 may end
 
 
 class Jobs:
@@ -93,8 +94,9 @@ class Jobs:
             case Phase.OPEN:
                 return self._consider(context, job, now)
             case Phase.INTENT | Phase.ATTEMPTED:
-                # A foreign submit file may turn out to be this job's after all, when its folder appears: looked at again.
-                if job.hold and job.hold != "foreign" and job.hold not in job.released:
+                # Looked at again: a foreign submit file may turn out to be this job's after all, when its folder appears; and
+                # who replaced a dataset may have submitted the very job (another daemon on one folder), or put it back.
+                if job.hold and job.hold not in SEEN_AGAIN and job.hold not in job.released:
                     self._house.journal.update_job(job.row, next_at=NEVER)
                     return []
                 if context.submits_blocked:
@@ -243,7 +245,7 @@ class Jobs:
                 reason = f"{report.reason}; {way_on(report.kind, job)}"
                 if job.reason != reason:
                     house.event(context.name, job_subject(job), "held", reason, level=logging.WARNING)
-                again = now + CONSIDER_AGAIN if report.kind == "foreign" else NEVER
+                again = now + CONSIDER_AGAIN if report.kind in SEEN_AGAIN else NEVER
                 self.show(job, JobState.HELD, reason, hold=report.kind, next_at=again)
             case Ending.WAITS:
                 self._reupload(context, report.missing)

@@ -175,6 +175,35 @@ def test_F52_an_input_replaced_in_s3_is_not_submitted(setting: Setting, moment: 
     assert not setting.submits()
 
 
+@pytest.mark.parametrize("intended", [False, True], ids=["before-the-intent", "after-it"])
+def test_F52_what_was_replaced_and_put_back_or_put_again_goes_on(setting: Setting, intended: bool) -> None:
+    """Before the intent by `rerun`, as its reason says: what is not ours any more is held first. After it by a look at S3."""
+    key, ours = f"{GROUP}/inputs/a.tif", b"data of a.tif"
+
+    def replaced(_key: str) -> None:
+        setting.server.seed(key, b"other")
+
+    if intended:
+        setting.server.faults.append(Fault("find", lambda k: k.endswith("submit.json"), before=replaced))
+    else:
+        setting.server.faults.append(Fault("put", lambda k: "/configs/c-" in k, before=replaced))
+    setting.ask("one", "a.tif")
+    setting.turns(20)
+    assert setting.job().hold == "replaced" and "`ncaasd rerun" in setting.job().reason
+    assert setting.job().phase is (Phase.INTENT if intended else Phase.OPEN)
+    if intended:
+        setting.server.seed(key, ours)
+    else:
+        commands.apply(setting.rig.journal, "rerun", commands.Selection(ids=("one",)), setting.clock.now())
+        setting.turns(20)
+        assert [f.place.path for f in setting.rig.journal.files(BUCKET, states=[FileState.HELD])] == ["inputs/a.tif"]
+        assert setting.server.body(key) == b"other", "nothing is overwritten that nobody has released"
+        commands.release_files(setting.rig.journal, ["inputs/a.tif"], setting.clock.now())
+    setting.until(lambda: submitted(setting) or setting.clock.sleep(30) is not None, "the submit")
+    assert setting.server.body(key) == ours
+    assert list(setting.submits().values()) == [1]
+
+
 def test_F52_an_input_deleted_in_s3_is_put_again_before_the_submit(setting: Setting) -> None:
     key = f"{GROUP}/inputs/a.tif"
     setting.server.faults.append(

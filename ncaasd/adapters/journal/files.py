@@ -195,7 +195,7 @@ class Files(Base):
     def unstore_file(self, file_id: int, now: float) -> None:
         """What was stored of a file is not in S3 any more: it is to be uploaded again, as if never put."""
         self._run(
-            "UPDATE file SET state='whole', stored_size=NULL, etag='', crc='', retry_at=0, since=? WHERE id=?",
+            "UPDATE file SET state='whole', stored_size=NULL, etag='', crc='', ours=0, retry_at=0, since=? WHERE id=?",
             now,
             file_id,
         )
