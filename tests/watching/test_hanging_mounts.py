@@ -142,10 +142,8 @@ def said_once(rig: Rig, share: TinyFuse) -> None:
 
 def test_F89_a_source_that_hangs_in_the_midst_of_its_uploads(new_rig: Callable[..., Rig], share: TinyFuse) -> None:
     """More files than the uploader takes up at a time, and older ones than what is local; large ones, too."""
-    upload = {
-        "parallel": 4,
-        "bandwidth": "5 MB/s",
-    }  # so that it hangs long before all is up, however fast the server is
+    # So slow that it hangs long before all is up, however fast the server is.
+    upload = {"parallel": 4, "bandwidth": "5 MB/s"}
     rig = new_rig(changes={"sources": {"slow": str(share.point)}, "upload": upload})
     rig.drop_config()
     rig.drop("manifest.yaml", json.dumps(RULES))
@@ -165,7 +163,8 @@ def test_F89_a_source_that_hangs_in_the_midst_of_its_uploads(new_rig: Callable[.
         assert of_share(rig).count(FileState.WHOLE) > 60
     finally:
         share.answer()
-    rig.wait_for(lambda: of_share(rig) == [FileState.STORED] * len(names), "all of the share")
+    # 52 MB at that speed, and their results beside them
+    rig.wait_for(lambda: of_share(rig) == [FileState.STORED] * len(names), "all of the share", timeout=180)
     rig.wait_for(lambda: "does not answer" not in troubles(rig), "it to answer again")
     rig.wait_for(lambda: rig.events("disk back"), "that to be journaled")
     assert [e.text for e in rig.events("disk back")] == [f"{share.point} answers again"]
