@@ -225,13 +225,15 @@ class Written:
     all: list[int]
 
 
-def write_until_power_cut(image: str, mount: str, after: float, command: list[str]) -> Written:
-    """Mount, write rows, cut the power some time after the first row."""
+def write_until_power_cut(image: str, mount: str, least: int, after: float, command: list[str]) -> Written:
+    """Mount, write rows, cut the power some time after `least` rows were called committed."""
     subprocess.run(["mount", "-o", "loop", image, mount], check=True)
     writer = subprocess.Popen(command, env=work_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         assert writer.stdout is not None
-        before = os.read(writer.stdout.fileno(), 65536)
+        before = b""
+        while before.count(b"\n") < least and (more := os.read(writer.stdout.fileno(), 65536)):
+            before += more
         time.sleep(after)
         os.set_blocking(writer.stdout.fileno(), False)
         with contextlib.suppress(BlockingIOError):
@@ -258,8 +260,9 @@ def cut_and_check(folder: str, cuts: int) -> int:
     with ext4(folder) as (image, mount):
         for cut in range(cuts):
             path = os.path.join(mount, f"journal{cut}.sqlite")
-            written = write_until_power_cut(image, mount, 0.005 + cut * 0.37 % 0.15, work_command(path, 100_000))
-            assert written.before
+            least, after = 1 + cut * 7 % 20, cut * 0.37 % 0.15
+            written = write_until_power_cut(image, mount, least, after, work_command(path, 100_000))
+            assert len(written.before) >= least
             subprocess.run(["mount", "-o", "loop", image, mount], check=True)
             try:
                 check_rows(path, written.before, all_said=written.all)
@@ -302,7 +305,7 @@ def test_F17_the_power_cut_is_one(loop_devices: None, tmp_path: str) -> None:
     with ext4(str(tmp_path)) as (image, mount):
         for attempt in range(8):  # somebody else's `sync` may save them all
             path = os.path.join(mount, f"note{attempt}.sqlite")
-            written = write_until_power_cut(image, mount, 0.1, [sys.executable, "-c", NORMAL, path])
+            written = write_until_power_cut(image, mount, 1, 0.1, [sys.executable, "-c", NORMAL, path])
             subprocess.run(["mount", "-o", "loop", image, mount], check=True)
             try:
                 there = []
