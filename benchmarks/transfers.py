@@ -201,8 +201,14 @@ def ask(server: Server, *command: str) -> str:
     return subprocess.run(whole, env=server.environment(), check=True, capture_output=True, text=True).stdout
 
 
-def repetition(load: Workload, number: int, files: Files, where: Path, clients: list[str]) -> list[Sample]:
-    """All clients once, on a server of their own (what a store has taken slows the next down)."""
+def repetition(
+    load: Workload, number: int, files: Files, where: Path, clients: list[str], later: contextlib.ExitStack
+) -> list[Sample]:
+    """All clients once, on a server of their own (what a store has taken slows the next down).
+
+    Many small files that were fetched are deleted when all is over (`later`): for minutes ext4 passes over the inodes of
+    deleted files, one by one, whenever it makes a file, and who comes next would pay for that.
+    """
     # The one that went first goes last the next time.
     order = clients[number % len(clients) :] + clients[: number % len(clients)]
     local, file = (files.large, files.name) if load.large else (files.small, "")
@@ -230,15 +236,18 @@ def repetition(load: Workload, number: int, files: Files, where: Path, clients: 
                 print(f"  {samples[-1]}", file=sys.stderr)
                 if not load.up and arrived(work.local) != expected:
                     raise SystemExit(f"{load.name}: {client} brought {arrived(work.local)}, not {expected}")
-                if not load.up:
+                if not load.up and load.large:
                     shutil.rmtree(work.local)
-                elif load.server == "weed" and number == 0:
+                elif load.up and load.server == "weed" and number == 0:
                     listed = ask(server, "s3", "ls", "--recursive", "--summarize", f"s3://{peers.BUCKET}/{client}/")
                     count, size = (int(line.split(":")[1]) for line in listed.splitlines()[-2:])
                     if (count, size) != expected:
                         raise SystemExit(f"{load.name}: {client} put {count} files of {size} bytes, not {expected}")
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if load.up or load.large:
+            shutil.rmtree(scratch, ignore_errors=True)
+        else:
+            later.callback(shutil.rmtree, scratch, ignore_errors=True)
     return samples
 
 
@@ -351,7 +360,9 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
+    # Which build of Python it is counts: a distribution's, built by profile, runs up to twice as fast as one from pyenv.
+    python = f"Python {platform.python_version()} ({os.path.realpath(sys.executable)})"
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}, {python}"
 
 
 def versions() -> str:
@@ -363,6 +374,17 @@ def versions() -> str:
         for name, flag in asked.items()
     }
     return f"s5cmd {first['s5cmd']}, {first['rclone']}, {first['aws'].split()[0]}"
+
+
+def measured(
+    load: Workload, repetitions: int, files: Files, options: argparse.Namespace, later: contextlib.ExitStack
+) -> list[Sample]:
+    before, samples = loads(), []
+    for number in range(repetitions):
+        samples += repetition(load, number, files, options.where, options.clients.split(","), later)
+    print(f"\n### {load.title} (load average {before} before, {loads()} after)\n")
+    print("\n".join(table(load, samples)), flush=True)
+    return samples
 
 
 def main() -> None:
@@ -392,16 +414,12 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC; {machine()}; {versions()}")
     print(f"\nLarge: {files.size // MIB} MiB; small: {files.count} × 16 KiB; {repetitions} repetitions, interleaved.")
     samples: list[Sample] = []
-    for load in WORKLOADS:
-        if load.name not in chosen:
-            continue
-        before = loads()
-        mine = [s for number in range(repetitions) for s in repetition(load, number, files, options.where, clients)]
-        samples += mine
-        print(f"\n### {load.title} (load average {before} before, {loads()} after)\n")
-        print("\n".join(table(load, mine)), flush=True)
-        if options.json:
-            options.json.write_text(json.dumps([asdict(s) for s in samples], indent=1))
+    with contextlib.ExitStack() as later:
+        for load in WORKLOADS:
+            if load.name in chosen:
+                samples += measured(load, repetitions, files, options, later)
+                if options.json:
+                    options.json.write_text(json.dumps([asdict(s) for s in samples], indent=1))
     if "resume" in chosen:
         print(f"\n### Killed at 90% of an upload to the sink, and started again (load average {loads()})\n")
         print("\n".join(resume(files, options.where, clients, 3)), flush=True)

@@ -1,7 +1,12 @@
-"""Memory for parts, reused: a fresh 8 MiB buffer for each part would cost more than its checksum."""
+"""Memory for parts, reused: a fresh 8 MiB buffer for each part would cost more than its checksum.
+
+And whole pages of it: what a `bytearray` has begins 32 bytes into a page, and the kernel's copy of a file into that takes
+up to four times as long (docs/performance.md).
+"""
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +20,7 @@ class Buffers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._free: list[bytearray] = []
+        self._free: list[mmap.mmap] = []
 
     @contextmanager
     def lend(self, size: int) -> Iterator[memoryview]:
@@ -26,20 +31,20 @@ class Buffers:
         finally:
             self._give(buffer)
 
-    def _take(self, size: int) -> bytearray:
+    def _take(self, size: int) -> mmap.mmap:
         with self._lock:
             fitting = [buffer for buffer in self._free if len(buffer) >= size]
             if fitting:
                 buffer = min(fitting, key=len)
                 self._drop(buffer)
                 return buffer
-        return bytearray(max(size, SMALLEST))
+        return mmap.mmap(-1, max(size, SMALLEST), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
-    def _drop(self, buffer: bytearray) -> None:
+    def _drop(self, buffer: mmap.mmap) -> None:
         # By identity: `list.remove` would compare megabytes of content.
         self._free = [other for other in self._free if other is not buffer]
 
-    def _give(self, buffer: bytearray) -> None:
+    def _give(self, buffer: mmap.mmap) -> None:
         with self._lock:
             if sum(map(len, self._free)) + len(buffer) <= KEEP:
                 self._free.append(buffer)
