@@ -24,8 +24,9 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None: ...
 
 
-# Called with the number of bytes that are sent next, before each block (of at most 128 KiB) of a request's body: it
-# counts them, and waits until the bandwidth budget allows them. What it raises abandons the request, and passes through.
+# Called with the number of bytes that are sent next, before each block of a request's body (at most 128 KiB, or 512 where
+# blocks go within milliseconds): it counts them, and waits until the bandwidth budget allows them. What it raises abandons
+# the request, and passes through.
 Pace = Callable[[int], None]
 
 

@@ -13,6 +13,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import SplitResult, urlsplit
@@ -23,7 +24,9 @@ import botocore.utils
 from ncaasd.adapters.s3_errors import AbandonedError
 from ncaasd.ports import Pace
 
-PACED = 128 << 10  # bytes: the most that is sent between two calls of a pace
+PACED = 128 << 10  # bytes that are sent between two calls of a pace; twice as many after each that went quickly,
+PACED_MOST = 512 << 10  # to at most so many: fewer turns at Python's lock, which TLS above all waits for
+QUICKLY = 0.01  # seconds: a budget or a line that takes longer is met in small steps
 _BUFFER = 64 << 10  # bytes
 _MAX_HEADERS = 100
 _MAX_INTERIM = 8
@@ -264,14 +267,17 @@ class Answer:
 
 def _send(connection: socket.socket, head: bytes, body: memoryview, pace: Pace | None) -> None:
     # The head goes with the first block: one packet for a small file. Each sendall is one silence to be timed.
-    for at in range(0, len(body) or 1, PACED):
-        block = body[at : at + PACED]
+    at, size = 0, PACED
+    while at < len(body) or head:
+        began, block = time.monotonic(), body[at : at + size]
         if pace is not None and block:
             try:
                 pace(len(block))
             except BaseException as reason:
                 raise AbandonedError(reason) from None
-        connection.sendall(head + block if at == 0 else block)
+        connection.sendall(head + block if head else block)
+        head, at = b"", at + len(block)
+        size = min(2 * size, PACED_MOST) if time.monotonic() - began < QUICKLY else PACED
 
 
 def _head(reader: io.BufferedReader) -> tuple[int, dict[str, str], bool]:

@@ -109,6 +109,19 @@ def test_the_pace_is_asked_before_each_block(store, unique):
     body = MIXED[: 1 << 20]
     store.put(f"lab/inputs/{unique}", body, crc=crc64nvme(body), only_if_absent=True, pace=blocks.append)
     assert sum(blocks) == len(body)
+    assert max(blocks) <= 512 << 10
+
+
+def test_a_pace_that_waits_is_asked_for_little_at_a_time(store, unique):
+    blocks: list[int] = []
+
+    def pace(count: int) -> None:
+        blocks.append(count)
+        time.sleep(0.02)
+
+    body = MIXED[: 1 << 20]
+    store.put(f"lab/inputs/{unique}", body, crc=crc64nvme(body), only_if_absent=True, pace=pace)
+    assert sum(blocks) == len(body)
     assert max(blocks) <= 128 << 10
 
 
