@@ -1,15 +1,17 @@
-"""What many small uploads to SeaweedFS cost at least, with `If-None-Match: *` and without: bare puts, and nothing else.
+"""What many small files cost at least on SeaweedFS: bare puts with `If-None-Match: *` and without, bare gets, and nothing else.
 
     python benchmarks/floor.py --s5cmd /tmp/peers/bin/s5cmd
 
 An input that this rig never put is put with `If-None-Match: *`, because what another rig put there must not be overwritten.
 The peers don't ask that of the server. Here a few threads put the same files by ncaasd's own requests, without a journal, a
-daemon or a look at the file before and after; the server's processor time for each put stands beside. Interleaved.
+daemon or a look at the file before and after; the server's processor time for each put stands beside. Gets are written and
+renamed, compared with their ETag, and followed by `sync -f`, as the peer's are. Interleaved.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import queue
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -46,26 +48,55 @@ def cpu_of(folder: str) -> float:
     return total
 
 
-def put_all(store: ObjectStore, prefix: str, bodies: int, size: int, threads: int, *, if_none_match: bool) -> None:
-    body = os.urandom(size)
-    crc = crc64nvme(body)
-    names: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in range(bodies):
-        names.put(number)
+def in_threads(numbers: Iterable[int], threads: int, do: Callable[[int], None]) -> None:
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in numbers:
+        todo.put(number)
 
     def work() -> None:
         while True:
             try:
-                number = names.get_nowait()
+                number = todo.get_nowait()
             except queue.Empty:
                 return
-            store.put(f"{prefix}/{number // 100}/{number}.bin", body, crc=crc, only_if_absent=if_none_match)
+            do(number)
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
+
+
+def name_of(number: int) -> str:
+    return f"{number // 100}/{number}.bin"
+
+
+def put_all(store: ObjectStore, prefix: str, files: int, size: int, threads: int, *, if_none_match: bool) -> None:
+    body = os.urandom(size)
+    crc = crc64nvme(body)
+
+    def put(number: int) -> None:
+        store.put(f"{prefix}/{name_of(number)}", body, crc=crc, only_if_absent=if_none_match)
+
+    in_threads(range(files), threads, put)
+
+
+def get_all(store: ObjectStore, prefix: str, files: int, threads: int, folder: Path) -> None:
+    etags = {found.key: found.etag for found in store.list(prefix + "/").objects}
+    for number in range(0, files, 100):
+        (folder / str(number // 100)).mkdir(parents=True)
+
+    def get(number: int) -> None:
+        key, path = f"{prefix}/{name_of(number)}", folder / name_of(number)
+        body = b"".join(store.get(key, etag=etags[key]))
+        assert hashlib.md5(body, usedforsecurity=False).hexdigest() == etags[key]
+        fd = os.open(f"{path}.part", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        os.write(fd, body)
+        os.close(fd)
+        os.rename(f"{path}.part", path)
+
+    in_threads(range(files), threads, get)
 
 
 def main() -> None:
@@ -95,24 +126,32 @@ def main() -> None:
             store = StoreFactory().store(bucket, load_config(settings.encode(), "floor").analyses[bucket].aws)
             tree = Path(folder, "tree")
             for number in range(options.files):
-                path = tree / str(number // 100) / f"{number}.bin"
+                path = tree / name_of(number)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(os.urandom(options.size))
-            command = [options.s5cmd, "--endpoint-url", said["endpoint"], "--numworkers", "32", "--log", "error", "cp"]
+            s5cmd = [options.s5cmd, "--endpoint-url", said["endpoint"], "--numworkers", "32", "--log", "error", "cp"]
+            files, threads = options.files, options.threads
 
-            def s5cmd(prefix: str) -> None:
-                subprocess.run(
-                    [*command, f"{tree}/", f"s3://{bucket}/{prefix}/"], check=True, stdout=subprocess.DEVNULL
-                )
+            def peer(source: str, target: str) -> None:
+                subprocess.run([*s5cmd, source, target], check=True, stdout=subprocess.DEVNULL)
 
             def bare(prefix: str, *, if_none_match: bool) -> None:
-                count, size, threads = options.files, options.size, options.threads
-                put_all(store, prefix, count, size, threads, if_none_match=if_none_match)
+                put_all(store, prefix, files, options.size, threads, if_none_match=if_none_match)
+
+            def fetched(prefix: str, get: Callable[[Path], None]) -> None:
+                place = Path(folder, "fetched", prefix)
+                place.mkdir(parents=True)
+                get(place)
+                subprocess.run(["sync", "-f", place], check=True)
 
             ways: dict[str, Callable[[str], None]] = {
                 "bare puts": lambda prefix: bare(prefix, if_none_match=False),
                 "bare puts, If-None-Match": lambda prefix: bare(prefix, if_none_match=True),
-                "s5cmd, 32 workers": s5cmd,
+                "s5cmd, 32 workers, up": lambda prefix: peer(f"{tree}/", f"s3://{bucket}/{prefix}/"),
+                "bare gets": lambda prefix: fetched(prefix, lambda to: get_all(store, "warm", files, threads, to)),
+                "s5cmd, 32 workers, down": lambda prefix: fetched(
+                    prefix, lambda to: peer(f"s3://{bucket}/warm/*", f"{to}/")
+                ),
             }
             walls: dict[str, list[float]] = {name: [] for name in ways}
             servers: dict[str, list[float]] = {name: [] for name in ways}
@@ -127,9 +166,10 @@ def main() -> None:
             weed.stdin.close()
             weed.wait(30)
     print(f"{options.files} files of {options.size} bytes, load {os.getloadavg()[0]:.1f}\n")
-    print("| | s | ÷ s5cmd | the server's CPU, ms a put |\n|---|---|---|---|")
+    print("| | s | ÷ s5cmd | the server's CPU, ms a file |\n|---|---|---|---|")
     for name in ways:
-        ratios = [a / b for a, b in zip(walls[name], walls["s5cmd, 32 workers"], strict=True)]
+        peers = walls["s5cmd, 32 workers, up" if "put" in name or name.endswith("up") else "s5cmd, 32 workers, down"]
+        ratios = [a / b for a, b in zip(walls[name], peers, strict=True)]
         cells = [
             f"{statistics.median(v):.2f} ({min(v):.2f}–{max(v):.2f})" for v in (walls[name], ratios, servers[name])
         ]
