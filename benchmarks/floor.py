@@ -33,6 +33,7 @@ from ncaasd.declare.config import load_config
 from ncaasd.ports import ObjectStore
 
 TICK = os.sysconf("SC_CLK_TCK")
+UP, DOWN, GETS = "s5cmd, 32 workers, up", "s5cmd, 32 workers, down", "bare gets"
 
 
 def cpu_of(folder: str) -> float:
@@ -147,11 +148,9 @@ def main() -> None:
             ways: dict[str, Callable[[str], None]] = {
                 "bare puts": lambda prefix: bare(prefix, if_none_match=False),
                 "bare puts, If-None-Match": lambda prefix: bare(prefix, if_none_match=True),
-                "s5cmd, 32 workers, up": lambda prefix: peer(f"{tree}/", f"s3://{bucket}/{prefix}/"),
-                "bare gets": lambda prefix: fetched(prefix, lambda to: get_all(store, "warm", files, threads, to)),
-                "s5cmd, 32 workers, down": lambda prefix: fetched(
-                    prefix, lambda to: peer(f"s3://{bucket}/warm/*", f"{to}/")
-                ),
+                UP: lambda prefix: peer(f"{tree}/", f"s3://{bucket}/{prefix}/"),
+                GETS: lambda prefix: fetched(prefix, lambda to: get_all(store, "warm", files, threads, to)),
+                DOWN: lambda prefix: fetched(prefix, lambda to: peer(f"s3://{bucket}/warm/*", f"{to}/")),
             }
             walls: dict[str, list[float]] = {name: [] for name in ways}
             servers: dict[str, list[float]] = {name: [] for name in ways}
@@ -168,8 +167,8 @@ def main() -> None:
     print(f"{options.files} files of {options.size} bytes, load {os.getloadavg()[0]:.1f}\n")
     print("| | s | ÷ s5cmd | the server's CPU, ms a file |\n|---|---|---|---|")
     for name in ways:
-        peers = walls["s5cmd, 32 workers, up" if "put" in name or name.endswith("up") else "s5cmd, 32 workers, down"]
-        ratios = [a / b for a, b in zip(walls[name], peers, strict=True)]
+        peer_name = DOWN if name in (GETS, DOWN) else UP
+        ratios = [a / b for a, b in zip(walls[name], walls[peer_name], strict=True)]
         cells = [
             f"{statistics.median(v):.2f} ({min(v):.2f}–{max(v):.2f})" for v in (walls[name], ratios, servers[name])
         ]

@@ -46,8 +46,8 @@ class Workload:
     up: bool
     large: bool
     server: str  # sink, tls, weed
-    # Goals (docs/performance.md says which were corrected, and why).
-    # As ratios of wall and CPU to s5cmd ("s5cmd") or to the peer with the lowest median wall ("best").
+    # Goals: ratios of wall and CPU to s5cmd ("s5cmd") or to the peer with the lowest median wall ("best"). Which were
+    # corrected, and why, is in docs/performance.md.
     against: str
     wall: float
     cpu: float | None
@@ -378,11 +378,11 @@ def versions() -> str:
 
 
 def measured(
-    load: Workload, repetitions: int, files: Files, options: argparse.Namespace, later: contextlib.ExitStack
+    load: Workload, repetitions: int, files: Files, where: Path, clients: list[str], later: contextlib.ExitStack
 ) -> list[Sample]:
     before, samples = loads(), []
     for number in range(repetitions):
-        samples += repetition(load, number, files, options.where, options.clients.split(","), later)
+        samples += repetition(load, number, files, where, clients, later)
     print(f"\n### {load.title} (load average {before} before, {loads()} after)\n")
     print("\n".join(table(load, samples)), flush=True)
     return samples
@@ -418,7 +418,7 @@ def main() -> None:
     with contextlib.ExitStack() as later:
         for load in WORKLOADS:
             if load.name in chosen:
-                samples += measured(load, repetitions, files, options, later)
+                samples += measured(load, repetitions, files, options.where, clients, later)
                 if options.json:
                     options.json.write_text(json.dumps([asdict(s) for s in samples], indent=1))
     if "resume" in chosen:

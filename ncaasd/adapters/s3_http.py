@@ -24,9 +24,10 @@ import botocore.utils
 from ncaasd.adapters.s3_errors import AbandonedError
 from ncaasd.ports import Pace
 
-PACED = 128 << 10  # bytes that are sent between two calls of a pace; twice as many after each that went quickly,
-PACED_MOST = 512 << 10  # to at most so many: fewer turns at Python's lock, which TLS above all waits for
-QUICKLY = 0.01  # seconds: a budget or a line that takes longer is met in small steps
+PACED = 128 << 10  # bytes that are sent between two calls of a pace, at first
+# Blocks that go quickly are doubled up to so many bytes, so that a worker takes its turn at Python's lock less often.
+PACED_MOST = 512 << 10
+QUICKLY = 0.01  # seconds for a block: a budget, or a line, that takes longer is met in small steps
 _BUFFER = 64 << 10  # bytes
 _MAX_HEADERS = 100
 _MAX_INTERIM = 8
