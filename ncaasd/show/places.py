@@ -43,7 +43,7 @@ def read_config(given: str | None) -> Config:
 
 def read_config_to_look(given: str | None) -> tuple[Config, str]:
     """The config, or of a wrong one (the daemon goes on with the last good one) what says where things are; and what is wrong
-    with it. Raises UserError, and DeclarationError when it doesn't even say where things are."""
+    with it. Raises UserError, and DeclarationError when it doesn't even say where things are, or nothing is there yet."""
     from ncaasd.declare.config import load_config, places_only
 
     path = config_path(given)
@@ -52,9 +52,12 @@ def read_config_to_look(given: str | None) -> tuple[Config, str]:
         return load_config(data, path), ""
     except DeclarationError as error:
         try:
-            return places_only(data, path), str(error)
+            places = places_only(data, path)
         except DeclarationError:
             raise error from None  # which has all its problems
+        if not os.path.exists(journal_of(places)):
+            raise  # there is nothing else to show
+        return places, str(error)
 
 
 def _read(path: str) -> bytes:

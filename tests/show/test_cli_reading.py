@@ -295,3 +295,9 @@ def test_F78_status_says_what_is_wrong_with_the_config_and_shows_the_rest(
     assert says in trouble and str(desk.config_path) in trouble
     assert answer.json["analyses"][0]["jobs"] == {"done": 1, "held": 1, "waiting": 1}
     assert says in ncaasd("status").out.replace("\n", " ")
+
+
+def test_status_of_a_wrong_config_that_never_ran_says_what_is_wrong(desk: Desk, ncaasd: Call) -> None:
+    desk.configure(jobs={"max_activ": 3})
+    answer = ncaasd("status")
+    assert (answer.code, "is max_active meant?" in answer.err, "no journal" in answer.err) == (2, True, False)
