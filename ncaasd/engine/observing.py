@@ -56,6 +56,8 @@ class Watched:
     skipped: dict[str, str] = field(default_factory=dict)
     slow_said: bool = False
     disk_short: bool = False
+    # The event log's last word is that the tree is missing or hangs: maybe said by an earlier process.
+    said_away: bool = False
 
     def look_later(self, path: str, waiting: _Unsettled) -> None:
         self.unsettled[path] = waiting
@@ -82,6 +84,11 @@ class Watched:
     @property
     def lane(self) -> str:
         return f"tree:{self.context.name}:{self.name}"
+
+
+def _said_away(watched: Watched) -> str:
+    """The journal's name for `Watched.said_away`."""
+    return f"away:{watched.context.name}:{watched.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,7 @@ class Observer:
             for name, tree in context.trees.items():
                 watched = Watched(context, name, tree, rescan(context))
                 watched.known = house.journal.known(context.name, name)
+                watched.said_away = house.journal.get_meta(_said_away(watched)) == "yes"
                 self.trees[context.name, name] = watched
                 self._resume(watched)
 
@@ -185,6 +193,12 @@ class Observer:
             text = f"{watched.tree.root} has not answered for {HANGS_AFTER:.0f} s; everything else goes on"
             with self._house.journal.transaction():
                 self._house.event(watched.context.name, "", "hanging", text, level=logging.ERROR)
+                self._note_away(watched, True)
+
+    def _note_away(self, watched: Watched, away: bool) -> None:
+        if watched.said_away != away:
+            watched.said_away = away
+            self._house.journal.set_meta(_said_away(watched), "yes" if away else "no")
 
     def _start_scan(self, watched: Watched, now: float) -> None:
         watched.working_since, watched.progress = now, watched.tree.progress
@@ -240,7 +254,9 @@ class Observer:
         watched.working_since = None
         watched.slow_said = False
         if result.error is None:
-            if context.tree_trouble.pop(watched.name, ""):
+            context.tree_trouble.pop(watched.name, "")
+            if watched.said_away:
+                self._note_away(watched, False)
                 self._house.event(context.name, "", "root back", f"{watched.tree.root} is there again")
                 self._back(context)
             return True
@@ -251,6 +267,7 @@ class Observer:
             context.tree_trouble[watched.name] = str(result.error)
             kind = "root missing" if isinstance(result.error, RootMissing) else "scan failed"
             self._house.event(context.name, "", kind, str(result.error), level=logging.ERROR)
+            self._note_away(watched, True)
         watched.scan_at = self._house.clock.monotonic() + min(RETRY_MISSING, watched.rescan)
         return False
 

@@ -113,6 +113,25 @@ def test_F26_a_root_that_goes_and_a_folder_that_is_suddenly_empty(rig: Rig) -> N
     rig.stop()
 
 
+def test_F26_what_an_earlier_process_called_missing_is_said_to_be_back(rig: Rig) -> None:
+    home, away = Path(rig.home), Path(rig.root, "away")
+    rig.start(command=False)
+    rig.wait_for(rig.live, "the daemon to answer")
+    home.rename(away)
+    rig.wait_for(lambda: rig.events("root missing"), "the missing folder to be said")
+    rig.kill()
+    assert not rig.events("root back")
+    away.rename(home)
+    rig.start(command=False)
+    rig.wait_for(lambda: len(rig.events("root back")) == 1, "its return to be said")
+    rig.stop()
+    rig.start(command=False)
+    rig.drop("inputs/new.bin", blob(100, 1))
+    rig.wait_for(lambda: rig.stored("new.bin"), "the next process to work")
+    assert len(rig.events("root back")) == 1, "and only once"
+    rig.stop()
+
+
 @needs_root
 def test_F90_results_on_a_share_that_is_unmounted(rig: Rig, tmp_path: Path, bind: Bind) -> None:
     share, results = tmp_path / "share", Path(rig.home, "results")
