@@ -54,8 +54,9 @@ def run_demo(*, keep: str | None = None, seconds: float = 4.0, echo: Echo = prin
     `keep`: a new folder for all of it, which stays; None: a temporary one, which is removed, also on Ctrl-C.
     Raises UserError when `keep` can't be used, NcaasdError when the results don't come.
     """
-    with _folder(keep) as folder, _interruptible():
-        _Demo(folder, seconds, echo).run()
+    interrupts = _Interrupts()
+    with interrupts.taken(), _folder(keep) as folder:
+        _Demo(folder, seconds, echo, interrupts).run()
         if keep is None:
             echo("\nAll of it is removed again; `ncaasd demo --keep DIR` keeps it.")
         else:
@@ -80,28 +81,44 @@ def _folder(keep: str | None) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM cleans up as Ctrl-C does."""
+class _Interrupts:
+    """Ctrl-C and SIGTERM, taken between two steps of the demo. Raised anywhere, as Python does it, one may come after a
+    thread or process was started and before the `try` that ends it, which then writes into the folder that is being
+    removed. A second one is raised at once."""
 
-    def stop(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self._came = self._raised = False
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
+    def check(self) -> None:
+        """Raises KeyboardInterrupt, once, when one has come."""
+        if self._came and not self._raised:
+            self._raised = True
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        old = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _take(self, _number: int, _frame: object) -> None:
+        if self._came:
+            raise KeyboardInterrupt
+        self._came = True
 
 
 class _Demo:
-    def __init__(self, folder: str, seconds: float, echo: Echo) -> None:
+    def __init__(self, folder: str, seconds: float, echo: Echo, interrupts: _Interrupts) -> None:
         self._folder = folder
         self._seconds = seconds
         self._echo = echo
+        self._interrupts = interrupts
         self._began = time.monotonic()
         self._heard: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()  # (who, what), from other threads
         self._root = os.path.join(folder, "data", ANALYSIS)
@@ -109,13 +126,13 @@ class _Demo:
     def run(self) -> None:
         recording = _Recording(os.path.join(self._folder, "recording.csv"), self._seconds)
         self._say("demo", f"recording {self._seconds:g} seconds of this machine: processor, memory, disks")
-        recording.start()
         sandbox = Sandbox(
             os.path.join(self._folder, "neurocaas"),
             analyses=(ANALYSIS,),
             pace=PACE,
             say=lambda line: self._heard.put(("NeuroCAAS", line)),  # from its job manager's threads
         )
+        recording.start()
         try:
             with sandbox:
                 self._say("NeuroCAAS", f"a sandbox of it is up at {sandbox.server.endpoint} ({sandbox.server.engine})")
@@ -232,13 +249,15 @@ class _Demo:
     # -- saying
 
     def _pass_on(self, wait: float) -> None:
-        """Say what was heard, waiting so long for the first."""
+        """Say what was heard, waiting so long for the first. Raises KeyboardInterrupt after Ctrl-C."""
+        self._interrupts.check()
         with contextlib.suppress(queue.Empty):
             self._say(*self._heard.get(timeout=wait) if wait else self._heard.get_nowait())
             while True:
                 self._say(*self._heard.get_nowait())
 
     def _say(self, who: str, what: str) -> None:
+        self._interrupts.check()
         self._echo(f"{time.monotonic() - self._began:5.1f} s  {who:<9}  {what}")
 
 

@@ -92,13 +92,15 @@ def test_F26_a_root_that_goes_and_a_folder_that_is_suddenly_empty(rig: Rig) -> N
     nothing_is_gone()
     home.mkdir()
     (home / "inputs").mkdir()  # as an unmounted disk leaves its mount point behind
-    rig.wait_for(
-        lambda: "is not there" in troubles(rig) or "is suddenly empty" in troubles(rig), "the empty folder to be said"
-    )
+
+    def said() -> bool:
+        return "is not there" in troubles(rig) or "is suddenly empty" in troubles(rig)
+
+    rig.wait_for(said, "the empty folder to be said")
     nothing_is_gone()
     rig.kill()
     rig.start(command=False)
-    rig.wait_for(lambda: troubles(rig), "it to be said after a start as well")
+    rig.wait_for(said, "it to be said after a start as well")
     nothing_is_gone()
     assert not list((home / "inputs").iterdir())
     home.rename(Path(rig.root, "unmounted"))
