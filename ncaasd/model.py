@@ -45,6 +45,7 @@ class FileState(StrEnum):
     READ = "read"  # a manifest or submit file that has been read; it is never uploaded itself
     HELD = "held"  # a person must decide; `reason` says why
     REFUSED = "refused"  # it must never go up; `reason` says why
+    SKIPPED = "skipped"  # something is there that can't be taken: a link, an unreadable folder; `reason` says why
     GONE = "gone"  # no longer there locally; nothing is deleted in S3
 
 

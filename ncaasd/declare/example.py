@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from ncaasd.declare import yamlio
 from ncaasd.declare.config import Config
 from ncaasd.declare.kinds import Written
-from ncaasd.declare.reading import models
+from ncaasd.declare.reading import key_of, models
 
 _BEFORE = ("group", "root", "analyses", "rig", "state", "aws", "watch", "sources", "tools")
 ORDER = (*_BEFORE, "upload", "jobs", "results", "after_results", "notify", "web", "log")
@@ -144,7 +144,7 @@ def _schema(model: type[BaseModel], title: str) -> dict[str, Any]:
         part = schema if cls is model else schema["$defs"][name]
         part["title"] = title if cls is model else name
         for key, field in cls.model_fields.items():
-            _say_default(part["properties"][key], field)
+            _say_default(part["properties"][key_of(key, field)], field)
     return schema
 
 

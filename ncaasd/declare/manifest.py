@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from ncaasd.declare import reading, template, yamlio
-from ncaasd.declare.kinds import Absent, Duration, Listed, Name, Text, Whole, Word
+from ncaasd.declare.kinds import Absent, Duration, Listed, Name, Seconds, Text, Whole, Word
 from ncaasd.declare.overlay import Overlay, wrong_reserved
 from ncaasd.declare.paths import (
     ConfigName,
@@ -83,7 +83,7 @@ class Rule(Section):
         "are needed where one begins with *.",
     )
     exclude: Annotated[tuple[Pattern, ...], Listed] = Field(
-        default=(), description="Patterns of what is no dataset after all."
+        default=(), description="Patterns of what is no dataset after all, and of what in a unit no job needs."
     )
     config: ConfigName = Field(description="Below configs/; .yaml or .json only. The unit's parts can be used in it.")
     source: Annotated[Text | None, Absent] = Field(
@@ -102,6 +102,17 @@ class Rule(Section):
         default=(),
         description="With one of these in it, the unit is never uploaded, never submitted, and shown as aborted.",
     )
+    whole_after: Annotated[Seconds | None, Absent] = Field(
+        default=None,
+        description="Nothing in the unit must have changed for so long before it is packed or submitted. Without a value: ten "
+        "times `watch.settle` where there is no `complete_when`, else 0s.",
+    )
+    beside: Annotated[Annotated[tuple[Pattern, ...], Listed] | None, Absent] = Field(
+        default=None,
+        alias="with",
+        description="Patterns of what must be in S3, too, before a job is submitted, because its analysis reads what lies beside "
+        "its data; something must match each. Without a value: all of the unit that is uploaded. [] is nothing more.",
+    )
     overdue: Annotated[Duration | None, Absent] = Field(default=None, description="Not whole for so long: an alarm.")
     package: Package = Field(
         default="none",
@@ -118,6 +129,12 @@ class Rule(Section):
         default=(), description="[] (once per unit, ever) | [data] | [config]: what makes another job when it changes."
     )
     canary: Whole = Field(default=0, description="So many jobs must be done before the rest is submitted.")
+
+    @property
+    def ungated(self) -> bool:
+        """Whether only a pause says that a unit is whole, though all of it goes into one package or one job."""
+        together = self.package != "none" or self.job_per == "unit"
+        return self.unit is not None and together and not self.complete_when and self.whole_after is None
 
     @field_validator("source")
     @classmethod
@@ -146,6 +163,7 @@ def _unit_faults(rule: Rule) -> Iterator[tuple[Loc, str]]:
         ("package", rule.package != "none"),
         ("job_per", rule.job_per == "unit"),
         ("overdue", rule.overdue is not None),
+        ("whole_after", rule.whole_after is not None),
     ):
         if used:
             yield (key,), 'needs `unit`: which files belong together? (such as unit: "{animal}/{date}_{run}")'

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from ncaasd.declare import example
 from ncaasd.declare.config import Config, load_config
 from ncaasd.declare.manifest import OneOff, PackageTool, Rule, parse_manifest
+from ncaasd.declare.reading import key_of
 from ncaasd.errors import DeclarationError
 
 _MADE = "<!-- Made by `python -m ncaasd.declare.generate` from the models in ncaasd/declare: change those. -->\n"
@@ -167,7 +168,9 @@ def _rows(model: type[BaseModel], names: list[str] | None, above: str) -> list[s
             rows += _rows(section, None, f"{above}{name}.")
             continue
         default = "required" if field.is_required() else f"`{example.written(field, field.default)}`"
-        rows.append(f"| `{above}{name}` | {default} | {example.meaning(field).replace('|', chr(92) + '|')} |")
+        rows.append(
+            f"| `{above}{key_of(name, field)}` | {default} | {example.meaning(field).replace('|', chr(92) + '|')} |"
+        )
     return rows
 
 

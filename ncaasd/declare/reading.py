@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ncaasd.declare import yamlio
@@ -175,7 +176,7 @@ def unknown(key: str, allowed: list[str], elsewhere: list[str]) -> str:
 def key_paths(model: type[BaseModel], above: str = "") -> Iterator[str]:
     """Every key of a model and of the sections in it, as in `jobs.poll.min`."""
     for name, field in model.model_fields.items():
-        yield above + name
+        yield above + key_of(name, field)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from key_paths(field.annotation, f"{above}{name}.")
 
@@ -186,14 +187,19 @@ def _keys(model: type[BaseModel], loc: Loc) -> set[str]:
     for step in loc:
         found = {member for cls in here for member in _step(cls, step)}
         here = found or here  # a step that no member knows is a union's own name for one of them
-    return {name for cls in here for name in cls.model_fields}
+    return {key_of(name, field) for cls in here for name, field in cls.model_fields.items()}
+
+
+def key_of(name: str, field: FieldInfo) -> str:
+    """What a field is called in the file: `with` is a word of Python's, so its field has another name."""
+    return field.alias or name
 
 
 def _step(model: type[BaseModel], step: int | str) -> Iterator[type[BaseModel]]:
     """The models behind one step of a location."""
-    field = model.model_fields.get(step) if isinstance(step, str) else None
-    if field is not None:
-        yield from models(field.annotation)
+    for name, field in model.model_fields.items():
+        if key_of(name, field) == step:
+            yield from models(field.annotation)
 
 
 def models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -15,7 +15,7 @@ from ncaasd.adapters.journal import Journal
 from ncaasd.declare import analysis_config
 from ncaasd.errors import DeclarationError, UserError
 from ncaasd.model import FileRow, FileState, JobRow, JobState, Origin, Phase
-from ncaasd.plan.guards import way_on
+from ncaasd.plan.guards import MENDED, way_on
 
 NEVER = 1e15
 OWN_CONFIG = (
@@ -77,7 +77,7 @@ def release(journal: Journal, job: JobRow, now: float) -> Effect:
     """Let a held job go on, past the guard that held it."""
     if job.phase is Phase.ENDED or not job.hold:
         return Effect(job, False, "it is not held")
-    if job.hold in ("foreign", "replaced"):
+    if job.hold in ("foreign", "replaced", *MENDED):
         return Effect(job, False, f"it can't be released: {job.reason}")
     released = job.released if job.hold == "person" else job.released | {job.hold}
     journal.update_job(job.row, hold="", released=released, next_at=0.0, state=JobState.WAITING, reason="released")

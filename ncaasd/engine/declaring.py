@@ -21,7 +21,7 @@ from ncaasd.engine.unitbook import UnitBook
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
 from ncaasd.model import FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place, Stat
 from ncaasd.neurocaas.submission import parse_submit, validate_job
-from ncaasd.plan import expand
+from ncaasd.plan import expand, gates
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.files import Role, role_of
 from ncaasd.plan.settling import unchanged
@@ -215,6 +215,8 @@ class Declarer:
         self._house.journal.set_manifest(context.name, path, data, "", now)
         self._house.journal.set_file(row.id, FileState.READ, "", now)
         self._house.event(context.name, subject(row), "read", "read, and in force")
+        for text in gates.warnings(declared.rules):
+            self._house.event(context.name, subject(row), "warning", text, level=logging.WARNING)
         context.rules[path] = declared.rules
         specs = list(declared.jobs)
         if declared.rules:
@@ -310,6 +312,12 @@ class Declarer:
             hit = m.unit_of(expand.below(row))
             if hit is not None:
                 self._touched[context.name, path, id(m), hit[0]] = _Touched(context, path, m, hit[0])
+
+    def look_again(self, context: Context, m: Matcher, unit: str) -> None:
+        """A unit has been left alone for long enough: it is looked at before the next commit."""
+        for path, matchers in context.rules.items():
+            if m in matchers:
+                self._touched[context.name, path, id(m), unit] = _Touched(context, path, m, unit)
 
     def _look_at_touched(self) -> None:
         """Before a commit, so that a file is never whole in the journal without the job that it makes."""

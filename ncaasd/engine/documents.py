@@ -68,14 +68,17 @@ def unit_document(path: str, unit: str, state: str, reason: str, at: float) -> b
     return _render({"manifest": text(path), "ok": True, "errors": [], "updated": when(at), "unit": about} | empty)
 
 
-def status_document(path: str, problems: str, jobs: Sequence[JobRow], root: str, at: float) -> bytes:
-    """x.status.json: every job of a manifest, or what is wrong with it."""
+def status_document(
+    path: str, problems: str, jobs: Sequence[JobRow], root: str, at: float, warnings: Sequence[str] = ()
+) -> bytes:
+    """x.status.json: every job of a manifest, or what is wrong with it; `warnings`: what is likely to go wrong."""
     counts = {str(s): n for s in JobState if (n := sum(j.state is s for j in jobs))}
     return _render(
         {
             "manifest": text(path),
             "ok": not problems,
             "errors": [text(p) for p in problems.splitlines()],
+            "warnings": [text(w) for w in warnings],
             "updated": when(at),
             "counts": counts,
             "jobs": [job_document(j, root) for j in jobs],

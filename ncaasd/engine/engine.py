@@ -14,12 +14,14 @@ from ncaasd.engine.jobs import Jobs
 from ncaasd.engine.observing import Observer
 from ncaasd.engine.opening import Opener
 from ncaasd.engine.packaging import Packager
+from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.reporting import Reporter
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.units import Units
 from ncaasd.engine.uploading import Uploader
 from ncaasd.errors import JournalBroken, SyncFailed
 from ncaasd.model import DownloadTask, FileRow, JobRow, JobState, Outcome, Phase
+from ncaasd.plan.expand import Matcher
 
 LONGEST_WAIT = 5.0  # the heartbeat to systemd is sent once a turn
 ENDING = 300.0  # an end that may still turn out to be none is not waited for longer by `once`
@@ -37,13 +39,14 @@ class Engine:
     ) -> None:
         self.house = house
         self.book = UnitBook(house.journal)
-        self.packager = Packager(house, self.book, tools=tools or {})
+        self.pauses = Pauses(house, self.book, scanned=self._scanned, over=self._pause_is_over)
+        self.packager = Packager(house, self.book, self.pauses, tools=tools or {})
         self.declarer = Declarer(house, self.packager, self.book, sources=sources, tools=tools or {})
         self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
         self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
-        self.jobs = Jobs(house, self.declarer, self.fetcher)
+        self.jobs = Jobs(house, self.declarer, self.fetcher, self.book, self.pauses)
         self.observer = Observer(
-            house, whole=self._whole, gone=self.declarer.gone, back=self.declarer.reread_unread, rescan=_rescan
+            house, whole=self._whole, gone=self._gone, back=self.declarer.reread_unread, rescan=_rescan
         )
         self.uploader = Uploader(
             house, gate=Gate(house, self.book), stored=self._stored, changed=self._changed_under_way
@@ -78,13 +81,28 @@ class Engine:
         else:
             self.uploader.done(outcome)
 
-    def _whole(self, context: Context, row: FileRow) -> None:
+    def _scanned(self, context: Context, tree: str) -> bool:
+        return self.observer.has_scanned(context, tree)
+
+    def _pause_is_over(self, context: Context, m: Matcher, unit: str) -> None:
+        self.declarer.look_again(context, m, unit)
+        self.house.journal.wake_unit(context.name, m.rule.name, unit)
+
+    def _gone(self, context: Context, row: FileRow) -> None:
+        self.pauses.changed(context, row)
+        self.declarer.gone(context, row)
+        self.jobs.changed(context, row)
+
+    def _whole(self, context: Context, row: FileRow, old: bool) -> None:
+        self.pauses.changed(context, row, old=old)
         self.declarer.whole(context, row)
+        self.jobs.changed(context, row)
         if row.key:
             self.house.journal.wake_jobs_using(context.name, row.key)
 
     def _stored(self, context: Context, row: FileRow) -> None:
         self.declarer.stored(context, row)
+        self.jobs.stored(context, row)
         if row.place.tree.startswith("package:"):
             self.packager.stored(row)
 
@@ -113,6 +131,7 @@ class Engine:
         self.book.turn()
         self.observer.turn()
         self.declarer.turn()
+        self.pauses.turn()
         self.opener.turn()
         self.packager.turn()
         self.uploader.turn()
@@ -160,7 +179,7 @@ class Engine:
         house = self.house
         wall, monotonic = house.clock.now(), house.clock.monotonic()
         waits = [LONGEST_WAIT]
-        for due in (self.observer.next_due(), self.declarer.next_due()):
+        for due in (self.observer.next_due(), self.declarer.next_due(), self.pauses.next_due()):
             if due is not None:
                 waits.append(due - monotonic)
         opening = self.opener.next_due()
@@ -193,6 +212,8 @@ class Engine:
         if self.packager.busy() or self.aftercare.busy():
             return False
         if patient and self.observer.unsettled():
+            return False
+        if wait and self.pauses.pending():
             return False
         reachable = [c.name for c in house.contexts.values() if c.opened and house.awake(c)]
         if any(house.journal.pending_files(name, now, 1) for name in reachable):

@@ -12,16 +12,19 @@ from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import found_by_first_scan, rig_was_here
+from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.submitting import Ending, Order, Report, SameJob, draft_of, submit_once
 from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, ConfigFact, Supplies
+from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.watching import Watch
 from ncaasd.errors import NcaasdError
-from ncaasd.model import Dataset, FileState, JobRow, JobState, Origin, Phase, Place
+from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobState, Origin, Phase, Place
 from ncaasd.neurocaas.naming import folder_name
 from ncaasd.neurocaas.submission import validate_job
-from ncaasd.plan.expand import Matcher
-from ncaasd.plan.guards import Limits, Stop, Tally, guard, tally, way_on
-from ncaasd.plan.jobs import next_step
+from ncaasd.plan import expand, gates
+from ncaasd.plan.expand import Beside, Matcher
+from ncaasd.plan.guards import MENDED, Limits, Stop, Tally, guard, tally, way_on
+from ncaasd.plan.jobs import NOTHING, next_step
 from ncaasd.plan.retry import backoff
 
 DUE_AT_A_TIME = 200
@@ -32,13 +35,17 @@ SEEN_AGAIN = ("foreign", "replaced")  # holds that what is in S3 may end
 
 
 class Jobs:
-    def __init__(self, house: House, declarer: Declarer, fetcher: Fetcher) -> None:
+    def __init__(self, house: House, declarer: Declarer, fetcher: Fetcher, book: UnitBook, pauses: Pauses) -> None:
         self._house = house
+        self._book = book
+        self._pauses = pauses
         self._declarer = declarer
         self._busy: set[int] = set()  # rows being submitted or looked at
         # Being submitted, not intended yet -> analysis, rule, datasets.
         self._going: dict[int, tuple[str, str, int]] = {}
         self._tallies: dict[tuple[str, str], Tally] = {}  # of this turn
+        self._beside: dict[tuple[str, str], expand.Unit] = {}  # of this turn
+        self._kept_back: set[tuple[str, str, str]] = set()  # analysis, rule, unit: what is lacking of it keeps its jobs
         self.elsewhere = Elsewhere(house)
         self.watch = Watch(house, fetcher, self.elsewhere, self._busy, self.show)
         self._fetcher = fetcher
@@ -73,6 +80,7 @@ class Jobs:
             return
         starts: list[Callable[[], None]] = []
         self._tallies.clear()
+        self._beside.clear()
         try:
             with house.journal.transaction():
                 for job in due:
@@ -123,24 +131,75 @@ class Jobs:
         config = self._supplies.config(context, job)
         blocked, stop = context.submits_blocked, self._stop(context, job, now)
         invalid = () if blocked else validate_job(draft_of(job, context.layout, config.key), context.layout)
-        step = next_step(job, facts, config.problem, blocked, stop, invalid)
+        step = next_step(job, facts, config.problem, blocked, stop, invalid, self.beside(context, job))
         if step.submit:
-            self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN)
+            self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN, hold="")
             return [self._submission(context, job, config)]
         wait = CONSIDER_AGAIN
         if step.state is JobState.READY or (step.state is JobState.HELD and not step.hold):
             wait = AUTOMATIC_HOLD
-        elif step.hold:
+        elif step.hold and step.hold not in MENDED:
             wait = NEVER - now
         elif config.ask or step.ask_remote or any(f.file is None for f in facts):
             wait = max(REMOTE_KNOWN_FOR, context.settings.jobs.poll.min)
         reason = step.reason
         if step.hold and step.hold != job.hold:
-            reason = f"{reason}; {way_on(step.hold, job)}"
+            if step.hold not in MENDED:
+                reason = f"{reason}; {way_on(step.hold, job)}"
             self._house.event(context.name, job_subject(job), "held", reason, level=logging.WARNING)
         self.show(job, step.state, reason, next_at=now + wait, hold=step.hold)
         asks = step.state is JobState.WAITING and (step.ask_remote or config.ask)
         return [self._asking(context, job, step.ask_remote, config.ask)] if asks else []
+
+    def beside(self, context: Context, job: JobRow) -> Beside:
+        """What keeps a rule's job waiting that is neither its dataset nor its config: the rest of its unit, and what the rule's
+        `with` names."""
+        m = self._rule(context, job)
+        if m is None or (m.unit is None and not m.beside):
+            return NOTHING
+        if m.unit is None:
+            return expand.beside(m, self._accompanying(context, m), "", lambda _row: True)
+        unit = self._book.at(context.name, m, expand.unit_of_job(m, job.spec))
+        if unit is None:
+            return NOTHING  # all of it is gone: what its job is made of is said to be
+        found = expand.beside(m, unit, self._pauses.why(context, m, unit), lambda row: self._goes(context, row))
+        if found.lacking or found.unit:
+            self._kept_back.add((context.name, m.rule.name, unit.path))
+        return found
+
+    def _goes(self, context: Context, row: FileRow) -> bool:
+        """Whether a file ever goes up by itself."""
+        rules = [m for ms in context.rules.values() for m in ms]
+        way = gates.passage(row, rules, lambda m: self._book.of(context.name, m, row), lambda _m, _unit: False)
+        return way.way is not gates.Way.NEVER
+
+    def _accompanying(self, context: Context, m: Matcher) -> expand.Unit:
+        """What a rule without units names beside its datasets: looked for once a turn."""
+        key = (context.name, m.rule.name)
+        if key not in self._beside:
+            rows = self._house.journal.files(context.name, tree=m.rule.source or "")
+            self._beside[key] = expand.accompanying(m, rows)
+        return self._beside[key]
+
+    def stored(self, context: Context, row: FileRow) -> None:
+        """A file is in S3: when it was the last one of its unit, the unit's jobs are due."""
+        for m in (m for ms in context.rules.values() for m in ms):
+            if m.unit is None:
+                if m.beside and expand.is_of(m, row) and m.accompanies(expand.below(row)):
+                    self._house.journal.wake_unit(context.name, m.rule.name, "")
+                continue
+            unit = self._book.of(context.name, m, row)
+            if unit is not None and not any(self._goes(context, r) for r in unit.to_store(m)):
+                self._house.journal.wake_unit(context.name, m.rule.name, unit.path)
+
+    def changed(self, context: Context, row: FileRow) -> None:
+        """A file became whole, or is gone: the jobs that its unit kept back are due, once for all that changes together."""
+        for m in (m for ms in context.rules.values() for m in ms):
+            hit = m.unit_of(expand.below(row)) if self._kept_back and expand.is_of(m, row) else None
+            key = (context.name, m.rule.name, hit[0] if hit else "")
+            if key in self._kept_back:
+                self._kept_back.discard(key)
+                self._house.journal.wake_unit(*key)
 
     def _stop(self, context: Context, job: JobRow, now: float) -> Stop | None:
         return guard(job, self._tally(context, job, now), self._limits(context, job))
@@ -296,6 +355,9 @@ class _JournaledSubmit:
                     raise NcaasdError(f"{dataset.name} has just changed")
                 if rows and rows[0].state not in (FileState.STORED, FileState.GONE):
                     raise NcaasdError(f"{dataset.name} is changing")
+            beside = self._jobs.beside(self._context, job)
+            if beside != NOTHING:
+                raise NcaasdError(beside.lacking or beside.unit or f"{beside.files[0].place.path} is changing")
             self._jobs.about_to_intend(self._context, job.row, job_id)
             journal.update_job(
                 job.row,

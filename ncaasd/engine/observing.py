@@ -103,12 +103,13 @@ class Observer:
         self,
         house: House,
         *,
-        whole: Callable[[Context, FileRow], None],
+        whole: Callable[[Context, FileRow, bool], None],
         gone: Callable[[Context, FileRow], None],
         back: Callable[[Context], None],
         rescan: Callable[[Context], float],
     ) -> None:
-        """`whole`: a file has become so. `gone`: it was deleted or renamed. `back`: a tree that was missing is there again."""
+        """`whole`: a file has become so; True when nobody had touched it for long when the daemon started. `gone`: it was
+        deleted or renamed. `back`: a tree that was missing is there again."""
         self._house = house
         self._whole = whole
         self._gone = gone
@@ -157,6 +158,11 @@ class Observer:
 
     def scanned(self) -> bool:
         return all(w.scans or w.context.tree_trouble.get(w.name) for w in self.trees.values())
+
+    def has_scanned(self, context: Context, tree: str) -> bool:
+        """Whether all that a tree had when this process began is taken in."""
+        watched = self.trees.get((context.name, tree))
+        return watched is not None and watched.scans > 0
 
     def next_due(self) -> float | None:
         """Monotonic time of the next thing to do here."""
@@ -351,7 +357,7 @@ class Observer:
         assert isinstance(verdict, Settled)
         del watched.unsettled[path]
         watched.known[path] = stat
-        self._became_whole(watched, waiting.file_id)
+        self._became_whole(watched, waiting.file_id, waiting.observation.sign is Sign.OLD)
         return True
 
     def _note_space(self, watched: Watched, short: bool) -> None:
@@ -410,14 +416,14 @@ class Observer:
             return Sign.NONE
         return Sign.OLD
 
-    def _became_whole(self, watched: Watched, file_id: int) -> None:
+    def _became_whole(self, watched: Watched, file_id: int, old: bool) -> None:
         house = self._house
         row = house.journal.file_whole(file_id, house.clock.now())
         if row is not None:
             house.event(
                 watched.context.name, subject(row), "whole", f"whole, {row.stat.size} bytes", level=logging.DEBUG
             )
-            self._whole(watched.context, row)
+            self._whole(watched.context, row, old)
 
     def _lost(self, watched: Watched, path: str) -> None:
         """A file is not there any more. Nothing is deleted in S3 for it."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ncaasd.declare.manifest import PackageTool
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.unitbook import UnitBook, packed, to_pack
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, ToolFailed
 from ncaasd.model import FileRow, FileState, Place, Stat
@@ -37,9 +38,10 @@ class _Order:
 
 
 class Packager:
-    def __init__(self, house: House, book: UnitBook, *, tools: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, house: House, book: UnitBook, pauses: Pauses, *, tools: Mapping[str, Sequence[str]]) -> None:
         self._house = house
         self._book = book
+        self._pauses = pauses
         self._tools = tools
         self._orders: dict[int, _Order] = {}  # by the package's file id
         self._building: set[int] = set()
@@ -87,7 +89,7 @@ class Packager:
     def look(self, context: Context, m: Matcher, unit: Unit) -> None:
         """Have the package made of a unit that is whole, unless it was made of these very files."""
         journal = self._house.journal
-        if unit.aborted(m) or unit.missing(m):
+        if not self._may_be_packed(context, m, unit):
             return
         members = to_pack(journal, context.name, m, unit)
         if not members:
@@ -114,6 +116,11 @@ class Packager:
         retry_at = known[2] if failures and known else 0.0
         journal.set_package(file_id, context.name, m.rule.name, unit.path, "", retry_at=retry_at, failures=failures)
         self._orders[file_id] = _Order(context, m, unit.path, retry_at)
+
+    def _may_be_packed(self, context: Context, m: Matcher, unit: Unit) -> bool:
+        """Whether a unit is whole, and nothing of it is lacking that can't be taken."""
+        kept_back = unit.aborted(m) or unit.missing(m) or unit.skipped(m)
+        return not kept_back and not self._pauses.why(context, m, unit)
 
     def lost(self, row: FileRow) -> None:
         """A package is not there any more though it has to go up (again): made anew."""
@@ -162,7 +169,7 @@ class Packager:
         house, packer = self._house, self._house.packer
         row = house.journal.file(file_id)
         unit = self._book.at(order.context.name, order.matcher, order.unit)
-        if packer is None or row is None or unit is None or unit.aborted(order.matcher) or unit.missing(order.matcher):
+        if packer is None or row is None or unit is None or not self._may_be_packed(order.context, order.matcher, unit):
             del self._orders[file_id]  # when it is whole again, it is wanted again
             return
         members = to_pack(house.journal, order.context.name, order.matcher, unit)

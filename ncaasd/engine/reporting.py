@@ -10,6 +10,7 @@ from ncaasd.engine.documents import status_document, unit_document
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import NcaasdError
 from ncaasd.model import JobRow, Origin
+from ncaasd.plan import gates
 
 EVERY = 0.5  # seconds between writes: a burst of changes is one write
 RETRY = 60.0  # seconds until a status file that could not be written is tried again
@@ -47,7 +48,8 @@ class Reporter:
         problems = next((p for m, _good, p, _at in journal.manifests(context.name) if m == path), "")
         jobs = journal.jobs_declared_in(context.name, path)[-JOBS_SHOWN:]
         at = self._house.clock.now()
-        files = {status_name(path): status_document(path, problems, jobs, self._root, at)}
+        warned = gates.warnings(context.rules.get(path, ()))
+        files = {status_name(path): status_document(path, problems, jobs, self._root, at, warned)}
         for unit, attempts in _by_rule_and_unit(jobs).items():
             files[unit] = status_document(path, "", attempts, self._root, at)
         self._put(context, files)

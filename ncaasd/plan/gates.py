@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ncaasd.declare.manifest import Rule
 from ncaasd.declare.units import say_duration
 from ncaasd.model import ABORTED, FileRow, FileState
 from ncaasd.plan.expand import Matcher, Unit, below
@@ -44,7 +45,7 @@ def passage(
     path = below(row)
     mine = [m for m in matchers if (m.rule.source or "") == tree]
     wanting = [m for m in mine if m.wants(path)]
-    if tree and not wanting:
+    if tree and not wanting and not any(m.accompanies(path) for m in mine):
         return Passage(Way.NEVER, "no rule names it")
     for m in mine:
         unit = unit_of(m)
@@ -65,6 +66,20 @@ def passage(
     if wanting and all(m.packs for m in wanting):
         return Passage(Way.NEVER, "goes up in its unit's package, not by itself")
     return GO
+
+
+def warnings(matchers: Iterable[Matcher]) -> list[str]:
+    """What is likely to go wrong with rules, though they can be read; for people."""
+    return [ungated(m.rule) for m in matchers if m.rule.ungated]
+
+
+def ungated(rule: Rule) -> str:
+    """The sentence for a rule that makes one job of a unit, and that only a pause tells that the unit is whole (F99)."""
+    return (
+        f"rule {rule.name} runs each unit as one, and nothing but a pause says that a unit is whole: where an instrument pauses"
+        " for longer than ten times watch.settle, half a session is run and paid for; name the file that ends a session in"
+        " `complete_when`, or say with `whole_after` how long it must have been left alone"
+    )
 
 
 def may_be_late(m: Matcher, row: FileRow) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ncaasd.model import JobRow, JobState, Origin, Phase
 
 OF_THE_RULE = ("backlog", "budget", "failures", "canary")  # holds that concern all jobs of a rule
+MENDED = ("part",)  # holds that end by themselves when a person has mended what is wrong: nothing is there to release
 BACKLOG_WINDOW = 900.0  # jobs made within a quarter of an hour count as made at once, submitted or not
 
 

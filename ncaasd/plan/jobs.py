@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ncaasd.model import FileRow, FileState, JobRow, JobState
-from ncaasd.plan.guards import Stop
+from ncaasd.plan.expand import Beside, below
+from ncaasd.plan.guards import MENDED, Stop
+
+NOTHING = Beside()
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,9 @@ class DatasetFact:
     file: FileRow | None  # None: no file here maps to it, or the one that did is gone
     remote: bool | None = None  # whether S3 has it; None: not asked, or not known
     bypass: bool = False
+
+
+HOW_TO_MEND = "put the file itself there, or leave it out with the rule's `exclude`; then it goes on by itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +44,28 @@ def next_step(
     blocked: str,
     stop: Stop | None,
     invalid: Sequence[str] = (),
+    beside: Beside = NOTHING,
 ) -> Next:
     """The first thing that keeps `job` from its submit; none: submit.
 
     `config_problem`: why its config can't be used yet; `blocked`: why nothing is submitted for its analysis; `invalid`:
-    why NeuroCAAS could not run it as it is declared.
+    why NeuroCAAS could not run it as it is declared; `beside`: what else of its unit is not there.
     """
-    if job.hold and job.hold not in job.released:
+    if job.hold and job.hold not in job.released and job.hold not in MENDED:
         # A person must decide: only `release`, `rerun` or `forget` goes on from here.
         return Next(JobState.HELD, job.reason, hold=job.hold)
     if invalid:
         # Nothing is paid for to be told so. Its declaration must be mended, and then it goes on by itself.
         return Next(JobState.HELD, "; ".join(invalid))
+    skipped = [f for f in datasets if f.file is not None and f.file.state is FileState.SKIPPED]
+    lacking = beside.lacking or "; ".join(f"{f.name} can't be taken: {f.file.reason}" for f in skipped[:2] if f.file)
+    if lacking:
+        return Next(JobState.HELD, f"{lacking}; {HOW_TO_MEND}", hold="part")
     waits = [w for fact in datasets if (w := _waits_for(fact))]
+    if beside.unit:
+        waits.append(beside.unit)
+    named = {f.file.id for f in datasets if f.file is not None}
+    waits += [_waits_for(DatasetFact(below(row), row.key, row)) for row in beside.files if row.id not in named]
     if config_problem:
         waits.append(config_problem)
     ask = tuple(f.key for f in datasets if f.file is None and f.remote is None and not f.bypass)

@@ -18,11 +18,11 @@ from ncaasd.neurocaas.submission import SubmitBody
 from ncaasd.plan import afterwards, expand, gates
 from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
 from ncaasd.plan.configs import render
-from ncaasd.plan.expand import Matcher, Package, Unit
+from ncaasd.plan.expand import Beside, Matcher, Package, Unit
 from ncaasd.plan.files import map_file
 from ncaasd.plan.gates import Passage, Way
 from ncaasd.plan.guards import Limits, guard, tally
-from ncaasd.plan.jobs import DatasetFact, next_step
+from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
 
 NOT_YET = (FileState.SETTLING, FileState.WHOLE)
 
@@ -215,7 +215,7 @@ class _Planner:
         for unit in self._units.get(id(m), {}).values() if m.packs else ():
             members = unit.members(m)
             package = self._package_of(m)(expand.package_name(m.rule, unit))
-            if members and package.row is None and not unit.aborted(m) and not unit.missing(m):
+            if members and package.row is None and not (unit.aborted(m) or unit.missing(m) or unit.skipped(m)):
                 size = sum(r.stat.size for _n, r in members)
                 yield PlannedUpload(f"{package.name} (made of {unit.path})", package.key, size)
 
@@ -299,17 +299,17 @@ class _Planner:
         config_key, problem = self._config(job.spec)
         facts = [self._fact(d.name, d.key) for d in job.spec.datasets]
         settings = self._facts.settings.jobs
-        rule = next((m.rule for m in self._matchers if m.rule.name == job.spec.name), None)
+        rule = next((m for m in self._matchers if m.rule.name == job.spec.name), None)
         limits = Limits(
             max_active=settings.max_active,
             max_per_day=settings.max_per_day,
             ask_above=settings.ask_above,
             stop_after_failures=settings.stop_after_failures,
-            canary=rule.canary if rule and job.spec.origin is Origin.RULE else 0,
+            canary=rule.rule.canary if rule and job.spec.origin is Origin.RULE else 0,
         )
         seen = tally(self._made.get(job.spec.name, []), self._active, self._day, self._facts.now)
         stop = guard(job, seen, limits)
-        step = next_step(job, facts, problem, "", stop)
+        step = next_step(job, facts, problem, "", stop, (), self._beside(job.spec, rule))
         why = step.reason
         if step.submit:
             plan = "submit"
@@ -322,6 +322,23 @@ class _Planner:
         made = PlannedJob(job.spec, plan, why, size, machines, known=known, config_key=config_key)
         made = replace(made, guard=stop.kind if stop and plan in ("hold", "queue") else step.hold)
         return self._with_submit_file(made, job)
+
+    def _beside(self, spec: JobSpec, rule: Matcher | None) -> Beside:
+        """As the engine asks for it; what is whole and may go up will be in S3 then, and a pause will be over."""
+        if rule is None or spec.origin is not Origin.RULE or (rule.unit is None and not rule.beside):
+            return NOTHING
+        if rule.unit is None:
+            unit: Unit | None = expand.accompanying(rule, self._of(rule))
+        else:
+            unit = self._units.get(id(rule), {}).get(expand.unit_of_job(rule, spec))
+        if unit is None:
+            return NOTHING
+
+        def keeps_back(row: FileRow) -> bool:
+            way = self._passage(row).way
+            return way is not Way.NEVER and (row.state is not FileState.WHOLE or way is not Way.GO)
+
+        return expand.beside(rule, unit, "", keeps_back)
 
     def _goes(self, job: JobRow, machines: int) -> None:
         """What is submitted counts for those after it."""

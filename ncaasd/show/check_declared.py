@@ -13,6 +13,7 @@ from ncaasd.errors import DeclarationError, Problem
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan.files import Role, role_of
+from ncaasd.plan.gates import ungated
 from ncaasd.show import words
 from ncaasd.show.check import Finding, Level
 
@@ -65,7 +66,12 @@ def problems_of(config: Config, name: str, path: str) -> Iterator[tuple[Level, P
     except DeclarationError as error:
         yield from ((Level.BAD, problem) for problem in error.problems)
         return
-    yield from _configs(manifest, yamlio.parse(data, path).root, path, folder)
+    root = yamlio.parse(data, path).root
+    yield from _configs(manifest, root, path, folder)
+    for number, rule in enumerate(manifest.rules):
+        if rule.ungated:
+            key, _, node = reading.locate(root, ("rules", number, "unit"))
+            yield Level.NOTE, Problem(path, node.line, node.column, key, ungated(rule))
 
 
 def check_submit(data: bytes, path: str, layout: Layout) -> None:

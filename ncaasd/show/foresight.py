@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from ncaasd.errors import DeclarationError, NcaasdError, Problem
 from ncaasd.model import Artefact, FileRow, FileState, JobSpec, Place, Stat
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import parse_submit, validate_job
-from ncaasd.plan import expand
+from ncaasd.plan import expand, gates
 from ncaasd.plan.afterwards import Care, PlannedFetch, PlannedRemoval
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.files import Role, collision, map_file, role_of
@@ -30,10 +30,12 @@ NEW = "once it is whole"
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
-    """`previews`, one for each analysis; `troubles`: what could not be looked at, or is wrong."""
+    """`previews`, one for each analysis; `troubles`: what could not be looked at, or is wrong; `warnings`: what is likely to
+    go wrong."""
 
     previews: tuple[Preview, ...]
     troubles: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def document(self, root: str) -> dict[str, Any]:
         every = [(p.analysis, u) for p in self.previews for u in p.uploads]
@@ -65,6 +67,7 @@ class Foresight:
                 "deletions": sum(not r.kept for p in self.previews for r in p.removals),
             },
             "troubles": [text(t) for t in self.troubles],
+            "warnings": [text(w) for w in self.warnings],
         }
 
 
@@ -119,7 +122,8 @@ def _removal_plan(analysis: str, removal: PlannedRemoval) -> dict[str, Any]:
 def foresee(config: Config, journal: Journal | None, analyses: Sequence[str], now: float) -> Foresight:
     """Of everything that is there now."""
     made = [_look(config, journal, analysis, now) for analysis in analyses]
-    return Foresight(tuple(preview(m.facts) for m in made), tuple(t for m in made for t in m.troubles))
+    warned = [w for m in made for w in gates.warnings(r for rules in m.facts.rules.values() for r in rules)]
+    return Foresight(tuple(preview(m.facts) for m in made), tuple(t for m in made for t in m.troubles), tuple(warned))
 
 
 def foresee_manifest(
@@ -140,7 +144,7 @@ def foresee_manifest(
         others = {p: ms for p, ms in facts.rules.items() if p != path}
         kept = [s for s in facts.asked if s.declared_in != path]
         facts = replace(facts, rules={**others, path: rules}, asked=[*kept, *asked], only=path)
-    return Foresight((preview(facts),), look.troubles)
+    return Foresight((preview(facts),), look.troubles, tuple(gates.warnings(facts.rules.get(path, ()))))
 
 
 def _has_rules(data: bytes, file: str) -> bool:
@@ -172,12 +176,13 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
     for name, tree in trees.items():
         before = {p.path: r for p, r in known.items() if p.tree == name}
         try:
-            seen = tree.scan({}).changed
+            seen = tree.scan({})
         except NcaasdError as error:
             troubles.append(str(error))
             rows += before.values()
         else:
-            rows += _rows(analysis, name, seen, before, layout, config, rows)
+            rows += _rows(analysis, name, seen.changed, before, layout, config, rows)
+            rows += _skipped(analysis, name, seen.skipped, layout, config)
     rules, asked, problems = _manifests(config, journal, analysis, home, rows, layout)
     troubles += (str(p) for p in problems)
     return _Look(
@@ -259,6 +264,17 @@ def _rows(
         taken.setdefault(key, []).append(new)
         made.append(new)
     return made
+
+
+def _skipped(analysis: str, tree: str, skipped: Mapping[str, str], layout: Layout, config: Config) -> Iterator[FileRow]:
+    """What is there and can't be taken, in the trees of inputs."""
+    upload = config.analyses[analysis].upload
+    for path, why in skipped.items():
+        shown = f"inputs/{path}" if tree else path
+        if role_of(shown) is Role.INPUT:
+            key = map_file(shown, layout, prefix=upload.prefix, names=upload.names).key
+            place, nothing = Place(analysis, tree, path), Stat(0, 0, 0, 0)
+            yield FileRow(2**62, place, nothing, FileState.SKIPPED, why, 0.0, key, None, "", 0.0, 0)
 
 
 def _configs(home: LocalTree, rows: Iterable[FileRow]) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from typing import Any
 from ncaasd.adapters.journal import Journal
 from ncaasd.engine.documents import text, when
 from ncaasd.model import FileRow, FileState, JobRow, JobState
+from ncaasd.plan.guards import MENDED
 from ncaasd.show import words
 
 CHECKED_FOR_CHANGES = 2000  # of the newest submitted jobs, the datasets are compared with what is in S3 now
@@ -204,6 +205,11 @@ def held_jobs(journal: Journal, analysis: str) -> list[Attention]:
     """What waits for a person, with the command that goes on. Many of one rule, held for one reason, are one line."""
     found = []
     for job, count, machines, size in journal.held_jobs(analysis):
+        if job.hold in MENDED:
+            found.append(
+                Attention("held", analysis, title(job) + (f" and {count - 1} more" if count > 1 else ""), job.reason)
+            )
+            continue
         verb = "rerun" if job.hold in ONLY_RERUN else "release"
         if count == 1:
             found.append(Attention("held", analysis, title(job), job.reason, f"ncaasd {verb} {known_as(job)}"))

@@ -262,6 +262,16 @@ class Jobs(Base):
             name,
         )
 
+    def wake_unit(self, analysis: str, name: str, unit: str) -> None:
+        """The jobs of a rule that are about a unit, or about a dataset in it, and not submitted, are due again. "" is all of the
+        rule's."""
+        low = path_out(unit) + b"/" if unit else b""
+        self._run(
+            "UPDATE job SET next_at=0 WHERE analysis=? AND name=? AND (?3=x'' OR unit=?3 OR (unit>=?4 AND unit<?5))"
+            " AND phase='open'",
+            analysis, name, path_out(unit), low, low[:-1] + b"0",
+        )  # fmt: skip
+
     def wake_unended_jobs(self, analysis: str) -> None:
         """At start nothing is under way, so everything is due: also the submit that a crash has left in the middle."""
         self._run("UPDATE job SET next_at=0 WHERE phase<>'ended' AND +analysis=?", analysis)

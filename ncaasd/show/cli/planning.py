@@ -82,6 +82,8 @@ def _show(seen: Foresight, *, one: bool) -> None:
             out.print(f"followed, or being fetched: {words.count(len(preview.followed), 'job')} ({states})")
         _show_fetches(preview)
         _show_removals(preview)
+    for warning in seen.warnings:
+        out.print(f"warning: {plain(warning)}", soft_wrap=True)
     for trouble in seen.troubles:
         note(f"ncaasd: {plain(trouble)}")
 
