@@ -40,7 +40,7 @@ from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.engine.desk import InlineDesk
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.observing import Observer
-from ncaasd.model import Dataset, FileState, JobSpec, JobState, Origin, Phase, Place, ScanDelta, Stat, Stored
+from ncaasd.model import Dataset, FileState, JobSpec, JobState, Look, Origin, Phase, Place, ScanDelta, Stat, Stored
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTLE = 1.0
@@ -341,6 +341,9 @@ class _Told:
 
     def stat(self, path: str) -> Stat | None:
         return self.stats.get(path)
+
+    def look(self, path: str) -> Look:
+        return Look(self.stats.get(path))
 
     def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
         raise NotImplementedError

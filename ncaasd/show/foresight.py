@@ -14,10 +14,10 @@ from ncaasd.declare.config import Config
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.documents import job_document, text
 from ncaasd.errors import DeclarationError, NcaasdError, Problem
-from ncaasd.model import Artefact, FileRow, FileState, JobSpec, Place, Stat
+from ncaasd.model import Artefact, FileRow, FileState, JobSpec, Place, ScanDelta, Stat
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import parse_submit, validate_job
-from ncaasd.plan import expand
+from ncaasd.plan import expand, skipping
 from ncaasd.plan.afterwards import Care, PlannedFetch, PlannedRemoval
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.files import Role, collision, map_file, role_of
@@ -172,12 +172,13 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
     for name, tree in trees.items():
         before = {p.path: r for p, r in known.items() if p.tree == name}
         try:
-            seen = tree.scan({}).changed
+            delta = tree.scan({})
         except NcaasdError as error:
             troubles.append(str(error))
             rows += before.values()
         else:
-            rows += _rows(analysis, name, seen, before, layout, config, rows)
+            rows += _rows(analysis, name, delta, before, layout, config, rows)
+            rows += _skipped(analysis, name, delta, before)
     rules, asked, problems = _manifests(config, journal, analysis, home, rows, layout)
     troubles += (str(p) for p in problems)
     return _Look(
@@ -217,7 +218,7 @@ def _is_of(journal: Journal, row: int, analysis: str) -> bool:
 def _rows(
     analysis: str,
     tree: str,
-    seen: dict[str, Stat],
+    delta: ScanDelta,
     before: dict[str, FileRow],
     layout: Layout,
     config: Config,
@@ -229,9 +230,9 @@ def _rows(
     taken: dict[str, list[FileRow]] = {}
     for row in [*others, *before.values()]:
         taken.setdefault(row.key, []).append(row)
-    for path, stat in seen.items():
+    for path, stat in delta.changed.items():
         known = before.get(path)
-        if known is not None and known.state is not FileState.GONE and unchanged(known.stat, stat):
+        if known is not None and known.state is not FileState.GONE and _same(known, stat, delta):
             made.append(known)
             continue
         place = Place(analysis, tree, path)
@@ -255,9 +256,28 @@ def _rows(
             0.0,
             0,
             ours=bool(known and known.ours),
+            link=delta.links.get(path, ""),
         )
         taken.setdefault(key, []).append(new)
         made.append(new)
+    return made
+
+
+def _same(known: FileRow, stat: Stat, delta: ScanDelta) -> bool:
+    known_as_file = known.state is not FileState.SKIPPED and known.link == delta.links.get(known.place.path, "")
+    return known_as_file and unchanged(known.stat, stat)
+
+
+def _skipped(analysis: str, tree: str, delta: ScanDelta, before: dict[str, FileRow]) -> list[FileRow]:
+    """What is skipped, as the daemon would record it, and what is known in folders that can't be looked into."""
+    unseen = tuple(path for path in delta.skipped if path.endswith("/"))
+    made = [r for p, r in before.items() if p.startswith(unseen) and p not in delta.skipped]
+    for path, why in skipping.to_record(tree, delta.skipped).items():
+        known = before.get(path)
+        number, since = (known.id, known.since) if known else (2**62, 0.0)
+        nothing = Stat(0, 0, 0, 0)
+        place = Place(analysis, tree, path)
+        made.append(FileRow(number, place, nothing, FileState.SKIPPED, why, since, "", None, "", 0.0, 0))
     return made
 
 
