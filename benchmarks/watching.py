@@ -40,7 +40,7 @@ from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.engine.desk import InlineDesk
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.observing import Observer
-from ncaasd.model import Dataset, FileState, JobSpec, JobState, Origin, Phase, Place, ScanDelta, Stat, Stored
+from ncaasd.model import Dataset, FileState, JobSpec, JobState, Look, Origin, Phase, Place, ScanDelta, Stat, Stored
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTLE = 1.0
@@ -342,6 +342,9 @@ class _Told:
     def stat(self, path: str) -> Stat | None:
         return self.stats.get(path)
 
+    def look(self, path: str) -> Look:
+        return Look(self.stats.get(path))
+
     def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
         raise NotImplementedError
 
@@ -392,7 +395,7 @@ def _planning(folder: str, known: int, changed: int) -> tuple[float, float]:
         )  # fmt: skip
         house = House(journal=journal, desk=InlineDesk(journal), clock=clock, contexts={NAME: context}, rig="r")
         nothing: Callable[..., None] = lambda *_: None  # noqa: E731  # three of them, for arguments
-        observer = Observer(house, whole=nothing, gone=nothing, back=nothing, rescan=lambda _c: 3600.0)
+        observer = Observer(house, whole=nothing, gone=nothing, skipped=nothing, back=nothing, rescan=lambda _c: 3600.0)
         for _ in range(5):
             observer.turn()
             house.desk.read(0)

@@ -7,7 +7,7 @@ tree, decoded with `surrogateescape` so that any byte a file system allows survi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -45,7 +45,7 @@ class FileState(StrEnum):
     READ = "read"  # a manifest or submit file that has been read; it is never uploaded itself
     HELD = "held"  # a person must decide; `reason` says why
     REFUSED = "refused"  # it must never go up; `reason` says why
-    SKIPPED = "skipped"  # something is there that can't be taken: a link, an unreadable folder; `reason` says why
+    SKIPPED = "skipped"  # something is there that can't be followed, entered or looked at; `reason` says why
     GONE = "gone"  # no longer there locally; nothing is deleted in S3
 
 
@@ -103,9 +103,21 @@ class ScanDelta:
 
     changed: dict[str, Stat]  # new or different
     gone: frozenset[str]
-    skipped: dict[str, str]  # path -> why (a FIFO, a symlink out of the tree, a name that cannot be read)
+    # path -> why (a FIFO, a link out of the tree, what cannot be read). A folder that can't be entered or listed ends in "/".
+    skipped: dict[str, str]
     files: int  # how many regular files there are in all
     seconds: float
+    links: dict[str, str] = field(default_factory=dict)  # of `changed`, the links that are followed: where each leads
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one path is. `stat` is None when no file is there, or none that can be looked at."""
+
+    stat: Stat | None
+    link: str = ""  # where it leads, when it is a link that is followed: see `FileRow.link`
+    skipped: str = ""  # something is there that is no file for us; why
+    unseen: bool = False  # it could not be looked at: what is known of it stays known
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +274,9 @@ class FileRow:
     retry_at: float
     failures: int
     ours: bool = False  # this rig put what is at the key, or a person allowed it to be overwritten
+    # Of a symbolic link that is followed, the file that it leads to: below the tree as `Place.path` is, or an absolute path
+    # (below the config's `links`). `stat` is then of both (`Stat.of_link`).
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Protocol
 
-from ncaasd.model import DownloadTask, Listing, ObjectInfo, Outcome, Part, Progress, ScanDelta, Stat, UploadTask
+from ncaasd.model import DownloadTask, Listing, Look, ObjectInfo, Outcome, Part, Progress, ScanDelta, Stat, UploadTask
 
 
 class Clock(Protocol):
@@ -168,6 +168,9 @@ class FileTree(Protocol):
 
     def stat(self, path: str) -> Stat | None:
         """None when it is not there, or is not a regular file."""
+
+    def look(self, path: str) -> Look:
+        """The same, and why it is no file. Raises RootMissing; what the system refuses on `path` alone is said in the answer."""
 
     def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
         """A small file whole, and the observation it was read at. Raises FileChanged, FileVanished, LocalError."""

@@ -116,6 +116,11 @@ class Declarer:
         elif role is Role.INPUT:
             self._match(context, [row])
 
+    def skipped(self, context: Context, row: FileRow) -> None:
+        """Something is there that can't be taken: what a rule names has a job that says so."""
+        self._match(context, [row])
+        self._house.journal.wake_jobs_using(context.name, row.key)
+
     def gone(self, context: Context, row: FileRow) -> None:
         role = Role.INPUT if row.place.tree else role_of(row.place.path)
         if role in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
@@ -226,6 +231,8 @@ class Declarer:
                 specs += self._specs(context, m, path, rows)
         self._apply(context, path, specs)
         self._ask_the_gates_again(context, path)
+        if declared.rules:
+            self._house.journal.wake_open_jobs(context.name)  # `exclude`, `with` or `whole_after` may be others now
 
     def _reject(self, context: Context, row: FileRow, problems: list[Problem]) -> None:
         """Refused whole; what was in force stays in force."""

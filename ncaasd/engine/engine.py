@@ -46,7 +46,12 @@ class Engine:
         self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
         self.jobs = Jobs(house, self.declarer, self.fetcher, self.book, self.pauses)
         self.observer = Observer(
-            house, whole=self._whole, gone=self._gone, back=self.declarer.reread_unread, rescan=_rescan
+            house,
+            whole=self._whole,
+            gone=self._gone,
+            skipped=self._skipped,
+            back=self.declarer.reread_unread,
+            rescan=_rescan,
         )
         self.uploader = Uploader(
             house, gate=Gate(house, self.book), stored=self._stored, changed=self._changed_under_way
@@ -91,6 +96,10 @@ class Engine:
     def _gone(self, context: Context, row: FileRow) -> None:
         self.pauses.changed(context, row)
         self.declarer.gone(context, row)
+        self.jobs.changed(context, row)
+
+    def _skipped(self, context: Context, row: FileRow) -> None:
+        self.declarer.skipped(context, row)
         self.jobs.changed(context, row)
 
     def _whole(self, context: Context, row: FileRow, old: bool) -> None:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.errors import LocalError, NcaasdError, RootMissing
-from ncaasd.model import FileRow, FileState, Place, ScanDelta, Stat
-from ncaasd.plan.files import Role, collision, map_file, role_of
+from ncaasd.model import FileRow, FileState, Look, Place, ScanDelta, Stat
+from ncaasd.plan import skipping
+from ncaasd.plan.files import Mapped, Role, collision, map_file, role_of, seen_as
 from ncaasd.plan.settling import Observation, Settled, Sign, Wait, long_untouched, observe, settle, unchanged
 from ncaasd.ports import FileTree
 
@@ -24,6 +25,7 @@ LOOK_BATCH = 500  # files of a look: what is whole is uploaded while the next on
 NEWS_BATCH = 1000  # files of a scan that are taken in at a time, so that the loop goes round and a kill loses little
 HANGS_AFTER = 60.0  # a tree that has not answered for so long is said to hang
 RETRY_MISSING = 15.0
+OTHERS_SAID = 100  # skipped things that no rule could want are said, so many of each scan
 
 
 @dataclass
@@ -53,7 +55,8 @@ class Watched:
     progress: int = 0  # the tree's, at `working_since` or when it last answered
     scans: int = 0
     files: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)  # path -> why, as the journal has it
+    of_no_matter: dict[str, str] = field(default_factory=dict)  # what the last scan skipped that no rule could want
     slow_said: bool = False
     disk_short: bool = False
     # The event log's last word is that the tree is missing or hangs: maybe said by an earlier process.
@@ -91,9 +94,14 @@ def _said_away(watched: Watched) -> str:
     return f"away:{watched.context.name}:{watched.name}"
 
 
+def _mapped(context: Context, place: Place) -> Mapped:
+    names = context.settings.upload.names
+    return map_file(seen_as(place), context.layout, prefix=context.prefix, names=names)
+
+
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    stats: dict[str, Stat | None]
+    looks: dict[str, Look]
     held_open: set[str]
     short_of_space: bool
 
@@ -105,20 +113,23 @@ class Observer:
         *,
         whole: Callable[[Context, FileRow, bool], None],
         gone: Callable[[Context, FileRow], None],
+        skipped: Callable[[Context, FileRow], None],
         back: Callable[[Context], None],
         rescan: Callable[[Context], float],
     ) -> None:
         """`whole`: a file has become so; True when nobody had touched it for long when the daemon started. `gone`: it was
-        deleted or renamed. `back`: a tree that was missing is there again."""
+        deleted or renamed. `skipped`: something is there that can't be taken. `back`: a tree that was missing is there again."""
         self._house = house
         self._whole = whole
         self._gone = gone
+        self._skipped = skipped
         self._back = back
         self.trees: dict[tuple[str, str], Watched] = {}
         for context in house.contexts.values():
             for name, tree in context.trees.items():
                 watched = Watched(context, name, tree, rescan(context))
                 watched.known = house.journal.known(context.name, name)
+                watched.skipped = house.journal.skipped(context.name, name)
                 watched.said_away = house.journal.get_meta(_said_away(watched)) == "yes"
                 self.trees[context.name, name] = watched
                 self._resume(watched)
@@ -238,8 +249,8 @@ class Observer:
 
         def look() -> _Looked:
             tree.check()
-            stats = {p: tree.stat(p) for p in paths}
-            return _Looked(stats, tree.held_open(due), tree.free_bytes() < min_free)
+            looks = {p: tree.look(p) for p in paths}
+            return _Looked(looks, tree.held_open(due), tree.free_bytes() < min_free)
 
         def looked(result: Result[_Looked]) -> None:
             if result.error is not None:
@@ -284,12 +295,7 @@ class Observer:
         now = self._house.clock.monotonic()
         watched.scan_at = now + watched.rescan
         watched.files = delta.files
-        for path, why in delta.skipped.items():
-            if watched.skipped.get(path) != why:
-                self._house.event(
-                    watched.context.name, f"file {path}", "skipped", f"skipped: {why}", level=logging.WARNING
-                )
-        watched.skipped = delta.skipped
+        self._note_skipped(watched, delta)
         watched.news = self._news(watched, delta, now)
         self._take_in(watched)
 
@@ -298,7 +304,8 @@ class Observer:
         first = watched.scans == 0
         for path, stat in delta.changed.items():
             sign = self._old(watched, stat) if first else Sign.NONE
-            yield lambda path=path, stat=stat, sign=sign: self._saw(watched, path, stat, now, sign)  # type: ignore[misc]  # mypy can't infer a lambda's defaults
+            look = Look(stat, delta.links.get(path, ""))
+            yield lambda path=path, look=look, sign=sign: self._saw(watched, path, look, now, sign)  # type: ignore[misc]  # mypy can't infer a lambda's defaults
         for path in delta.gone:
             yield lambda path=path: self._lost(watched, path)  # type: ignore[misc]  # as above
 
@@ -326,13 +333,76 @@ class Observer:
         looked = result.get()
         now = self._house.clock.monotonic()
         self._note_space(watched, looked.short_of_space)
-        for path, stat in looked.stats.items():
-            if stat is None:
-                self._lost(watched, path)
-            elif path not in due or not self._settle(watched, path, stat, now, looked):
+        for path, look in looked.looks.items():
+            if look.stat is None:
+                self._no_file(watched, path, look, now)
+            elif path not in due or not self._settle(watched, path, look.stat, now, looked):
                 sign = Sign.PUBLISHED if path in watched.published else Sign.NONE
-                self._saw(watched, path, stat, now, sign)
+                self._saw(watched, path, look, now, sign)
             watched.published.discard(path)
+
+    def _no_file(self, watched: Watched, path: str, look: Look, now: float) -> None:
+        """What a look found is no file, or nothing, or can't be looked at."""
+        waiting = watched.unsettled.get(path)
+        if look.unseen and waiting is not None:
+            if waiting.why != look.skipped:
+                waiting.why = look.skipped
+                self._house.journal.set_file(waiting.file_id, FileState.SETTLING, look.skipped, self._house.clock.now())
+            watched.look_later(path, replace(waiting, look_at=now + RETRY_MISSING))
+        if not look.unseen:
+            self._lost(watched, path)
+        if not look.skipped:
+            self._skipped_no_more(watched, path)
+        elif skipping.can_matter(watched.name, path) and len(watched.skipped) < skipping.MOST:
+            self._skip(watched, path, look.skipped)  # of too many, the next scan makes fewer
+
+    # -- what is skipped ---------------------------------------------------------------------------------------------
+
+    def _note_skipped(self, watched: Watched, delta: ScanDelta) -> None:
+        """Keep what a scan skipped: units are judged by it (F97)."""
+        wanted = skipping.to_record(watched.name, delta.skipped)
+        with self._house.journal.transaction():
+            for path, why in wanted.items():
+                if path in delta.gone:
+                    self._lost(watched, path)
+                self._skip(watched, path, why)
+            # Nothing is concluded for what lies in a folder that can't be looked into (F26).
+            unseen = tuple(path for path in delta.skipped if path.endswith("/"))
+            for path in [p for p in watched.skipped if p not in wanted and not p.startswith(unseen)]:
+                self._skipped_no_more(watched, path)
+        others = {p: why for p, why in delta.skipped.items() if not skipping.can_matter(watched.name, p)}
+        for path in [p for p, why in others.items() if watched.of_no_matter.get(p) != why][:OTHERS_SAID]:
+            self._say_skipped(watched, path, others[path])
+        watched.of_no_matter = others
+
+    def _say_skipped(self, watched: Watched, path: str, why: str) -> None:
+        text = f"skipped: {why}"
+        self._house.event(watched.context.name, f"file {path}", "skipped", text, level=logging.WARNING)
+
+    def _skip(self, watched: Watched, path: str, why: str) -> None:
+        if watched.skipped.get(path) == why:
+            return
+        house, context = self._house, watched.context
+        place = Place(context.name, watched.name, path)
+        row = house.journal.file_at(place)
+        if row is not None and row.state not in (FileState.SKIPPED, FileState.GONE):
+            return  # a file that can't be looked at now: what is known of it stays known (F26)
+        watched.skipped[path] = why
+        key = "" if path.endswith("/") else _mapped(context, place).key
+        row = house.journal.skip_file(place, key, why, house.clock.now())
+        self._say_skipped(watched, path, why)
+        self._skipped(context, row)
+
+    def _skipped_no_more(self, watched: Watched, path: str) -> None:
+        """What was skipped isn't there any more, or is a file now."""
+        if watched.skipped.pop(path, None) is None:
+            return
+        house, context = self._house, watched.context
+        row = house.journal.file_at(Place(context.name, watched.name, path))
+        if row is not None and row.state is FileState.SKIPPED:
+            house.journal.set_file(row.id, FileState.GONE, "", house.clock.now())
+            house.event(context.name, subject(row), "not skipped", "not there any more, or no obstacle any more")
+            self._gone(context, row)
 
     def _settle(self, watched: Watched, path: str, stat: Stat, now: float, looked: _Looked) -> bool:
         """Ask whether a file is whole; False when it has changed and so is news."""
@@ -376,35 +446,36 @@ class Observer:
 
     # -- what a file is ----------------------------------------------------------------------------------------------
 
-    def _saw(self, watched: Watched, path: str, stat: Stat, now: float, sign: Sign = Sign.NONE) -> None:
+    def _saw(self, watched: Watched, path: str, look: Look, now: float, sign: Sign = Sign.NONE) -> None:
         """A file that is new, or not as it was."""
-        house, context = self._house, watched.context
+        house, context, stat = self._house, watched.context, look.stat
+        assert stat is not None
         watched.known[path] = stat
+        watched.skipped.pop(path, None)
         place = Place(context.name, watched.name, path)
         role = Role.INPUT if watched.name else role_of(path)
         if role is Role.NONE:
             return
         old = house.journal.file_at(place)
-        if old and old.state not in (FileState.GONE, FileState.SETTLING) and unchanged(old.stat, stat):
+        is_known = old and old.state not in (FileState.GONE, FileState.SETTLING, FileState.SKIPPED)
+        if old and is_known and unchanged(old.stat, stat) and old.link == look.link:
             watched.unsettled.pop(path, None)
             return  # an inode alone is no change: a remount
         if old and old.stored and unchanged(old.stored, stat):
-            house.journal.see_file(place, stat, old.key, FileState.STORED, "", house.clock.now())
+            house.journal.see_file(place, stat, old.key, FileState.STORED, "", house.clock.now(), link=look.link)
             watched.unsettled.pop(path, None)
             return
         key, refused = "", ""
         if role in (Role.INPUT, Role.CONFIG):
-            shown = path if not watched.name else f"inputs/{path}"
-            names = context.settings.upload.names
-            mapped = map_file(shown, context.layout, prefix=context.prefix, names=names)
+            mapped = _mapped(context, place)
             key = old.key if old and old.key else mapped.key
             refused = mapped.refused or collision(place, house.journal.files_with_key(context.name, key))
         if refused:
-            house.journal.see_file(place, stat, key, FileState.REFUSED, refused, house.clock.now())
+            house.journal.see_file(place, stat, key, FileState.REFUSED, refused, house.clock.now(), link=look.link)
             watched.unsettled.pop(path, None)
             house.event(context.name, f"file {path}", "refused", f"not uploaded: {refused}", level=logging.WARNING)
             return
-        file_id = house.journal.see_file(place, stat, key, FileState.SETTLING, "", house.clock.now())
+        file_id = house.journal.see_file(place, stat, key, FileState.SETTLING, "", house.clock.now(), link=look.link)
         waiting = watched.unsettled.get(path)
         observation = observe(waiting.observation if waiting else None, stat, now, sign)
         verdict = settle(observation, now, context.settle)
@@ -431,7 +502,7 @@ class Observer:
         watched.known.pop(path, None)
         watched.unsettled.pop(path, None)
         row = house.journal.file_at(Place(context.name, watched.name, path))
-        if row is None or row.state is FileState.GONE:
+        if row is None or row.state in (FileState.GONE, FileState.SKIPPED):
             return
         house.journal.set_file(row.id, FileState.GONE, "", house.clock.now())
         house.event(context.name, subject(row), "gone", "deleted or renamed here; what is in S3 stays")

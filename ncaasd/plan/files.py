@@ -39,6 +39,11 @@ def role_of(path: str) -> Role:
     return Role.NONE
 
 
+def seen_as(place: Place) -> str:
+    """A file's path as its role and key are told by: what lies in a source goes where what lies in `inputs/` does."""
+    return f"inputs/{place.path}" if place.tree else place.path
+
+
 @dataclass(frozen=True, slots=True)
 class Mapped:
     """Where a file goes in S3; `refused` says why it must not go up at all."""

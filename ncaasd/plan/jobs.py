@@ -54,13 +54,13 @@ def next_step(
     if job.hold and job.hold not in job.released and job.hold not in MENDED:
         # A person must decide: only `release`, `rerun` or `forget` goes on from here.
         return Next(JobState.HELD, job.reason, hold=job.hold)
-    if invalid:
-        # Nothing is paid for to be told so. Its declaration must be mended, and then it goes on by itself.
-        return Next(JobState.HELD, "; ".join(invalid))
     skipped = [f for f in datasets if f.file is not None and f.file.state is FileState.SKIPPED]
     lacking = beside.lacking or "; ".join(f"{f.name} can't be taken: {f.file.reason}" for f in skipped[:2] if f.file)
     if lacking:
         return Next(JobState.HELD, f"{lacking}; {HOW_TO_MEND}", hold="part")
+    if invalid:
+        # Nothing is paid for to be told so. Its declaration must be mended, and then it goes on by itself.
+        return Next(JobState.HELD, "; ".join(invalid))
     waits = [w for fact in datasets if (w := _waits_for(fact))]
     if beside.unit:
         waits.append(beside.unit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +14,13 @@ from ncaasd.declare.config import Config
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.documents import job_document, text
 from ncaasd.errors import DeclarationError, NcaasdError, Problem
-from ncaasd.model import Artefact, FileRow, FileState, JobSpec, Place, Stat
+from ncaasd.model import Artefact, FileRow, FileState, JobSpec, Place, ScanDelta, Stat
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import parse_submit, validate_job
-from ncaasd.plan import expand, gates
+from ncaasd.plan import expand, gates, skipping
 from ncaasd.plan.afterwards import Care, PlannedFetch, PlannedRemoval
 from ncaasd.plan.expand import Matcher
-from ncaasd.plan.files import Role, collision, map_file, role_of
+from ncaasd.plan.files import Mapped, Role, collision, map_file, role_of, seen_as
 from ncaasd.plan.preview import Facts, PlannedJob, Preview, preview
 from ncaasd.plan.settling import unchanged
 
@@ -176,13 +176,13 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
     for name, tree in trees.items():
         before = {p.path: r for p, r in known.items() if p.tree == name}
         try:
-            seen = tree.scan({})
+            delta = tree.scan({})
         except NcaasdError as error:
             troubles.append(str(error))
             rows += before.values()
         else:
-            rows += _rows(analysis, name, seen.changed, before, layout, config, rows)
-            rows += _skipped(analysis, name, seen.skipped, layout, config)
+            rows += _rows(analysis, name, delta, before, layout, config, rows)
+            rows += _skipped(analysis, name, delta, before, layout, config)
     rules, asked, problems = _manifests(config, journal, analysis, home, rows, layout)
     troubles += (str(p) for p in problems)
     return _Look(
@@ -222,7 +222,7 @@ def _is_of(journal: Journal, row: int, analysis: str) -> bool:
 def _rows(
     analysis: str,
     tree: str,
-    seen: dict[str, Stat],
+    delta: ScanDelta,
     before: dict[str, FileRow],
     layout: Layout,
     config: Config,
@@ -230,20 +230,18 @@ def _rows(
 ) -> list[FileRow]:
     """What is on the disk, with what the journal knows of it."""
     made: list[FileRow] = []
-    upload = config.analyses[analysis].upload
     taken: dict[str, list[FileRow]] = {}
     for row in [*others, *before.values()]:
         taken.setdefault(row.key, []).append(row)
-    for path, stat in seen.items():
+    for path, stat in delta.changed.items():
         known = before.get(path)
-        if known is not None and known.state is not FileState.GONE and unchanged(known.stat, stat):
+        if known is not None and known.state is not FileState.GONE and _same(known, stat, delta):
             made.append(known)
             continue
         place = Place(analysis, tree, path)
-        shown = f"inputs/{path}" if tree else path
         key, refused = "", ""
-        if role_of(shown) in (Role.INPUT, Role.CONFIG):
-            mapped = map_file(shown, layout, prefix=upload.prefix, names=upload.names)
+        if role_of(seen_as(place)) in (Role.INPUT, Role.CONFIG):
+            mapped = _mapped(place, layout, config)
             key = known.key if known and known.key else mapped.key
             refused = mapped.refused or collision(place, taken.get(key, []))
         state = FileState.REFUSED if refused else FileState.WHOLE
@@ -260,21 +258,37 @@ def _rows(
             0.0,
             0,
             ours=bool(known and known.ours),
+            link=delta.links.get(path, ""),
         )
         taken.setdefault(key, []).append(new)
         made.append(new)
     return made
 
 
-def _skipped(analysis: str, tree: str, skipped: Mapping[str, str], layout: Layout, config: Config) -> Iterator[FileRow]:
-    """What is there and can't be taken, in the trees of inputs."""
-    upload = config.analyses[analysis].upload
-    for path, why in skipped.items():
-        shown = f"inputs/{path}" if tree else path
-        if role_of(shown) is Role.INPUT:
-            key = map_file(shown, layout, prefix=upload.prefix, names=upload.names).key
-            place, nothing = Place(analysis, tree, path), Stat(0, 0, 0, 0)
-            yield FileRow(2**62, place, nothing, FileState.SKIPPED, why, 0.0, key, None, "", 0.0, 0)
+def _mapped(place: Place, layout: Layout, config: Config) -> Mapped:
+    upload = config.analyses[place.analysis].upload
+    return map_file(seen_as(place), layout, prefix=upload.prefix, names=upload.names)
+
+
+def _same(known: FileRow, stat: Stat, delta: ScanDelta) -> bool:
+    known_as_file = known.state is not FileState.SKIPPED and known.link == delta.links.get(known.place.path, "")
+    return known_as_file and unchanged(known.stat, stat)
+
+
+def _skipped(
+    analysis: str, tree: str, delta: ScanDelta, before: dict[str, FileRow], layout: Layout, config: Config
+) -> list[FileRow]:
+    """What is skipped, as the daemon would record it, and what is known in folders that can't be looked into."""
+    unseen = tuple(path for path in delta.skipped if path.endswith("/"))
+    made = [r for p, r in before.items() if p.startswith(unseen) and p not in delta.skipped]
+    for path, why in skipping.to_record(tree, delta.skipped).items():
+        known = before.get(path)
+        number, since = (known.id, known.since) if known else (2**62, 0.0)
+        nothing = Stat(0, 0, 0, 0)
+        place = Place(analysis, tree, path)
+        key = known.key if known and known.key else _mapped(place, layout, config).key
+        made.append(FileRow(number, place, nothing, FileState.SKIPPED, why, since, key, None, "", 0.0, 0))
+    return made
 
 
 def _configs(home: LocalTree, rows: Iterable[FileRow]) -> dict[str, bytes]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from declared_rig import DeclaredRig, FileState
-from state_machine.inline_rig import GROUP
+from state_machine.inline_rig import BUCKET, GROUP
 
 from ncaasd.engine import commands
 from ncaasd.model import JobState, Phase
+from ncaasd.show.status import status_report
 
 SETTLE = 1.0  # as the rig is configured; so a unit without a gate is left alone for 10 s
 TOGETHER: list[dict[str, Any]] = [{"package": "zip"}, {"job_per": "unit"}, {"package": "zip", "job_per": "unit"}]
@@ -256,3 +257,88 @@ def test_F98_a_file_that_comes_while_the_job_queues_is_waited_for(rig: DeclaredR
     pass_time(rig, 60)
     (queued,) = [j for j in rig.jobs() if j.spec.unit == "M8/1/b.tif"]
     assert (queued.phase, queued.state) == (Phase.OPEN, JobState.WAITING)
+
+
+# -- what can't be taken (F97)
+
+
+def attention(rig: DeclaredRig) -> list[tuple[str, str, str]]:
+    report = status_report(rig.rig.journal, None, root=rig.rig.root, analyses=[BUCKET], pid=None, now=rig.clock.now())
+    return [(a.kind, a.why, a.command) for a in report.attention if a.kind == "held"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [{"package": "zip", "job_per": "unit"}, {"job_per": "unit"}, {"job_per": "dataset"}],
+    ids=str,
+)
+@pytest.mark.parametrize("gate", [{"complete_when": "DONE"}, {"whole_after": "0s"}], ids=str)
+def test_F97_a_unit_with_a_part_that_cannot_be_taken_is_held_with_its_name(
+    rig: DeclaredRig, rule: dict[str, Any], gate: dict[str, Any]
+) -> None:
+    elsewhere = rig.base / "elsewhere.tif"
+    elsewhere.write_bytes(b"on another disk")
+    rig.write("inputs/M7/1/a.tif", "a")
+    rig.write("inputs/M7/1/DONE", "x")
+    link = rig.home / "inputs/M7/1/b.tif"
+    link.symlink_to(elsewhere)
+    rig.rules({**UNIT, **rule, **gate})
+    pass_time(rig, 20)
+    assert rig.submits() == []
+    for job in rig.jobs():
+        assert (job.state, job.hold) == (JobState.HELD, "part")
+        assert "M7/1/b.tif can't be taken: a symbolic link" in job.reason and "`exclude`" in job.reason
+    said = attention(rig)
+    assert said and all("M7/1/b.tif" in why and command == "" for _kind, why, command in said)
+    unit = rig.jobs()[0].spec.unit
+    (told,) = rig.status(f"submissions/status/r/{unit}.json")["jobs"]
+    assert (told["state"], "M7/1/b.tif" in told["reason"]) == ("held", True)
+    refused = commands.apply(rig.rig.journal, "release", commands.Selection(), rig.clock.now())
+    assert not any(effect.done for effect in refused), "there is nothing to release: it must be mended"
+    link.unlink()
+    link.write_bytes(b"the recording itself")
+    rig.until(lambda: len(rig.submits()) == len(rig.jobs()), "the submits")
+    assert attention(rig) == []
+
+
+def test_F97_what_is_excluded_may_be_lacking(rig: DeclaredRig) -> None:
+    rig.write("inputs/M7/1/a.tif", "a")
+    (rig.home / "inputs/M7/1/latest.lnk").symlink_to("/nowhere")
+    rig.rules({**UNIT, "job_per": "unit", "whole_after": "0s"})
+    pass_time(rig, 10)
+    assert "latest.lnk" in rig.job().reason
+    rig.rules({**UNIT, "job_per": "unit", "whole_after": "0s", "exclude": "*.lnk"})
+    rig.until(rig.submits, "the submit")
+
+
+def test_F97_a_part_that_is_taken_away_is_lacking_no_more(rig: DeclaredRig) -> None:
+    rig.write("inputs/M7/1/a.tif", "a")
+    link = rig.home / "inputs/M7/1/b.tif"
+    link.symlink_to("/nowhere")
+    rig.rules({**UNIT, "package": "zip", "whole_after": "0s"})
+    pass_time(rig, 10)
+    assert rig.submits() == []
+    link.unlink()
+    rig.until(rig.submits, "the submit")
+
+
+def test_F97_what_comes_to_be_skipped_before_the_submit_holds_the_job(rig: DeclaredRig) -> None:
+    rig.configure(jobs={"max_active": 1})
+    rig.rules({**UNIT, "whole_after": "0s"})
+    for unit in ("M7/1", "M8/1"):
+        rig.write(f"inputs/{unit}/a.tif", unit)
+    rig.until(lambda: rig.submitted(1), "the first")
+    (queued,) = [j for j in rig.jobs() if j.phase is Phase.OPEN]
+    (rig.home / f"inputs/{queued.spec.unit}").with_name("link.tif").symlink_to("/nowhere")
+    rig.turns(5)
+    rig.run_jobs()
+    pass_time(rig, 40)
+    assert len(rig.submits()) == 1
+    assert "link.tif can't be taken" in rig.job(queued.spec.unit).reason
+
+
+def test_F97_of_a_source_only_what_the_rule_names_is_lacking(rig: DeclaredRig) -> None:
+    rig.record("M7/1/a.tif")
+    (rig.source / "M7/1/notes.lnk").symlink_to("/nowhere")
+    rig.rules({**UNIT, "source": "share", "whole_after": "0s"})
+    rig.until(rig.submits, "the submit")

@@ -22,7 +22,7 @@ from ncaasd.adapters.files.names import IgnoredNames
 from ncaasd.adapters.files.walk import FOLDER, NOT_THERE, Found, kind_of, walk
 from ncaasd.adapters.files.writers import held_for_writing
 from ncaasd.errors import FileChanged, FileVanished, LocalError, RootMissing, UnsafePath
-from ncaasd.model import ScanDelta, Stat
+from ncaasd.model import Look, ScanDelta, Stat
 
 WITHIN = ("inputs", "configs", "submissions")
 MANIFEST = "manifest.yaml"
@@ -97,14 +97,23 @@ class LocalTree:
         return ScanDelta(found.changed, gone, found.skipped, found.files, time.monotonic() - began)
 
     def stat(self, path: str) -> Stat | None:
+        return self.look(path).stat
+
+    def look(self, path: str) -> Look:
         if not self._is_scanned(path):  # a hint may name anything; a file that no scan reports is none
-            return None
+            return Look(None)
         try:
             with self._parent(path) as (folder, name):
                 seen = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileVanished:
-            return None
-        return Stat.of(seen) if modes.S_ISREG(seen.st_mode) else None
+            return Look(None)
+        except RootMissing:
+            raise
+        except LocalError as error:
+            return Look(None, skipped=str(error), unseen=True)
+        if modes.S_ISREG(seen.st_mode):
+            return Look(Stat.of(seen))
+        return Look(None, skipped="" if modes.S_ISDIR(seen.st_mode) else kind_of(seen.st_mode))
 
     def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
         with self._parent(path) as (folder, name):

@@ -40,7 +40,7 @@ class Found:
     known: Mapping[str, Stat]
     changed: dict[str, Stat] = field(default_factory=dict)
     met: set[str] = field(default_factory=set)  # of the known paths, those that are there
-    skipped: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)  # path -> why; folders end in "/"
     unseen: set[str] = field(default_factory=set)  # what could not be looked at: folders end in "/"
     files: int = 0
 
@@ -73,7 +73,7 @@ class Found:
     def could_not_look(self, path: str, why: str) -> None:
         """`path` ends in "/" when it is a folder; the empty path is the whole tree."""
         self.unseen.add(path)
-        self.skipped[path.rstrip("/")] = why
+        self.skipped[path] = why
 
 
 def kind_of(mode: int) -> str:

@@ -10,7 +10,7 @@ from ncaasd.model import ABORTED, FileRow, FileState, Part, Place, Stat, Stored
 
 _FILE = (
     "id, analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key,"
-    " stored_size, stored_mtime_ns, stored_ctime_ns, stored_inode, etag, retry_at, failures, ours"
+    " stored_size, stored_mtime_ns, stored_ctime_ns, stored_inode, etag, retry_at, failures, ours, link"
 )
 _SET_FILE = (
     "UPDATE file SET since=CASE WHEN state=?1 THEN since ELSE ?3 END, state=?1, reason=?2, retry_at=?4, failures=?5"
@@ -23,31 +23,76 @@ _OPEN_STATES = frozenset({FileState.SETTLING, FileState.WHOLE, FileState.HELD, F
 
 class Files(Base):
     def known(self, analysis: str, tree: str) -> dict[str, Stat]:
-        """What the next scan is compared with: every file that is thought to be there."""
+        """What the next scan is compared with: every file that is thought to be there. What is skipped is none."""
         where = "WHERE analysis=? AND tree=?"
         of_tree = self._run(f"SELECT count(*) FROM file {where}", analysis, tree).fetchone()[0]
         # An index leads to one row after another, each elsewhere: a good part of the table is read faster as it lies.
         how = "NOT INDEXED" if 4 * of_tree > self.last_file_id() else ""
         rows = self._run(
-            f"SELECT path, size, mtime_ns, ctime_ns, inode FROM file {how} {where} AND state<>'gone'", analysis, tree
+            f"SELECT path, size, mtime_ns, ctime_ns, inode FROM file {how} {where} AND state NOT IN ('gone', 'skipped')",
+            analysis,
+            tree,
         )
         # `path_in` and `Stat` written out: this is done for each file there is before the first scan begins.
         stat, encoding, errors = Stat._make, ENCODING, ERRORS
         return {p.decode(encoding, errors): stat((size, mtime, ctime, ino)) for p, size, mtime, ctime, ino in rows}
 
-    def see_file(self, place: Place, stat: Stat, key: str, state: FileState, reason: str, now: float) -> int:
-        """Record an observation of a new or changed file; returns its id. What is stored of it stays known."""
+    def see_file(
+        self, place: Place, stat: Stat, key: str, state: FileState, reason: str, now: float, *, link: str = ""
+    ) -> int:
+        """Record an observation of a new or changed file; returns its id. What is stored of it stays known.
+
+        link: see `FileRow.link`.
+        """
         row = self._run(
-            "INSERT INTO file (analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (analysis, tree, path) DO UPDATE SET size=excluded.size,"
+            "INSERT INTO file (analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key, link)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (analysis, tree, path) DO UPDATE SET size=excluded.size,"
             " mtime_ns=excluded.mtime_ns, ctime_ns=excluded.ctime_ns, inode=excluded.inode, state=excluded.state,"
-            " reason=excluded.reason, since=excluded.since, retry_at=0, failures=0,"
+            " reason=excluded.reason, since=excluded.since, retry_at=0, failures=0, link=excluded.link,"
             " key=CASE WHEN file.key='' THEN excluded.key ELSE file.key END RETURNING id",
             place.analysis, place.tree, path_out(place.path), stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
-            state, reason, now, key,
+            state, reason, now, key, path_out(link),
         ).fetchone()  # fmt: skip
         self.on_file(int(row[0]))
         return int(row[0])
+
+    def skip_file(self, place: Place, key: str, reason: str, now: float) -> FileRow:
+        """Record that something is at a place that is no file for us. Returns the row.
+
+        `key`: where a file of that place goes. Of a file that was there before, its key and what is stored stay known, but it
+        counts for nothing until it is a file again.
+        """
+        row = self._run(
+            "INSERT INTO file (analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key)"
+            " VALUES (?1,?2,?3,0,0,0,0,'skipped',?4,?5,?6) ON CONFLICT (analysis, tree, path) DO UPDATE SET size=0, mtime_ns=0,"
+            " ctime_ns=0, inode=0, reason=excluded.reason, retry_at=0, failures=0, link=x'',"
+            " since=CASE WHEN file.state='skipped' THEN file.since ELSE excluded.since END, state='skipped',"
+            " key=CASE WHEN file.key='' THEN excluded.key ELSE file.key END"
+            f" RETURNING {_FILE}",
+            place.analysis, place.tree, path_out(place.path), reason, now, key,
+        ).fetchone()  # fmt: skip
+        self.on_file(int(row[0]))
+        return _file(row)
+
+    def skipped(self, analysis: str, tree: str) -> dict[str, str]:
+        """path -> why, of all that is skipped in a tree."""
+        rows = self._run(
+            "SELECT path, reason FROM file INDEXED BY file_skipped WHERE state='skipped' AND analysis=? AND tree=?",
+            analysis,
+            tree,
+        )
+        return {path_in(path): reason for path, reason in rows}
+
+    def link_to(self, place: Place) -> FileRow | None:
+        """A link of the same tree that leads to this file, and is followed; None when there is none."""
+        row = self._run(
+            f"SELECT {_FILE} FROM file INDEXED BY file_link WHERE link<>x'' AND analysis=? AND link=? AND tree=?"
+            " AND state NOT IN ('gone', 'skipped') LIMIT 1",
+            place.analysis,
+            path_out(place.path),
+            place.tree,
+        ).fetchone()
+        return None if row is None else _file(row)
 
     def last_file_id(self) -> int:
         return int(self._run("SELECT coalesce(max(id), 0) FROM file").fetchone()[0])
@@ -71,9 +116,10 @@ class Files(Base):
         return None if row is None else _file(row)
 
     def files_with_key(self, analysis: str, key: str) -> list[FileRow]:
-        """Every local file that maps to `key`, those that are there first."""
+        """Every local file that maps to `key`, those that are there first; not what is skipped now."""
         rows = self._run(
-            f"SELECT {_FILE} FROM file WHERE analysis=? AND key=? AND key<>'' ORDER BY state='gone', state='refused', id",
+            f"SELECT {_FILE} FROM file WHERE analysis=? AND key=? AND key<>'' AND state<>'skipped'"
+            " ORDER BY state='gone', state='refused', id",
             analysis,
             key,
         )
@@ -203,7 +249,9 @@ class Files(Base):
 
     def count_files(self) -> list[tuple[str, str, int, int]]:
         """(analysis, state, files, bytes) of everything known below inputs and configs."""
-        rows = self._run("SELECT analysis, state, count(*), sum(size) FROM file WHERE key<>'' GROUP BY analysis, state")
+        rows = self._run(
+            "SELECT analysis, state, count(*), sum(size) FROM file WHERE key<>'' AND state<>'skipped' GROUP BY analysis, state"
+        )
         return [(r[0], r[1], r[2], r[3]) for r in rows]
 
     def count_left(self) -> list[tuple[str, str, int, int]]:
@@ -281,4 +329,5 @@ def _file(r: Sequence[Any]) -> FileRow:
         retry_at=r[17],
         failures=r[18],
         ours=bool(r[19]),
+        link=path_in(r[20]),
     )

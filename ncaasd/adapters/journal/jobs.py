@@ -223,7 +223,7 @@ class Jobs(Base):
         changed = (
             "SELECT 1 FROM job_dataset AS d CROSS JOIN file AS f INDEXED BY file_key ON f.analysis=?1 AND f.key=d.key"
             " AND f.key<>'' WHERE d.job=job.id AND d.etag<>'' AND f.stored_size IS NOT NULL"
-            " AND f.state NOT IN ('gone', 'refused') AND (f.etag<>d.etag OR f.state IN ('settling', 'whole'))"
+            " AND f.state NOT IN ('gone', 'refused', 'skipped') AND (f.etag<>d.etag OR f.state IN ('settling', 'whole'))"
         )
         return self._jobs(f"WHERE id IN ({newest}) AND EXISTS ({changed}) ORDER BY id DESC", analysis, limit)
 

@@ -133,6 +133,12 @@ MIGRATIONS: tuple[str, ...] = (
         WHERE state IN ('settling', 'whole', 'held', 'refused');
     CREATE INDEX file_count ON file (analysis, state, size) WHERE key <> '';
     """,
+    # 4: where a link leads that is followed; what is skipped is found among all that is not
+    """
+    ALTER TABLE file ADD COLUMN link BLOB NOT NULL DEFAULT x'';
+    CREATE INDEX file_skipped ON file (analysis, tree) WHERE state = 'skipped';
+    CREATE INDEX file_link ON file (analysis, link) WHERE link <> x'';
+    """,
 )
 
 VERSION = len(MIGRATIONS)
