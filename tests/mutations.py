@@ -16,6 +16,7 @@ from pathlib import Path
 
 TOP = Path(__file__).parents[1]
 STEPS = "tests/state_machine/test_steps.py"
+WHOLE = "tests/declared/test_whole_units.py"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,27 @@ MUTATIONS = (
         STEPS,
     ),
     Mutation(
+        "holding a unit of which a part can't be taken",
+        "ncaasd/plan/expand.py",
+        "    lacking = unit.skipped(m)\n",
+        '    lacking = ""\n',
+        WHOLE,
+    ),
+    Mutation(
+        "waiting for what lies beside the data",
+        "ncaasd/plan/expand.py",
+        "    return Beside(files=",
+        "    return Beside() or Beside(files=",
+        WHOLE,
+    ),
+    Mutation(
+        "waiting until a unit without a gate is left alone",
+        "ncaasd/plan/expand.py",
+        "return 0.0 if self.complete_when else WHOLE_AFTER * settle",
+        "return 0.0",
+        WHOLE,
+    ),
+    Mutation(
         "If-None-Match on inputs",
         "ncaasd/engine/uploading.py",
         "ours=row.ours,",
@@ -153,7 +175,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ncaasd-mutations-") as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(
-            TOP, tree, ignore=shutil.ignore_patterns(".git", ".ci", "*.egg-info", "__pycache__", ".*_cache")
+            TOP, tree, ignore=shutil.ignore_patterns(".git", ".ci", ".venv", "*.egg-info", "__pycache__", ".*_cache")
         )
         print("| removed | noticed by |\n|---|---|")
         for mutation in MUTATIONS:

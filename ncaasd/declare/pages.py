@@ -95,6 +95,11 @@ can be used in `config`, `set` and `package`. Between two parts, the first ends 
 date `2024`, run `01_3`. A part may come again in another folder's name, and is the same there:
 `{animal}/{animal}_{date}`. Files above the unit's folder belong to no unit.
 
+A unit is whole when each of `complete_when` is in it, nothing of it is being written, and nothing in it has changed for
+`whole_after`. Before its job is submitted all of it that goes up is in S3 (or what `with` names), because an analysis may
+read what lies beside its data. What is there and can't be taken (a link out of the folder, a subfolder that may not be
+entered) holds its jobs until it is mended, or left out with `exclude`.
+
 ## Values in `set`
 
 They are laid over the config, key by key, also inside of keys; lists are replaced. What is in quotes is text.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from declared_rig import DeclaredRig, tree
+from declared_rig import DeclaredRig, FileState, tree
 from state_machine.inline_rig import BUCKET
 
 from ncaasd.adapters.journal import Journal, open_reader
@@ -148,6 +148,53 @@ def test_a_unit_says_what_it_waits_for(rig: DeclaredRig) -> None:
     assert kept["share:M7/2/a.tif"] == "waits for DONE in M7/2"
     assert kept["share:M8/1/a.tif"] == "its unit was aborted: ABORTED is in M8/1"
     assert plans(foreseen(rig)) == {"M7/1": "submit"}
+
+
+def _with_siblings(rig: DeclaredRig) -> None:
+    for name in ("a.tif", "stim.csv", "raw.bin"):
+        rig.record(f"M7/1/{name}")
+    rig.write("inputs/M8/1/b.tif", "b")
+    rig.write("inputs/M8/1/notes.txt", "n")
+    unit = {"unit": "{animal}/{run}", "datasets": "*.tif"}
+    rig.rules({**unit, "source": "share", "with": "stim.csv"}, {**unit, "name": "s"})
+
+
+def _with_a_link(rig: DeclaredRig) -> None:
+    for unit in ("M7/1", "M8/1"):
+        rig.write(f"inputs/{unit}/a.tif", unit)
+    elsewhere = rig.base / "elsewhere.tif"
+    elsewhere.write_bytes(b"on another disk")
+    (rig.home / "inputs/M8/1/b.tif").symlink_to(elsewhere)
+    rig.rules({"unit": "{animal}/{run}", "datasets": "*.tif", "package": "zip"})
+
+
+@pytest.mark.parametrize("write", [_with_siblings, _with_a_link])
+def test_what_keeps_a_unit_back_is_foreseen(rig: DeclaredRig, write: Change) -> None:
+    test_what_is_foreseen_happens(rig, write, known=False)
+
+
+def test_F97_a_part_that_cannot_be_taken_holds_its_unit_in_the_plan_too(rig: DeclaredRig) -> None:
+    _with_a_link(rig)
+    seen = foreseen(rig)
+    assert plans(seen) == {"M7/1": "submit", "M8/1": "hold"}
+    (held,) = [j for p in seen.previews for j in p.jobs if j.plan == "hold"]
+    rig.turns(20)
+    assert (held.guard, held.why) == ("part", rig.job("M8/1").reason)
+
+
+def test_F98_a_sibling_that_is_held_keeps_its_job_back_in_the_plan_too(rig: DeclaredRig) -> None:
+    rig.server.seed("lab/inputs/M8/1/notes.txt", b"of another rig")
+    _with_siblings(rig)
+    rig.until(lambda: rig.state("M8/1/notes.txt") is FileState.HELD, "the hold of the file")
+    rig.turns(20)
+    (planned,) = [j for p in foreseen(rig).previews for j in p.jobs if j.spec.name == "s"]
+    assert planned.plan == "wait" and planned.why == rig.job("M8/1/b.tif").reason
+
+
+def test_F99_a_rule_without_a_gate_is_warned_of_in_the_plan(rig: DeclaredRig) -> None:
+    _packages(rig)
+    (warning,) = foreseen(rig).document("/")["warnings"]
+    assert "complete_when" in warning
 
 
 def test_a_manifest_that_is_not_dropped_yet(rig: DeclaredRig, tmp_path: Path) -> None:

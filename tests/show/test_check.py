@@ -164,6 +164,12 @@ ONE_OFF = "jobs:\n  - name: x\n    datasets: {data}\n    config: {config}\n"
             "submissions/x.yaml:3:15: jobs[0].datasets: must not end in submit.json",
         ),
         ("submissions/my-submit.json", '{"dataname": 3}', "bad", "submissions/my-submit.json"),
+        (
+            "manifest.yaml",
+            RULE + "    unit: '{animal}/{run}'\n    package: zip\n",
+            "note",
+            "manifest.yaml:5:11: rules[0].unit: rule x runs each unit as one, and nothing but a pause says that",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_with_its_line(
