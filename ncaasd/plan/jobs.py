@@ -61,9 +61,10 @@ def next_step(
     if invalid:
         # Nothing is paid for to be told so. Its declaration must be mended, and then it goes on by itself.
         return Next(JobState.HELD, "; ".join(invalid))
-    waits = [w for fact in datasets if (w := _waits_for(fact))]
     if beside.unit:
-        waits.append(beside.unit)
+        # What else is lacking follows from it: its package is not made, or more files are to come.
+        return Next(JobState.WAITING, f"waits for {beside.unit}")
+    waits = [w for fact in datasets if (w := _waits_for(fact))]
     named = {f.file.id for f in datasets if f.file is not None}
     waits += [_waits_for(DatasetFact(below(row), row.key, row)) for row in beside.files if row.id not in named]
     if config_problem:
