@@ -43,7 +43,12 @@ class Engine:
         self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
         self.jobs = Jobs(house, self.declarer, self.fetcher)
         self.observer = Observer(
-            house, whole=self._whole, gone=self.declarer.gone, back=self.declarer.reread_unread, rescan=_rescan
+            house,
+            whole=self._whole,
+            gone=self.declarer.gone,
+            back=self.declarer.reread_unread,
+            rescan=_rescan,
+            repack=self.packager.again,
         )
         self.uploader = Uploader(
             house, gate=Gate(house, self.book), stored=self._stored, changed=self._changed_under_way
@@ -81,7 +86,7 @@ class Engine:
     def _whole(self, context: Context, row: FileRow) -> None:
         self.declarer.whole(context, row)
         if row.key:
-            self.house.journal.wake_jobs_using(context.name, row.key)
+            self.house.journal.wake_jobs_of_file(row)
 
     def _stored(self, context: Context, row: FileRow) -> None:
         self.declarer.stored(context, row)
