@@ -395,7 +395,9 @@ def _planning(folder: str, known: int, changed: int) -> tuple[float, float]:
         )  # fmt: skip
         house = House(journal=journal, desk=InlineDesk(journal), clock=clock, contexts={NAME: context}, rig="r")
         nothing: Callable[..., None] = lambda *_: None  # noqa: E731  # three of them, for arguments
-        observer = Observer(house, whole=nothing, gone=nothing, skipped=nothing, back=nothing, rescan=lambda _c: 3600.0)
+        observer = Observer(
+            house, whole=nothing, gone=nothing, skipped=nothing, back=nothing, rescan=lambda _c: 3600.0, repack=nothing
+        )
         for _ in range(5):
             observer.turn()
             house.desk.read(0)

@@ -283,12 +283,21 @@ class FileRow:
 class Dataset:
     """One dataset of a job: `name` as the user wrote it, `key` as NeuroCAAS is told (a key, or an s3:// URL).
 
-    `etag` is what was at the key when the job was submitted; empty before.
+    `etag` is what was at the key when the job was submitted; empty before. `place` is the local file that is meant, whether
+    it is there or not: two files may come to one key, and a job is never given the other one's bytes (F96). None: none is
+    (s3://, jobs started elsewhere, or not known of an old journal's).
     """
 
     name: str
     key: str
     etag: str = ""
+    place: Place | None = None
+
+    def is_of(self, row: FileRow) -> bool:
+        """Whether this is what is made of the local file `row`. What an old journal doesn't say is told by the names."""
+        if self.place is not None:
+            return self.place == row.place
+        return self.key == row.key and row.place.path in (self.name, f"inputs/{self.name}")
 
 
 @dataclass(frozen=True, slots=True)

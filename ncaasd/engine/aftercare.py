@@ -17,8 +17,9 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import Packager
 from ncaasd.errors import FileVanished, LocalError, NcaasdError, ToolFailed
-from ncaasd.model import Artefact, FileRow, FileState, JobRow
+from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow
 from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, needed, not_here, stays, steps, well_done
+from ncaasd.plan.files import in_words
 from ncaasd.plan.retry import backoff
 
 AT_A_TIME = 20
@@ -108,7 +109,8 @@ class Aftercare:
         journal = self._house.journal
         rows: list[FileRow] = []
         for dataset in job.spec.datasets:
-            for row in journal.files_with_key(context.name, dataset.key)[:1]:
+            row = journal.file_of(dataset)
+            if row is not None:
                 rows += self._packager.members_of(context, row) if row.place.tree.startswith("package:") else [row]
         here = [r for r in rows if r.state is not FileState.GONE and not r.place.tree]
         root = context.trees[""].root
@@ -167,14 +169,14 @@ class Aftercare:
         row, fresh = journal.file(item.row.id), journal.job(job.row)
         if row is None or fresh is None or not well_done(fresh):
             return "its job is not done any more"
-        packed = item.row.key not in [d.key for d in job.spec.datasets]
+        packed = not any(d.is_of(item.row) for d in job.spec.datasets)
         if row.stat != item.row.stat:
             return "it has changed"
         why = stays(row, fresh) if not packed else ""
         if why:
             return why
-        keys = {row.key, *(d.key for d in job.spec.datasets)}
-        waits = needed([j for key in keys for j in journal.jobs_using(job.spec.analysis, key)])
+        packages = [r for d in job.spec.datasets if packed and (r := journal.file_of(d)) is not None]
+        waits = needed([j for r in (row, *packages) for j in journal.jobs_of_file(r)])
         if waits:
             raise _Wait(f"{row.place.path}: {waits}")
         return ""
@@ -187,7 +189,7 @@ class Aftercare:
         told = []
         for dataset in job.spec.datasets:
             key = dataset.key
-            why = self._house.desk.ask(partial(self._why_not_remote, context, key))
+            why = self._house.desk.ask(partial(self._why_not_remote, context, dataset))
             if why:
                 told.append(f"{key} stays in S3: {why}")
                 continue
@@ -195,12 +197,15 @@ class Aftercare:
             told.append(f"deleted in S3: {key}")
         return told
 
-    def _why_not_remote(self, context: Context, key: str) -> str:
-        journal = self._house.journal
+    def _why_not_remote(self, context: Context, dataset: Dataset) -> str:
+        journal, key = self._house.journal, dataset.key
         if not key.startswith(context.layout.inputs):
             return "it is not below this group's inputs/"
-        if not any(row.stored is not None and row.ours for row in journal.files_with_key(context.name, key)):
+        stored = [r for r in journal.files_with_key(context.name, key) if r.stored is not None and r.ours]
+        if not stored:
             return "this rig did not put it"
+        if dataset.place is not None and not any(r.place == dataset.place for r in stored):
+            return f"what is there now is of {in_words(stored[0].place)}"
         waits = needed(journal.jobs_using(context.name, key))
         if waits:
             raise _Wait(f"{key}: {waits}")

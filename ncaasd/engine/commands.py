@@ -127,9 +127,9 @@ def _once_more(journal: Journal, job: JobRow, now: float) -> Effect:
     any more, its file is held first, for a person to say that it may be overwritten."""
     if job.hold == "replaced":
         for dataset in job.spec.datasets:
-            for row in journal.files_with_key(job.spec.analysis, dataset.key)[:1]:
-                if row.state is FileState.STORED:
-                    journal.unstore_file(row.id, now)
+            row = journal.file_of(dataset)
+            if row is not None and row.state is FileState.STORED:
+                journal.unstore_file(row.id, now)
     journal.update_job(job.row, hold="", next_at=0.0, state=JobState.WAITING, reason="rerun")
     return _did(journal, job, now, "rerun", f"tried once more; it was held: {job.reason}")
 

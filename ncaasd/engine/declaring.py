@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.commands import OWN_CONFIG
@@ -19,7 +19,7 @@ from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import Packager
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
-from ncaasd.model import FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place, Stat
+from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place, Stat
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand, gates
 from ncaasd.plan.expand import Matcher
@@ -85,21 +85,33 @@ class Declarer:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def parse(self, context: Context, path: str, data: bytes) -> Declared:
-        """Pure but for its arguments. Raises DeclarationError with every problem."""
+        """Pure but for what the journal has of the files that are named. Raises DeclarationError with every problem."""
         role = role_of(path)
         if role is Role.SUBMIT:
             body = parse_submit(data, path, bucket=context.layout.bucket)
-            problems = validate_job(body, context.layout)
+            problems = validate_job(expand.with_keys(body, context.layout), context.layout)
             if problems:
                 raise DeclarationError([Problem(path, 0, 0, "", text) for text in problems])
-            spec = expand.job_of_submit(body, analysis=context.name, declared_in=path, layout=context.layout)
+            spec = expand.job_of_submit(
+                body,
+                analysis=context.name,
+                declared_in=path,
+                layout=context.layout,
+                prefix=context.prefix,
+                known=self._house.journal,
+            )
             return Declared([], [spec])
         manifest: Manifest = parse_manifest(
             data, path, standing=role is Role.MANIFEST, sources=self._sources, tools=self._tools
         )
         jobs = [
             expand.job_of_one_off(
-                one, analysis=context.name, declared_in=path, layout=context.layout, prefix=context.prefix
+                one,
+                analysis=context.name,
+                declared_in=path,
+                layout=context.layout,
+                prefix=context.prefix,
+                known=self._house.journal,
             )
             for one in manifest.jobs
         ]
@@ -134,10 +146,10 @@ class Declarer:
             self._house.journal.wake_open_jobs(context.name)
         elif role is Role.INPUT:
             # Renamed out of the tree before it was submitted: a rule's job goes with its file (F25).
-            for job in self._house.journal.jobs_using(context.name, row.key):
+            for job in self._house.journal.jobs_of_file(row):
                 if job.phase is Phase.OPEN and job.spec.origin == "rule":
                     self._cancel(context, job, f"{row.place.path} is gone")
-            self._house.journal.wake_jobs_using(context.name, row.key)
+            self._house.journal.wake_jobs_of_file(row)
             for path, matchers in context.rules.items():
                 for m in [m for m in matchers if m.unit and expand.is_of(m, row)]:
                     self._touch(context, path, m, [row])  # it may be what said that the unit is aborted
@@ -277,7 +289,7 @@ class Declarer:
                 journal.update_job(newest.row, next_at=0.0)
             return
         now = self._house.clock.now()
-        size = sum(r.stat.size for d in spec.datasets for r in journal.files_with_key(context.name, d.key)[:1])
+        size = sum(r.stat.size for d in spec.datasets if (r := journal.file_of(d)) is not None)
         row = journal.add_job(spec, 0, now, size=size)
         job = journal.job(row)
         if job is not None:
@@ -289,7 +301,7 @@ class Declarer:
         context = self._house.contexts.get(job.spec.analysis)
         if context is None or job.spec.origin is not Origin.RULE or job.phase is not Phase.OPEN:
             return
-        rows = [r for d in job.spec.datasets for r in self._house.journal.files_with_key(context.name, d.key)[:1]]
+        rows = [r for d in job.spec.datasets if (r := self._house.journal.file_of(d)) is not None]
         for row in rows[:1]:
             self._match(
                 context, self._packager.made_of(context, row) if row.place.tree.startswith("package:") else [row]
@@ -298,8 +310,45 @@ class Declarer:
     def redeclare_reruns(self) -> None:
         """At start: what was asked for while no daemon ran."""
         for job in self._house.journal.jobs(unfinished=True):
+            if job.phase is Phase.OPEN:
+                self.find_files(job)
             if job.phase is Phase.OPEN and job.attempt > 0:
                 self.redeclare(job)
+
+    def find_files(self, job: JobRow) -> JobRow:
+        """An open job with the local files that it means, where that isn't known: an old journal had only keys; and what a
+        submit file names by its key may have come after it."""
+        context = self._house.contexts.get(job.spec.analysis)
+        unknown = any(d.place is None and not d.key.startswith("s3://") for d in job.spec.datasets)
+        if context is None or job.phase is not Phase.OPEN or not (unknown or job.spec.origin is Origin.SUBMIT):
+            return job
+        datasets = tuple(self._with_file(context, job, d) for d in job.spec.datasets)
+        if datasets == job.spec.datasets:
+            return job
+        spec = replace(job.spec, datasets=datasets)
+        self._house.journal.respec_job(job.row, spec)
+        return replace(job, spec=spec)
+
+    def _with_file(self, context: Context, job: JobRow, dataset: Dataset) -> Dataset:
+        if dataset.key.startswith("s3://"):
+            return dataset
+        name = dataset.name
+        match job.spec.origin:
+            case Origin.SUBMIT:
+                below = (context.layout.inputs + name).removeprefix(context.layout.input_key(context.prefix, ""))
+                if dataset.place is None and below.startswith(context.layout.inputs):
+                    return dataset  # below another rig's prefix
+                found = dataset.place or Place(context.name, "", f"inputs/{below}")
+                return expand.meant(replace(dataset, place=found), self._house.journal)
+            case Origin.MANIFEST:
+                return replace(dataset, place=dataset.place or Place(context.name, "", f"inputs/{name}"))
+            case Origin.RULE if dataset.place is None:
+                m = next((m for ms in context.rules.values() for m in ms if m.rule.name == job.spec.name), None)
+                if m is None:
+                    return dataset
+                tree = expand.package_tree(m.rule.name) if m.packs else m.rule.source or ""
+                return replace(dataset, place=Place(context.name, tree, name if tree else f"inputs/{name}"))
+        return dataset
 
     # -- rules -------------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ def job_document(job: JobRow, root: str) -> dict[str, Any]:
         "state": str(job.state),
         "reason": text(job.reason),
         "datasets": [text(d.name) for d in spec.datasets],
+        "dataset_keys": [text(d.key) for d in spec.datasets],
         "config": spec.config,
         "declared_in": text(spec.declared_in),
         "finished_datasets": job.finished,

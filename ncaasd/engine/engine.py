@@ -52,6 +52,7 @@ class Engine:
             skipped=self._skipped,
             back=self.declarer.reread_unread,
             rescan=_rescan,
+            repack=self.packager.again,
         )
         self.uploader = Uploader(
             house, gate=Gate(house, self.book), stored=self._stored, changed=self._changed_under_way
@@ -107,7 +108,7 @@ class Engine:
         self.declarer.whole(context, row)
         self.jobs.changed(context, row)
         if row.key:
-            self.house.journal.wake_jobs_using(context.name, row.key)
+            self.house.journal.wake_jobs_of_file(row)
 
     def _stored(self, context: Context, row: FileRow) -> None:
         self.declarer.stored(context, row)

@@ -23,6 +23,7 @@ from ncaasd.neurocaas.naming import folder_name
 from ncaasd.neurocaas.submission import validate_job
 from ncaasd.plan import expand, gates
 from ncaasd.plan.expand import Beside, Matcher
+from ncaasd.plan.files import in_words, taken_by
 from ncaasd.plan.guards import MENDED, Limits, Stop, Tally, guard, tally, way_on
 from ncaasd.plan.jobs import NOTHING, next_step
 from ncaasd.plan.retry import backoff
@@ -127,6 +128,7 @@ class Jobs:
         if now < job.not_before:
             self._house.journal.update_job(job.row, next_at=job.not_before)
             return []
+        job = self._declarer.find_files(job)
         facts = [self._supplies.dataset(context, d) for d in job.spec.datasets]
         config = self._supplies.config(context, job)
         blocked, stop = context.submits_blocked, self._stop(context, job, now)
@@ -257,12 +259,24 @@ class Jobs:
 
     def _submission(self, context: Context, job: JobRow, config: ConfigFact) -> Callable[[], None]:
         house = self._house
-        etags, ids = {}, []
+        etags: dict[str, str] = {}
+        ids: list[int] = []
+        others: set[str] = set()
         for dataset in job.spec.datasets:
-            rows = house.journal.files_with_key(context.name, dataset.key)
-            if rows and rows[0].state is not FileState.GONE:
-                etags[dataset.key] = rows[0].etag
-                ids.append(rows[0].id)
+            row = house.journal.file_of(dataset)
+            if row is not None and row.state is not FileState.GONE:
+                etags[dataset.key] = row.etag
+                ids.append(row.id)
+            if dataset.place is None or len(house.journal.files_with_key(context.name, dataset.key)) < 2:
+                continue
+            if row is not None and row.stored is not None:
+                etags[dataset.key] = row.etag  # also when it is gone: another one may be at its key by then
+            using = house.journal.jobs_using(context.name, dataset.key)
+            others |= {
+                j.job_id
+                for j in using
+                if any(d.key == dataset.key and d.place not in (None, dataset.place) for d in j.spec.datasets)
+            }
         manifest = house.journal.file_at(Place(context.name, "", job.spec.declared_in))
         if job.phase is Phase.OPEN and job.attempt == 0 and manifest and rig_was_here(house, context):
             rebuilt = found_by_first_scan(house, context, [*ids, manifest.id])
@@ -273,7 +287,7 @@ class Jobs:
             config = config if config.key == job.config_key else ConfigFact(key=job.config_key)
         if job.phase is Phase.OPEN:
             self._going[job.row] = (context.name, job.spec.name, job.total)
-        order = Order(job, context.layout, config.key, config.content, etags)
+        order = Order(job, context.layout, config.key, config.content, etags, frozenset(others - {""}))
         log = _JournaledSubmit(self, context, job)
 
         def start() -> None:
@@ -350,11 +364,17 @@ class _JournaledSubmit:
                 text = f"{same.spec.declared_in} declares the same job ({same.spec.name} of the same data): rename this one"
                 raise SameJob(text)
             for dataset in datasets:
-                rows = journal.files_with_key(self._context.name, dataset.key)
-                if rows and rows[0].state is not FileState.GONE and rows[0].etag != dataset.etag:
+                row = journal.file_of(dataset)
+                if row is not None and row.state is not FileState.GONE and row.etag != dataset.etag:
                     raise NcaasdError(f"{dataset.name} has just changed")
-                if rows and rows[0].state not in (FileState.STORED, FileState.GONE):
+                if row is not None and row.state not in (FileState.STORED, FileState.GONE):
                     raise NcaasdError(f"{dataset.name} is changing")
+                if row is not None and row.state is not FileState.GONE:
+                    continue
+                other = taken_by(dataset.place, row, journal.files_with_key(self._context.name, dataset.key))
+                if other is not None:
+                    text = f"{dataset.name} is not here, and {in_words(other)} has just taken its name in S3"
+                    raise NcaasdError(text)
             beside = self._jobs.beside(self._context, job)
             if beside != NOTHING:
                 raise NcaasdError(beside.lacking or beside.unit or f"{beside.files[0].place.path} is changing")

@@ -17,7 +17,18 @@ from ncaasd.engine.house import Context, House, subject
 from ncaasd.errors import LocalError, NcaasdError, RootMissing
 from ncaasd.model import FileRow, FileState, Look, Place, ScanDelta, Stat
 from ncaasd.plan import skipping
-from ncaasd.plan.files import Mapped, Role, collision, map_file, role_of, seen_as
+from ncaasd.plan.files import (
+    Mapped,
+    Role,
+    collision,
+    gives_way,
+    holder,
+    map_file,
+    precedence,
+    role_of,
+    seen_as,
+    waits_for_name,
+)
 from ncaasd.plan.settling import Observation, Settled, Sign, Wait, long_untouched, observe, settle, unchanged
 from ncaasd.ports import FileTree
 
@@ -94,9 +105,8 @@ def _said_away(watched: Watched) -> str:
     return f"away:{watched.context.name}:{watched.name}"
 
 
-def _mapped(context: Context, place: Place) -> Mapped:
-    names = context.settings.upload.names
-    return map_file(seen_as(place), context.layout, prefix=context.prefix, names=names)
+def _subject(place: Place) -> str:
+    return f"file {place.tree}:{place.path}" if place.tree else f"file {place.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +126,17 @@ class Observer:
         skipped: Callable[[Context, FileRow], None],
         back: Callable[[Context], None],
         rescan: Callable[[Context], float],
+        repack: Callable[[Context, FileRow], None],
     ) -> None:
         """`whole`: a file has become so; True when nobody had touched it for long when the daemon started. `gone`: it was
-        deleted or renamed. `skipped`: something is there that can't be taken. `back`: a tree that was missing is there again."""
+        deleted or renamed. `skipped`: something is there that can't be taken. `back`: a tree that was missing is there again.
+        `repack`: the name of a package that another file had is free."""
         self._house = house
         self._whole = whole
         self._gone = gone
         self._skipped = skipped
         self._back = back
+        self._repack = repack
         self.trees: dict[tuple[str, str], Watched] = {}
         for context in house.contexts.values():
             for name, tree in context.trees.items():
@@ -133,6 +146,12 @@ class Observer:
                 watched.said_away = house.journal.get_meta(_said_away(watched)) == "yes"
                 self.trees[context.name, name] = watched
                 self._resume(watched)
+        with house.journal.transaction():
+            for context in house.contexts.values():
+                # What an earlier version, or a kill, has left.
+                refused = list(house.journal.files(context.name, states=[FileState.REFUSED]))
+                for key in dict.fromkeys(row.key for row in refused if waits_for_name(row)):
+                    self.look_at_name(context, key)
 
     def _resume(self, watched: Watched) -> None:
         """Files that were settling when we stopped are to be looked at again."""
@@ -388,7 +407,7 @@ class Observer:
         if row is not None and row.state not in (FileState.SKIPPED, FileState.GONE):
             return  # a file that can't be looked at now: what is known of it stays known (F26)
         watched.skipped[path] = why
-        key = "" if path.endswith("/") else _mapped(context, place).key
+        key = "" if path.endswith("/") else self._mapped(context, place).key
         row = house.journal.skip_file(place, key, why, house.clock.now())
         self._say_skipped(watched, path, why)
         self._skipped(context, row)
@@ -457,23 +476,28 @@ class Observer:
         if role is Role.NONE:
             return
         old = house.journal.file_at(place)
-        is_known = old and old.state not in (FileState.GONE, FileState.SETTLING, FileState.SKIPPED)
-        if old and is_known and unchanged(old.stat, stat) and old.link == look.link:
+        is_known = old is not None and old.state not in (FileState.GONE, FileState.SETTLING, FileState.SKIPPED)
+        if old and is_known and not waits_for_name(old) and unchanged(old.stat, stat) and old.link == look.link:
             watched.unsettled.pop(path, None)
             return  # an inode alone is no change: a remount
-        if old and old.stored and unchanged(old.stored, stat):
-            house.journal.see_file(place, stat, old.key, FileState.STORED, "", house.clock.now(), link=look.link)
-            watched.unsettled.pop(path, None)
-            return
+        as_stored = bool(old and old.stored and unchanged(old.stored, stat))
         key, refused = "", ""
         if role in (Role.INPUT, Role.CONFIG):
-            mapped = _mapped(context, place)
+            mapped = self._mapped(context, place)
+            refused = "" if as_stored else mapped.refused
             key = old.key if old and old.key else mapped.key
-            refused = mapped.refused or collision(place, house.journal.files_with_key(context.name, key))
+            if not refused:
+                key, refused = self._key(watched, place, old, key, mapped.key)
         if refused:
-            house.journal.see_file(place, stat, key, FileState.REFUSED, refused, house.clock.now(), link=look.link)
             watched.unsettled.pop(path, None)
-            house.event(context.name, f"file {path}", "refused", f"not uploaded: {refused}", level=logging.WARNING)
+            if old and waits_for_name(old) and old.reason == refused and unchanged(old.stat, stat):
+                return
+            house.journal.see_file(place, stat, key, FileState.REFUSED, refused, house.clock.now(), link=look.link)
+            house.event(context.name, _subject(place), "refused", f"not uploaded: {refused}", level=logging.WARNING)
+            return
+        if as_stored:
+            house.journal.see_file(place, stat, key, FileState.STORED, "", house.clock.now(), link=look.link)
+            watched.unsettled.pop(path, None)
             return
         file_id = house.journal.see_file(place, stat, key, FileState.SETTLING, "", house.clock.now(), link=look.link)
         waiting = watched.unsettled.get(path)
@@ -481,6 +505,78 @@ class Observer:
         verdict = settle(observation, now, context.settle)
         look_at = verdict.until if isinstance(verdict, Wait) else now
         watched.look_later(path, _Unsettled(file_id, observation, look_at))
+
+    # -- names in S3: each has one file (F96) ------------------------------------------------------------------------
+
+    def _mapped(self, context: Context, place: Place) -> Mapped:
+        return map_file(seen_as(place), context.layout, prefix=context.prefix, names=context.settings.upload.names)
+
+    def _key(self, watched: Watched, place: Place, old: FileRow | None, key: str, mapped: str) -> tuple[str, str]:
+        """The key of a file that is there, and why it can't have it: another file has."""
+        context, journal = watched.context, self._house.journal
+        other = holder(place, journal.files_with_key(context.name, key))
+        if other is None:
+            return key, ""
+        stored = old is not None and old.stored is not None
+        if old is not None and not stored and key != mapped and self._is_free(context, place, mapped):
+            journal.give_key(old.id, mapped)  # a name of an earlier version, which made many names one
+            return mapped, ""
+        together = other.state is FileState.SETTLING or watched.scans == 0
+        begun = journal.upload_begun(other.id)
+        if gives_way(other, place, stored=stored, begun=begun, together=together):
+            self._refuse(context, other, collision(place, key))
+            return key, ""
+        return key, collision(other.place, key)
+
+    def _is_free(self, context: Context, place: Place, key: str) -> bool:
+        return holder(place, self._house.journal.files_with_key(context.name, key)) is None
+
+    def _refuse(self, context: Context, row: FileRow, why: str) -> None:
+        """It was to go up, or waits for its name already, and has to wait for another file now."""
+        watched = self.trees.get((context.name, row.place.tree))
+        if watched is not None:
+            watched.unsettled.pop(row.place.path, None)
+        self._house.journal.set_file(row.id, FileState.REFUSED, why, self._house.clock.now())
+        self._house.event(context.name, subject(row), "refused", f"not uploaded: {why}", level=logging.WARNING)
+        self._house.journal.wake_jobs_of_file(row)
+
+    def look_at_name(self, context: Context, key: str) -> None:
+        """Who had this key may be gone: the next one that waits for it is looked at, and goes up when it is whole."""
+        journal = self._house.journal
+        rows = [r for r in journal.files_with_key(context.name, key) if waits_for_name(r)]
+        for row in sorted(rows, key=lambda r: (r.stored is None, precedence(r.place))):
+            if self._package_waits(context, row):
+                continue
+            if row.place.tree not in context.trees:
+                continue
+            mapped = self._mapped(context, row.place)
+            if mapped.refused:
+                self._refuse(context, row, mapped.refused)
+                continue
+            other = holder(row.place, journal.files_with_key(context.name, key))
+            renamed = row.stored is None and mapped.key != key
+            if other is not None and renamed and self._is_free(context, row.place, mapped.key):
+                journal.give_key(row.id, mapped.key)
+                other = None
+            if other is None:
+                self._let_go(self.trees[context.name, row.place.tree], row)
+            elif row.reason != collision(other.place, key):
+                self._refuse(context, row, collision(other.place, key))
+
+    def _package_waits(self, context: Context, row: FileRow) -> bool:
+        if not row.place.tree.startswith("package:"):
+            return False
+        if self._is_free(context, row.place, row.key):
+            self._repack(context, row)
+        return True
+
+    def _let_go(self, watched: Watched, row: FileRow) -> None:
+        house, now = self._house, self._house.clock.monotonic()
+        house.journal.set_file(row.id, FileState.SETTLING, "", house.clock.now())
+        house.event(watched.context.name, subject(row), "free", "no other file has its name in S3 any more: it goes up")
+        house.journal.wake_jobs_of_file(row)
+        observation = Observation(row.stat, now, now, self._old(watched, row.stat))
+        watched.look_later(row.place.path, _Unsettled(row.id, observation, now))
 
     def _old(self, watched: Watched, stat: Stat) -> Sign:
         if watched.context.polled or not long_untouched(stat, self._house.clock.now(), watched.context.settle):
@@ -507,6 +603,8 @@ class Observer:
         house.journal.set_file(row.id, FileState.GONE, "", house.clock.now())
         house.event(context.name, subject(row), "gone", "deleted or renamed here; what is in S3 stays")
         self._gone(context, row)
+        if row.key:
+            self.look_at_name(context, row.key)
 
     def changed_under_way(self, row: FileRow) -> None:
         """A transfer found the file changed or gone: look again at once."""

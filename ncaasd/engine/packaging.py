@@ -20,7 +20,7 @@ from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, Tool
 from ncaasd.model import FileRow, FileState, Place, Stat
 from ncaasd.plan import expand
 from ncaasd.plan.expand import Matcher, Package, PackageOf, Unit
-from ncaasd.plan.files import collision, map_file
+from ncaasd.plan.files import collision, holder, map_file
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Packed, PackFile
 
@@ -58,8 +58,9 @@ class Packager:
         """What a rule's packages are called in S3, and what is known of them."""
 
         def package(name: str) -> Package:
-            row = self._house.journal.file_at(Place(context.name, expand.package_tree(rule), name))
-            return Package(name, row.key if row and row.key else _mapped(context, name)[0], row)
+            place = Place(context.name, expand.package_tree(rule), name)
+            row = self._house.journal.file_at(place)
+            return Package(name, row.key if row and row.key else _mapped(context, name)[0], place, row)
 
         return package
 
@@ -103,7 +104,9 @@ class Packager:
             return
         now = self._house.clock.now()
         key, refused = _mapped(context, name)
-        refused = refused or collision(place, journal.files_with_key(context.name, key))
+        key = row.key if row and row.key else key
+        other = holder(place, journal.files_with_key(context.name, key))
+        refused = refused or (collision(other.place, key) if other else "")
         state = FileState.REFUSED if refused else FileState.SETTLING
         size = sum(r.stat.size for _n, r in members)
         why = refused or f"being packed from {len(members)} files"
@@ -132,6 +135,11 @@ class Packager:
             if file_id == row.id and m is not None:
                 self._house.journal.set_package(row.id, context.name, rule, unit_path, "")
                 self._orders[row.id] = _Order(context, m, unit_path)
+
+    def again(self, context: Context, row: FileRow) -> None:
+        """The name of a package, which another file had, is free: it is made."""
+        rule = row.place.tree.partition(":")[2]
+        self.look_at_all(context, [m for ms in context.rules.values() for m in ms if m.rule.name == rule])
 
     def made_of(self, context: Context, row: FileRow) -> list[FileRow]:
         """One file of the unit that a package was made of: it names the unit."""
@@ -207,7 +215,7 @@ class Packager:
         house.journal.see_file(row.place, packed.stat, row.key, FileState.WHOLE, "", now)
         house.event(order.context.name, subject(row), "packed", f"made of {order.unit}, {packed.stat.size} bytes")
         self._tell_job(order, "packed", packed.output)
-        house.journal.wake_jobs_using(order.context.name, row.key)
+        house.journal.wake_jobs_of_file(row)
 
     def _tell_job(self, order: _Order, kind: str, output: str) -> None:
         if output.strip():
@@ -240,7 +248,7 @@ class Packager:
         if row.reason != text:
             house.event(name, subject(row), "not packed", text, level=logging.ERROR)
             self._tell_job(order, "not packed", output)
-        house.journal.wake_jobs_using(name, row.key)
+        house.journal.wake_jobs_of_file(row)
         self._orders[row.id] = _Order(order.context, order.matcher, order.unit, now + wait)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -52,6 +52,7 @@ class Order:
     config_key: str
     config: bytes | None
     etags: dict[str, str]  # key -> what the journal says is stored there; datasets not of this machine are absent
+    others: frozenset[str] = frozenset()  # ids of jobs of other local files that had these keys before
 
 
 class SameJob(NcaasdError):
@@ -184,15 +185,17 @@ def _choose(order: Order, store: ObjectStore) -> tuple[str, int]:
     above the journal's of which S3 shows nothing (F82).
     """
     job, layout = order.job, order.layout
-    taken = ""
+    taken: tuple[str, int] | None = None
     for attempt in range(job.attempt, job.attempt + ATTEMPTS_SEARCHED):
         job_id = identity(job, layout, attempt)
+        if job_id in order.others:
+            continue  # a rule's job of the file that had this key before: its results are not this one's (F96)
         there = store.find(layout.submit_key(job_id)) is not None or bool(store.list(layout.job_folder(job_id)).objects)
         if job.attempt > 0 and not there:
             return job_id, attempt
         if job.attempt == 0 and not there:
-            return (taken, attempt - 1) if taken else (job_id, attempt)
-        taken = job_id
+            return taken or (job_id, attempt)
+        taken = (job_id, attempt)
     raise NcaasdError(f"{job.spec.name} {job.spec.unit} has more than {ATTEMPTS_SEARCHED} attempts in S3")
 
 
@@ -234,7 +237,7 @@ def draft_of(job: JobRow, layout: naming.Layout, config_key: str) -> SubmitBody:
 
 
 def _with_etags(datasets: Sequence[Dataset], etags: dict[str, str]) -> list[Dataset]:
-    return [Dataset(d.name, d.key, etags.get(d.key, "")) for d in datasets]
+    return [replace(d, etag=etags.get(d.key, "")) for d in datasets]
 
 
 def _put_config(order: Order, store: ObjectStore) -> Report | None:

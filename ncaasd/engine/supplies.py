@@ -12,6 +12,7 @@ from ncaasd.engine.house import Context, House
 from ncaasd.errors import Absent, Corrupted, NcaasdError
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, Place
 from ncaasd.plan.configs import render
+from ncaasd.plan.files import in_words, taken_by
 from ncaasd.plan.jobs import DatasetFact
 
 REMOTE_KNOWN_FOR = 30.0  # seconds that an answer about a dataset is believed, or that a config isn't there
@@ -45,10 +46,15 @@ class Supplies:
     def dataset(self, context: Context, dataset: Dataset) -> DatasetFact:
         if dataset.key.startswith("s3://"):
             return DatasetFact(dataset.name, dataset.key, None, bypass=True)
-        rows = self._house.journal.files_with_key(context.name, dataset.key)
-        row = rows[0] if rows and rows[0].state is not FileState.GONE else None
-        known = self._there.get((context.name, dataset.key)) if row is None else None
-        return DatasetFact(dataset.name, dataset.key, row, remote=known[0] if known and self._fresh(known[1]) else None)
+        journal, key = self._house.journal, dataset.key
+        row = journal.file_of(dataset)
+        if row is not None and row.state is not FileState.GONE:
+            return DatasetFact(dataset.name, key, row)
+        other = taken_by(dataset.place, row, journal.files_with_key(context.name, key))
+        if other is not None:
+            return DatasetFact(dataset.name, key, None, taken_by=in_words(other))
+        known = self._there.get((context.name, key))
+        return DatasetFact(dataset.name, key, None, remote=known[0] if known and self._fresh(known[1]) else None)
 
     def _fresh(self, at: float, known_for: float = REMOTE_KNOWN_FOR) -> bool:
         return self._house.clock.monotonic() - at < known_for

@@ -122,7 +122,7 @@ def is_late(journal: Journal, analysis: str, m: Matcher, unit: Unit, row: FileRo
     """The same as `gates.late`, with what the journal says, of a unit that was submitted."""
     package = journal.file_at(expand.package_place(analysis, m.rule, unit)) if m.packs else None
     named = not m.packs and any(
-        j.spec.name == m.rule.name and j.phase is not Phase.OPEN for j in journal.jobs_using(analysis, row.key)
+        j.spec.name == m.rule.name and j.phase is not Phase.OPEN for j in journal.jobs_of_file(row)
     )
     return gates.late(m, row, sent=True, named=named, packed=package)
 

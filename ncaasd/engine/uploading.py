@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from ncaasd.engine.desk import Desk
 from ncaasd.engine.house import Context, House, subject
@@ -11,7 +12,7 @@ from ncaasd.engine.packaging import target_of
 from ncaasd.errors import DiskSilent, StoreError
 from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import part_size
-from ncaasd.plan.files import in_use
+from ncaasd.plan.files import in_use, in_words
 from ncaasd.plan.gates import Passage, Way
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Transfers
@@ -115,14 +116,30 @@ class Uploader:
         if row.id in self._under_way:
             house.journal.put_off_file(row.id, NEVER, "")  # it was made due for another reason
             return None
-        # Asked only of what is in S3 in another version: a job may name 10,000 datasets.
-        user = in_use(row, house.journal.jobs_using(context.name, row.key)) if row.stored is not None else None
+        others = [r for r in house.journal.files_with_key(context.name, row.key) if r.id != row.id]
+        ending = next((r for r in others if r.id in self._under_way), None)
+        if ending is not None:
+            text = f"waits for the end of the upload of {in_words(ending.place)}, which had its name in S3"
+            house.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
+            return None
+        before = next((r for r in others if r.stored is not None), None)  # the other file whose bytes are at the key
+        # Asked only of what is in S3 in another version, or of another file that had this key: a job may name 10,000 datasets.
+        known = row.stored is not None or before is not None
+        user = in_use(house.journal.jobs_using(context.name, row.key)) if known else None
         if user is not None:
             text = f"changed, but job {user.job_id} may still be reading the version in S3: uploaded when it has ended"
+            if before is not None:
+                text = (
+                    f"{in_words(before.place)} had its name in S3, and job {user.job_id} may still be reading that:"
+                    " uploaded when it has ended"
+                )
             house.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
             return None
         if not self._may_pass(context, row, now):
             return None
+        if before is not None and before.ours:
+            house.journal.take_key(row)  # this rig put what is there, so it is not foreign
+            row = replace(row, ours=True)
         size = part_size(row.stat.size)
         upload_id, parts = house.journal.begin_upload(row.id, row.key, row.stat, size, now)
         house.journal.put_off_file(row.id, NEVER, "")
@@ -191,10 +208,14 @@ class Uploader:
             case Verdict.CHANGED | Verdict.VANISHED:
                 if outcome.stored is not None:  # an older content of ours is at the key now
                     house.journal.file_stored(row.id, task.expect, outcome.stored, now)
+                if row.state is FileState.GONE:
+                    return
                 text = "it changed during its upload: uploaded again when it is quiet"
                 house.journal.set_file(row.id, FileState.SETTLING, text, now)
                 house.event(context.name, subject(row), "changed", text)
                 self._changed(row)
+            case Verdict.FOREIGN if row.state is FileState.GONE:
+                return
             case Verdict.FOREIGN:
                 text = (
                     f"something else is at {task.key} in S3 already, which this rig did not put: another rig, or the website."
@@ -204,7 +225,7 @@ class Uploader:
                 house.journal.set_file(row.id, FileState.HELD, text, now, retry_at=now + FOREIGN_AGAIN)
                 if row.state is not FileState.HELD:
                     house.event(context.name, subject(row), "held", text, level=logging.ERROR)
-                    house.journal.wake_jobs_using(context.name, row.key)
+                    house.journal.wake_jobs_of_file(row)
             case Verdict.STOPPED:
                 house.journal.put_off_file(row.id, 0, "")
             case _:
@@ -220,7 +241,7 @@ class Uploader:
         how = "was in S3 already, equal" if stored.adopted else "uploaded and verified"
         house.event(context.name, subject(row), "stored", f"{how} ({stored.size} bytes, {task.key})")
         if row.state is FileState.STORED:
-            house.journal.wake_jobs_using(context.name, row.key)
+            house.journal.wake_jobs_of_file(row)
             self._stored(context, row)
 
     def _failed(self, context: Context, row: FileRow, task: UploadTask, error: Exception | None, now: float) -> None:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from anyascii import anyascii
+
 from ncaasd.errors import LocalError
 from ncaasd.neurocaas.text import shown
 
@@ -24,6 +26,11 @@ MAX_OBJECT = MAX_PARTS * MAX_PART  # 48.8 TiB
 _ID_VERSION = 1  # part of every job id: a change here makes every job a new one
 ID = re.compile(r"[A-Za-z0-9._-]+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._/-]+")
+_UNSAFE_IN_SEGMENT = re.compile(r"[^A-Za-z0-9._-]+")  # a transliteration may hold a slash: one half is 1/2
+_SEGMENT_HASH = 8  # hexadecimal digits of the hash in the name of what could not keep its own
+_STEM_LIMIT = 100  # characters that a transliteration may take: a name of emoji would come to a thousand
+# What stands before the last ending and belongs to it: a.ome.tif, a.nii.gz, a.csv.gz.
+_TWO_ENDINGS = re.compile(r"(?:ome\.[A-Za-z0-9]+|[A-Za-z][A-Za-z0-9]{0,4}\.(?:gz|bz2|xz|zst|lz4))")
 _JOB_FOLDER = re.compile(r"job__([^_/]+)_([^/]+)/?")
 _TRIGGERS = {
     "submit.json": "NeuroCAAS starts (and bills) a job for every key that ends so, wherever it lies in the bucket",
@@ -98,12 +105,52 @@ def job_id_from_folder(name: str) -> str | None:
 
 
 def safe_key(path: str) -> str:
-    """`path` mapped onto `[A-Za-z0-9._/-]`: each run of other characters becomes one `_`. Deterministic; two paths
-    may map to one key, which the caller must refuse by name.
+    """`path` mapped onto `[A-Za-z0-9._/-]`, folder by folder. A name that is safe already stays as it is; any other is
+    transliterated, and gets a hash of itself before its ending, so that different names stay different:
+    `Größe 3.tif` -> `Grosse_3-e45c2f8a.tif`. Deterministic, everywhere: it asks neither the locale nor the file system.
+
+    Two paths come to one key only when one of them is named as the other is mapped, which the caller must refuse by name.
 
     The platform puts names in double quotes into a shell line, on one stack in none: docs/neurocaas.md.
     """
-    return _UNSAFE.sub("_", path)
+    return "/".join(map(_safe_segment, path.split("/"))) if _UNSAFE.search(path) else path
+
+
+def _safe_segment(name: str) -> str:
+    if not _UNSAFE_IN_SEGMENT.search(name):
+        return name
+    stem, ending = _split_ending(name)
+    stem = transliterated(stem)[:_STEM_LIMIT].rstrip("-") or "_"
+    if stem.startswith("-"):  # would look like an option
+        stem = "_" + stem[1:]
+    if stem.startswith("inputs"):  # what workers take for the end of the group (see key_problems)
+        stem = "_" + stem
+    digest = hashlib.sha256(_bytes_of(name)).hexdigest()[:_SEGMENT_HASH]
+    return f"{stem}-{digest}{transliterated(ending)[:_STEM_LIMIT]}"
+
+
+def _split_ending(name: str) -> tuple[str, str]:
+    """(stem, ending with its dot, or ""): `a.ome.tif` -> `a`, `.ome.tif`. A dot at the beginning begins no ending."""
+    stem, dot, last = name.rpartition(".")
+    if not stem.strip(".") or not last:
+        return name, ""
+    before, _dot, inner = stem.rpartition(".")
+    if before.strip(".") and _TWO_ENDINGS.fullmatch(f"{inner}.{last}"):
+        return before, f".{inner}.{last}"
+    return stem, dot + last
+
+
+def transliterated(text: str) -> str:
+    """`text` in `[A-Za-z0-9._-]`, to be read by people: different texts may come to one."""
+    return _UNSAFE_IN_SEGMENT.sub("_", anyascii(text))
+
+
+def _bytes_of(name: str) -> bytes:
+    """The name as it is on a disk. What no disk has (half a surrogate pair, from a manifest) is told apart by a NUL."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return b"\0" + name.encode("utf-8", "surrogatepass")
 
 
 def needs_mapping(path: str) -> bool:

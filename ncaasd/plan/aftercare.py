@@ -57,7 +57,7 @@ def stays(row: FileRow, job: JobRow) -> str:
         return f"it lies in {row.place.tree}, which is only read"
     if row.state is not FileState.STORED or row.stored is None or not unchanged(row.stat, row.stored):
         return "it is not, or not any more, what was stored"
-    mine = [d.etag for d in job.spec.datasets if d.key == row.key]
+    mine = [d.etag for d in job.spec.datasets if d.is_of(row)]
     if mine and mine[0] != row.etag:
         return "the job had another content of it"
     return ""

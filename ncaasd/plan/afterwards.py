@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ncaasd.declare.config import Analysis
 from ncaasd.declare.sections import Delete
-from ncaasd.model import Artefact, ArtefactState, FileRow, FileState, JobRow, JobSpec, Origin, Phase
+from ncaasd.model import Artefact, ArtefactState, Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place
 from ncaasd.neurocaas.naming import Layout, folder_name
 from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, needed, stays, steps, well_done
 
@@ -82,26 +82,28 @@ def removals(
     settings: Analysis,
     layout: Layout,
     *,
-    at: Callable[[str], FileRow | None],
-    files_of: Callable[[str], Sequence[FileRow]],
+    at: Callable[[Dataset], FileRow | None],
+    files_of: Callable[[Dataset], Sequence[FileRow]],
     using: Callable[[str], Iterable[JobRow]],
+    having: Callable[[Place], Iterable[JobRow]],
 ) -> list[PlannedRemoval]:
-    """What `after_results` would take away. `care`: what the journal has still to do for jobs that have ended; `at`: what
-    is put to a key; `files_of`: the recordings of it (those that a package is made of); `using`: the jobs that name it."""
+    """What `after_results` would take away. `care`: what the journal has still to do for jobs that have ended; `at`: the
+    file that a dataset is; `files_of`: its recordings (those that a package is made of); `using`: the jobs that have a key;
+    `having`: those that have a local file or package as a dataset."""
     found: dict[tuple[bool, str], PlannedRemoval] = {}
     for job in jobs:
         if job.spec.origin is Origin.ELSEWHERE:
             continue
         pending = _pending(job, care, settings)
         for dataset in job.spec.datasets:
-            rows = files_of(dataset.key)
+            rows = files_of(dataset)
             if LOCAL in pending:
                 for row in rows:
-                    removal = _local(job, row, dataset.key, pending, settings, using)
+                    removal = _local(job, row, dataset, pending, settings, having)
                     if removal is not None:
                         found.setdefault((True, removal.what), removal)
             if REMOTE in pending and dataset.key.startswith(layout.inputs):
-                removal = _remote(job, dataset.key, at(dataset.key), rows, pending, settings, using)
+                removal = _remote(job, dataset.key, at(dataset), rows, pending, settings, using)
                 found.setdefault((False, removal.what), removal)
     return list(found.values())
 
@@ -118,10 +120,10 @@ def _pending(job: Due, care: Mapping[int, Care], settings: Analysis) -> list[str
 def _local(
     job: Due,
     row: FileRow,
-    key: str,
+    dataset: Dataset,
     pending: Sequence[str],
     settings: Analysis,
-    using: Callable[[str], Iterable[JobRow]],
+    having: Callable[[Place], Iterable[JobRow]],
 ) -> PlannedRemoval | None:
     if row.state is FileState.GONE:
         return None
@@ -131,10 +133,11 @@ def _local(
     kept = ""
     if row.place.tree:
         kept = f"it lies in {row.place.tree}, which is only read"
-    elif job.ended and job.row is not None and row.key == key:
+    elif job.ended and job.row is not None and dataset.is_of(row):
         kept = stays(row, job.row)
     deletes = isinstance(policy.local_inputs, Delete)
-    waits = needed(_others(job, [*using(key), *(using(row.key) if row.key != key else ())]))
+    named = [*having(row.place), *(having(dataset.place) if dataset.place not in (None, row.place) else ())]
+    waits = needed(_others(job, named))
     equal = f"when {copy} has the same bytes" if deletes else ""
     condition = "" if kept else _first(job, pending, settings, [LOCAL, waits, equal])
     return PlannedRemoval(what, True, row.stat.size, job.job_id, not deletes, copy, condition, kept)

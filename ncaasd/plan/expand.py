@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from ncaasd.declare.manifest import OneOff, PackageTool, Rule
 from ncaasd.declare.template import expand as fill_in
 from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Origin, Place
 from ncaasd.neurocaas.naming import Layout, safe_key
 from ncaasd.neurocaas.submission import SubmitBody
+from ncaasd.plan.files import key_of
 from ncaasd.plan.matching import UnitTemplate, compile_glob
 
 _THERE = (FileState.WHOLE, FileState.STORED, FileState.HELD, FileState.REFUSED, FileState.READ)
@@ -262,6 +263,7 @@ class Package:
 
     name: str
     key: str
+    place: Place
     row: FileRow | None = None
 
 
@@ -341,7 +343,7 @@ class _Made:
             version=version,
             origin=Origin.RULE,
             declared_in=self.declared_in,
-            datasets=tuple(Dataset(d.name, d.key) for d in datasets),
+            datasets=tuple(Dataset(d.name, d.key, place=d.place) for d in datasets),
             config=config,
             overlay=json.dumps(_expanded(rule.set, fields), sort_keys=True),
             instance_type=rule.instance_type,
@@ -405,7 +407,7 @@ def _jobs_of_unit(m: Matcher, unit: Unit, made: _Made, but: Collection[str] = ()
 
 
 def _itself(row: FileRow) -> Package:
-    return Package(below(row), row.key, row)
+    return Package(below(row), row.key, row.place, row)
 
 
 def _expanded(value: Any, fields: Mapping[str, str]) -> Any:
@@ -439,8 +441,28 @@ def _version(rerun_on: Sequence[str], rows: Sequence[FileRow | None], config: st
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def job_of_one_off(one: OneOff, *, analysis: str, declared_in: str, layout: Layout, prefix: str) -> JobSpec:
-    """A one-off job of a manifest in `submissions/`: dropping the file is the request."""
+class Known(Protocol):
+    """What is known of local files: the journal's rows, or what a look at the disk has found."""
+
+    def file_at(self, place: Place) -> FileRow | None:
+        """The file at a place, also when it is gone."""
+
+    def files_with_key(self, analysis: str, key: str) -> Sequence[FileRow]:
+        """Every file that has a key in S3, or would have."""
+
+
+def job_of_one_off(
+    one: OneOff, *, analysis: str, declared_in: str, layout: Layout, prefix: str, known: Known
+) -> JobSpec:
+    """A one-off job of a manifest in `submissions/`: dropping the file is the request. Its datasets are files of `inputs/`."""
+
+    def dataset(name: str) -> Dataset:
+        if name.startswith("s3://"):
+            return Dataset(name, name)
+        place = Place(analysis, "", f"inputs/{name}")
+        row = known.file_at(place)  # what is stored keeps its key
+        return Dataset(name, row.key if row and row.key else key_of(name, layout, prefix), place=place)
+
     return JobSpec(
         analysis=analysis,
         name=one.name,
@@ -448,9 +470,7 @@ def job_of_one_off(one: OneOff, *, analysis: str, declared_in: str, layout: Layo
         version="",
         origin=Origin.MANIFEST,
         declared_in=declared_in,
-        datasets=tuple(
-            Dataset(d, d if d.startswith("s3://") else layout.input_key(prefix, safe_key(d))) for d in one.datasets
-        ),
+        datasets=tuple(map(dataset, one.datasets)),
         config=one.config,
         overlay=json.dumps(one.set, sort_keys=True),
         instance_type=one.instance_type,
@@ -458,18 +478,57 @@ def job_of_one_off(one: OneOff, *, analysis: str, declared_in: str, layout: Layo
     )
 
 
-def job_of_submit(body: SubmitBody, *, analysis: str, declared_in: str, layout: Layout) -> JobSpec:
-    """A hand-written submit file: its own timestamp stands for the job's name."""
+def with_keys(body: SubmitBody, layout: Layout) -> SubmitBody:
+    """A hand-written submit file whose datasets are named as they are on the disk: with the keys that those files have."""
+    names = tuple(
+        layout.inputs + safe_key(n.removeprefix(layout.inputs)) if n.startswith(layout.inputs) else n
+        for n in body.datanames
+    )
+    return replace(body, datanames=names)
+
+
+def job_of_submit(
+    body: SubmitBody, *, analysis: str, declared_in: str, layout: Layout, prefix: str, known: Known
+) -> JobSpec:
+    """A hand-written submit file: its own timestamp stands for the job's name. Its datasets are files of `inputs/`, named by
+    their keys, or as they are on the disk."""
     config = body.configname
+    names = [n.removeprefix(layout.inputs) for n in body.datanames]
+    datasets = zip(names, body.datanames, with_keys(body, layout).datanames, strict=True)
     return JobSpec(
         analysis=analysis,
         name=body.timestamp,
-        unit=", ".join(sorted(n.removeprefix(layout.inputs) for n in body.datanames)),
+        unit=", ".join(sorted(names)),
         version="",
         origin=Origin.SUBMIT,
         declared_in=declared_in,
-        datasets=tuple(Dataset(n.removeprefix(layout.inputs), n) for n in body.datanames),
+        datasets=tuple(_of_submit(name, full, key, analysis, layout, prefix, known) for name, full, key in datasets),
         config=config.removeprefix(layout.configs),
         instance_type=body.instance_type,
         resultpath=body.resultpath,
     )
+
+
+def _of_submit(name: str, full: str, key: str, analysis: str, layout: Layout, prefix: str, known: Known) -> Dataset:
+    ours = layout.input_key(prefix, "")
+    if not full.startswith(ours):
+        return Dataset(name, key)  # s3://, or what a rig with another prefix has put
+    place = Place(analysis, "", f"inputs/{full.removeprefix(ours)}")
+    return meant(Dataset(name, key, place=place), known)
+
+
+def meant(dataset: Dataset, known: Known) -> Dataset:
+    """A submit file's dataset, with the file that it means: the one of that name, or the one of `inputs/` that has its key."""
+    if dataset.place is None:
+        return dataset
+    row = known.file_at(dataset.place)
+    if row is None or row.state is FileState.GONE:
+        rows = known.files_with_key(dataset.place.analysis, dataset.key)
+        there = [r for r in rows if not r.place.tree and r.state not in (FileState.GONE, FileState.REFUSED)]
+        row = next((r for r in there if is_mapped(r.place.path, dataset.place.path)), row)
+    return dataset if row is None or not row.key else replace(dataset, key=row.key, place=row.place)
+
+
+def is_mapped(path: str, safe: str) -> bool:
+    """Whether the name that `path` has in S3 is `safe`, and another."""
+    return path != safe and safe_key(path) == safe

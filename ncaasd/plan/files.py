@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ncaasd.model import FileRow, JobRow, Phase, Place
+from ncaasd.model import FileRow, FileState, JobRow, Phase, Place
 from ncaasd.neurocaas.naming import Layout, key_problems, needs_mapping, safe_key
 
 
@@ -52,12 +52,17 @@ class Mapped:
     refused: str = ""
 
 
+def key_of(path: str, layout: Layout, prefix: str) -> str:
+    """The key of a dataset whose path below `inputs/`, or below its source, is `path`: as it is named on the disk, in a
+    manifest, or by a rule's package."""
+    return layout.input_key(prefix, safe_key(path))
+
+
 def map_file(path: str, layout: Layout, *, prefix: str, names: str) -> Mapped:
     """The key of `inputs/…` or `configs/…`; `names` is the config's `upload.names`: sanitize or refuse."""
     role = role_of(path)
     below = path.partition("/")[2]
-    safe = safe_key(below)
-    key = layout.input_key(prefix, safe) if role is Role.INPUT else layout.config_key(prefix, safe)
+    key = key_of(below, layout, prefix) if role is Role.INPUT else layout.config_key(prefix, safe_key(below))
     if names == "refuse" and needs_mapping(below):
         return Mapped(key, "its name has characters that NeuroCAAS puts unquoted into a shell line: rename it")
     if role is Role.CONFIG and below.endswith(".yml"):
@@ -66,18 +71,99 @@ def map_file(path: str, layout: Layout, *, prefix: str, names: str) -> Mapped:
     return Mapped(key, "; ".join(problems))
 
 
-def collision(place: Place, others: Sequence[FileRow]) -> str:
-    """Why this file can't have its key when `others` map to the same one; "" when it can."""
+HAS_NO_NAME = (FileState.GONE, FileState.REFUSED, FileState.SKIPPED)
+
+
+def holder(place: Place, others: Iterable[FileRow]) -> FileRow | None:
+    """Who of the files with one key has it, beside the one at `place`: it is there, and may go up."""
+    return next((o for o in others if o.place != place and o.state not in HAS_NO_NAME), None)
+
+
+def gives_way(held_by: FileRow, place: Place, *, stored: bool, begun: bool, together: bool) -> bool:
+    """Whether a file must give its key to the one at `place`, which has come to it.
+
+    Nothing that may be in S3 gives way (`begun`: its upload was). `stored`: what is at the key is of the file at `place`,
+    which was away. `together`: both are found by one look at the disk; so that the same one has the key each time, the
+    analysis's own folder then goes before sources, and these go by their names.
+    """
+    if held_by.stored is not None or begun or held_by.place.tree.startswith("package:"):
+        return False
+    return stored or (together and held_by.state in _NOT_SENT and precedence(place) < precedence(held_by.place))
+
+
+_NOT_SENT = (FileState.SETTLING, FileState.WHOLE)
+
+
+def precedence(place: Place) -> tuple[bool, str, str]:
+    """Who comes first of those that wait for one key."""
+    return place.tree.startswith("package:"), place.tree, place.path
+
+
+def collision(other: Place, key: str) -> str:
+    """Why a file can't go up while the one at `other` has its key, and what to do."""
+    return (
+        f"{in_words(other)} {_HAS_IT} ({key}): rename one of the two; when the other one is renamed or moved away, this one"
+        " goes up by itself"
+    )
+
+
+_HAS_IT = "has its name in S3 already"
+_HAD_IT = "maps to the same key in S3 already"  # as the first release said it
+
+
+def waits_for_name(row: FileRow) -> bool:
+    """Whether a file is refused only because another one has its key."""
+    return row.state is FileState.REFUSED and (f" {_HAS_IT} (" in row.reason or f" {_HAD_IT} (" in row.reason)
+
+
+def in_words(place: Place) -> str:
+    """A file as its user knows it: its path, and the source that it lies in; or whose package it is."""
+    kind, _, rule = place.tree.partition(":")
+    if kind == "package":
+        return f"the package {place.path} of rule {rule}"
+    return f"{place.path} in source {place.tree}" if place.tree else place.path
+
+
+def with_names_given(rows: Sequence[FileRow], *, fresh: Collection[Place], waiting: Collection[Place]) -> list[FileRow]:
+    """`rows` are all files that are there, those of `fresh` just found, those of `waiting` refused for another file's sake
+    when they were last looked at: each key goes to one of them, as the engine gives them out, the others are refused."""
+    having: dict[str, FileRow] = {}
+
+    def order(row: FileRow) -> tuple[bool, bool, bool, tuple[bool, str, str]]:
+        return row.stored is None, row.place in waiting, row.place in fresh, precedence(row.place)
+
+    for row in sorted((r for r in rows if r.key and (r.state not in HAS_NO_NAME or r.place in waiting)), key=order):
+        having.setdefault(row.key, row)
+    made = []
+    for row in rows:
+        first = having.get(row.key) if row.key else None
+        if first is None or (row.state in HAS_NO_NAME and row.place not in waiting):
+            made.append(row)
+        elif first.place == row.place:
+            let_go = row.place in waiting
+            made.append(replace(row, state=FileState.WHOLE, reason="") if let_go else row)
+        else:
+            made.append(replace(row, state=FileState.REFUSED, reason=collision(first.place, row.key)))
+    return made
+
+
+def taken_by(place: Place | None, own: FileRow | None, others: Sequence[FileRow]) -> Place | None:
+    """Whose bytes are at the key of a dataset that is not here, or will be: another file's of this rig (then no job of this
+    one may have them). None when what is there is its own, or no file of this rig ever was there.
+
+    `own`: what the journal has of it; `others`: all files with its key.
+    """
+    if own is not None and own.stored is not None:
+        return None  # another one that takes the key takes this away first
     for other in others:
-        if other.place != place and other.state not in ("gone", "refused"):
-            return f"{other.place.path} maps to the same key in S3 already ({other.key}): rename one of them"
-    return ""
+        if other.place != place and (other.stored is not None or other.state not in HAS_NO_NAME):
+            return other.place
+    return None
 
 
-def in_use(row: FileRow, jobs: Sequence[JobRow]) -> JobRow | None:
-    """The submitted job that may still be reading the version in S3: the new one must wait for its end (F86)."""
-    if row.stored is None:
-        return None
+def in_use(jobs: Sequence[JobRow]) -> JobRow | None:
+    """Of the jobs that use a key the submitted one that may still be reading what is there: a new version, or another file,
+    must wait for its end (F86)."""
     for job in jobs:
         if job.phase in (Phase.INTENT, Phase.ATTEMPTED, Phase.SUBMITTED) and job.verdict is None:
             return job

@@ -14,13 +14,14 @@ NOTHING = Beside()
 
 @dataclass(frozen=True, slots=True)
 class DatasetFact:
-    """One dataset of the job: the local file that maps to its key, or what a listing of S3 said."""
+    """One dataset of the job: the local file that it is, or what a listing of S3 said."""
 
     name: str
     key: str
-    file: FileRow | None  # None: no file here maps to it, or the one that did is gone
+    file: FileRow | None  # None: it was never here, or is gone
     remote: bool | None = None  # whether S3 has it; None: not asked, or not known
     bypass: bool = False
+    taken_by: str = ""  # the other local file, in words, of which is what lies at its key (F96)
 
 
 HOW_TO_MEND = "put the file itself there, or leave it out with the rule's `exclude`; then it goes on by itself"
@@ -69,7 +70,7 @@ def next_step(
     waits += [_waits_for(DatasetFact(below(row), row.key, row)) for row in beside.files if row.id not in named]
     if config_problem:
         waits.append(config_problem)
-    ask = tuple(f.key for f in datasets if f.file is None and f.remote is None and not f.bypass)
+    ask = tuple(f.key for f in datasets if f.file is None and f.remote is None and not (f.bypass or f.taken_by))
     if waits:
         more = f", and {len(waits) - 2} more" if len(waits) > 2 else ""
         return Next(JobState.WAITING, "waits for " + "; ".join(waits[:2]) + more, ask_remote=ask)
@@ -87,6 +88,10 @@ def _waits_for(fact: DatasetFact) -> str:
     if fact.bypass:
         return ""  # looked for in S3 just before the submit
     file = fact.file
+    if file is None and fact.taken_by:
+        return (
+            f"{fact.name} (not here, and what is in S3 under its name, {fact.key}, is of {fact.taken_by}: rename one)"
+        )
     if file is None:
         if fact.remote:
             return ""

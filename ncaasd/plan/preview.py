@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ncaasd.declare.config import Analysis
-from ncaasd.model import Artefact, FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase, Place
+from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase, Place
 from ncaasd.neurocaas import naming
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import SubmitBody
@@ -19,7 +19,7 @@ from ncaasd.plan import afterwards, expand, gates
 from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
 from ncaasd.plan.configs import render
 from ncaasd.plan.expand import Beside, Matcher, Package, Unit
-from ncaasd.plan.files import map_file
+from ncaasd.plan.files import collision, holder, in_words, map_file, taken_by
 from ncaasd.plan.gates import Passage, Way
 from ncaasd.plan.guards import Limits, guard, tally
 from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
@@ -107,24 +107,26 @@ class _Planner:
         self._facts = facts
         # A file that is still being written will be whole: what then is what is asked.
         self._rows = [replace(r, state=FileState.WHOLE) if r.state is FileState.SETTLING else r for r in facts.rows]
-        self._by_key = {r.key: r for r in self._rows if r.key and r.state is not FileState.GONE}
+        self._at_key: dict[str, list[FileRow]] = {}
+        for row in self._rows:
+            self._at_key.setdefault(row.key, []).append(row)
         self._at = {r.place: r for r in self._rows}
         self._matchers = [m for ms in facts.rules.values() for m in ms]
         self._units = {id(m): {u.path: u for u in expand.units(m, self._of(m))} for m in self._matchers if m.unit}
         self._attempts: dict[tuple[str, str, str], list[JobRow]] = {}
         for job in sorted(facts.jobs, key=lambda j: j.attempt):
             self._attempts.setdefault((job.spec.name, job.spec.unit, job.spec.version), []).append(job)
-        # Of each rule the folders in which something was submitted, and the keys that were.
+        # Of each rule the folders in which something was submitted, and the files that were.
         self._sent: dict[str, set[str]] = {}
-        self._named: set[tuple[str, str]] = set()
+        self._named: set[tuple[str, Place]] = set()
         for job in facts.jobs:
             if job.phase is not Phase.OPEN:
                 names = job.spec.unit.split("/")
                 self._sent.setdefault(job.spec.name, set()).update(
                     "/".join(names[:n]) for n in range(1, len(names) + 1)
                 )
-                self._named.update((job.spec.name, d.key) for d in job.spec.datasets)
-        self._to_be_packed = {u.key: u.size for m in self._matchers for u in self._packages(m)}
+                self._named.update((job.spec.name, r.place) for d in job.spec.datasets if (r := self._file(d)))
+        self._to_be_packed = {place: u.size for m in self._matchers for place, u in self._packages(m)}
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         for job in facts.jobs:
@@ -170,28 +172,32 @@ class _Planner:
 
     def _removals(self, due: Sequence[Due]) -> list[PlannedRemoval]:
         using: dict[str, list[JobRow]] = {}
+        having: dict[Place | None, list[JobRow]] = {}
         for job in [*self._facts.jobs, *(j for rows in self._made.values() for j in rows if j.row < 0)]:
             for dataset in job.spec.datasets:
                 using.setdefault(dataset.key, []).append(job)
-        packed = {
-            self._package_of(m)(expand.package_name(m.rule, unit)).key: [r for _n, r in unit.members(m)]
+                row = self._file(dataset)
+                having.setdefault(row.place if row else dataset.place, []).append(job)
+        packed: dict[Place | None, list[FileRow]] = {
+            expand.package_place(self._facts.analysis, m.rule, unit): [r for _n, r in unit.members(m)]
             for m in self._matchers
             if m.packs
             for unit in self._units.get(id(m), {}).values()
         }
 
-        def files_of(key: str) -> Sequence[FileRow]:
-            row = self._by_key.get(key)
-            return packed.get(key, [row] if row else [])
+        def files_of(dataset: Dataset) -> Sequence[FileRow]:
+            row = self._file(dataset)
+            return packed.get(dataset.place, [row] if row else [])
 
         return afterwards.removals(
             due,
             self._facts.care,
             self._facts.settings,
             self._facts.layout,
-            at=self._by_key.get,
+            at=self._file,
             files_of=files_of,
             using=lambda key: using.get(key, ()),
+            having=lambda place: having.get(place, ()),
         )
 
     # -- uploads -----------------------------------------------------------------------------------------------------
@@ -209,15 +215,18 @@ class _Planner:
                 held = way.way is Way.HELD
                 yield PlannedUpload(_shown(row.place), row.key, row.stat.size, way.reason, held=held)
         for m in self._matchers:
-            yield from self._packages(m)
+            yield from (u for _place, u in self._packages(m))
 
-    def _packages(self, m: Matcher) -> Iterable[PlannedUpload]:
+    def _packages(self, m: Matcher) -> Iterable[tuple[Place, PlannedUpload]]:
         for unit in self._units.get(id(m), {}).values() if m.packs else ():
             members = unit.members(m)
             package = self._package_of(m)(expand.package_name(m.rule, unit))
             if members and package.row is None and not (unit.aborted(m) or unit.missing(m) or unit.skipped(m)):
                 size = sum(r.stat.size for _n, r in members)
-                yield PlannedUpload(f"{package.name} (made of {unit.path})", package.key, size)
+                other = holder(package.place, self._at_key.get(package.key, ()))
+                why = f"refused: {collision(other.place, package.key)}" if other else ""
+                what = f"{package.name} (made of {unit.path})"
+                yield package.place, PlannedUpload(what, package.key, size, why, held=bool(why))
 
     def _passage(self, row: FileRow) -> Passage:
         def unit_of(m: Matcher) -> Unit | None:
@@ -226,7 +235,7 @@ class _Planner:
 
         def is_late(m: Matcher, unit: Unit) -> bool:
             sent = unit.path in self._sent.get(m.rule.name, ())
-            named = (m.rule.name, row.key) in self._named
+            named = (m.rule.name, row.place) in self._named
             package = self._package_of(m)(expand.package_name(m.rule, unit)).row if sent and m.packs else None
             return gates.late(m, row, sent=sent, named=named, packed=package)
 
@@ -238,8 +247,9 @@ class _Planner:
         def package(name: str) -> Package:
             upload = facts.settings.upload
             mapped = map_file(f"inputs/{name}", facts.layout, prefix=upload.prefix, names=upload.names)
-            row = self._at.get(Place(facts.analysis, expand.package_tree(m.rule.name), name))
-            return Package(name, row.key if row else mapped.key, row)
+            place = Place(facts.analysis, expand.package_tree(m.rule.name), name)
+            row = self._at.get(place)
+            return Package(name, row.key if row else mapped.key, place, row)
 
         return package
 
@@ -283,21 +293,29 @@ class _Planner:
         if attempts:
             newest = attempts[-1]
             return replace(newest, spec=spec) if newest.phase is Phase.OPEN else newest
-        size = sum(self._size(d.key) for d in spec.datasets)
+        size = sum(self._size(d) for d in spec.datasets)
         return _unmade(spec, self._facts.now, size)
 
-    def _size(self, key: str) -> int:
-        row = self._by_key.get(key)
-        return row.stat.size if row else self._to_be_packed.get(key, 0)
+    def _file(self, dataset: Dataset) -> FileRow | None:
+        """The local file that a dataset is, when it is here."""
+        if dataset.place is not None:
+            row = self._at.get(dataset.place)
+        else:
+            row = next((r for r in self._at_key.get(dataset.key, ()) if dataset.is_of(r)), None)
+        return None if row is None or row.state is FileState.GONE else row
+
+    def _size(self, dataset: Dataset) -> int:
+        row = self._file(dataset)
+        return row.stat.size if row else self._to_be_packed.get(dataset.place, 0) if dataset.place else 0
 
     def _job(self, job: JobRow) -> PlannedJob:
         machines = len(job.spec.datasets)
-        size = job.size or sum(self._size(d.key) for d in job.spec.datasets)
+        size = job.size or sum(self._size(d) for d in job.spec.datasets)
         if job.phase is not Phase.OPEN:
             return PlannedJob(job.spec, "known", f"made already: {job.state}", size, machines, known=job)
         known = job if job.row >= 0 else None
         config_key, problem = self._config(job.spec)
-        facts = [self._fact(d.name, d.key) for d in job.spec.datasets]
+        facts = [self._fact(d) for d in job.spec.datasets]
         settings = self._facts.settings.jobs
         rule = next((m for m in self._matchers if m.rule.name == job.spec.name), None)
         limits = Limits(
@@ -348,12 +366,17 @@ class _Planner:
             if row is job or (row.row >= 0 and row.row == job.row):
                 rows[number] = replace(row, phase=Phase.SUBMITTED, state=JobState.SUBMITTED)
 
-    def _fact(self, name: str, key: str) -> DatasetFact:
+    def _fact(self, dataset: Dataset) -> DatasetFact:
+        name, key = dataset.name, dataset.key
         if key.startswith("s3://"):
             return DatasetFact(name, key, None, bypass=True)
-        row = self._by_key.get(key)
+        row = self._file(dataset)
         if row is None:
-            return DatasetFact(name, key, None, remote=True if key in self._to_be_packed else None)
+            gone = self._at.get(dataset.place) if dataset.place else None
+            other = taken_by(dataset.place, gone, self._at_key.get(key, ()))
+            if other is not None:
+                return DatasetFact(name, key, None, taken_by=in_words(other))
+            return DatasetFact(name, key, None, remote=True if dataset.place in self._to_be_packed else None)
         if row.state is FileState.WHOLE:
             way = self._passage(row)
             if way.way is Way.GO or row.place.tree.startswith("package:"):

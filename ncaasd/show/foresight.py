@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,12 +20,13 @@ from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand, gates, skipping
 from ncaasd.plan.afterwards import Care, PlannedFetch, PlannedRemoval
 from ncaasd.plan.expand import Matcher
-from ncaasd.plan.files import Mapped, Role, collision, map_file, role_of, seen_as
+from ncaasd.plan.files import Mapped, Role, map_file, role_of, seen_as, waits_for_name, with_names_given
 from ncaasd.plan.preview import Facts, PlannedJob, Preview, preview
 from ncaasd.plan.settling import unchanged
 
 LIMIT = 4 * 2**20  # bytes of a manifest or config that are read, as the daemon does
 NEW = "once it is whole"
+FRESH = 2**62  # the id of what the journal does not know
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +137,12 @@ def foresee_manifest(
     look = _look(config, journal, analysis, now)
     facts = look.facts
     if role_of(path) is Role.SUBMIT:
-        asked = [*[s for s in facts.asked if s.declared_in != path], _submit(data, path, analysis, facts.layout, file)]
+        submit = _submit(data, path, analysis, facts.layout, file, facts.settings.upload.prefix, look.found)
+        asked = [*[s for s in facts.asked if s.declared_in != path], submit]
         facts = replace(facts, asked=asked, only=path)
     else:
         parsed = parse_manifest(data, file, standing=standing, sources=config.sources, tools=config.tools)
-        rules, asked = _declared(parsed, path, facts.settings.upload.prefix, analysis, facts.layout)
+        rules, asked = _declared(parsed, path, facts.settings.upload.prefix, analysis, facts.layout, look.found)
         others = {p: ms for p, ms in facts.rules.items() if p != path}
         kept = [s for s in facts.asked if s.declared_in != path]
         facts = replace(facts, rules={**others, path: rules}, asked=[*kept, *asked], only=path)
@@ -161,6 +163,7 @@ def _has_rules(data: bytes, file: str) -> bool:
 class _Look:
     facts: Facts
     troubles: tuple[str, ...]
+    found: _Found
 
 
 def _look(config: Config, journal: Journal | None, analysis: str, now: float) -> _Look:
@@ -173,6 +176,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
         trees[name] = LocalTree(path, ignore=settings.watch.ignore, within=())
     known = {f.place: f for f in journal.files(analysis)} if journal is not None else {}
     rows: list[FileRow] = [r for r in known.values() if r.place.tree not in trees]  # packages
+    gone: list[FileRow] = []
     for name, tree in trees.items():
         before = {p.path: r for p, r in known.items() if p.tree == name}
         try:
@@ -181,16 +185,22 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             troubles.append(str(error))
             rows += before.values()
         else:
-            rows += _rows(analysis, name, delta, before, layout, config, rows)
-            rows += _skipped(analysis, name, delta, before, layout, config)
-    rules, asked, problems = _manifests(config, journal, analysis, home, rows, layout)
+            there = _rows(analysis, name, delta, before, layout, config)
+            there += _skipped(analysis, name, delta, before, layout, config)
+            rows += there
+            places = {r.place for r in there}
+            gone += (replace(r, state=FileState.GONE, reason="") for r in before.values() if r.place not in places)
+    waiting = {r.place for r in rows if waits_for_name(r)}
+    rows = with_names_given(rows, fresh={r.place for r in rows if r.id == FRESH}, waiting=waiting)
+    found = _Found({r.place: r for r in [*gone, *rows]})
+    rules, asked, problems = _manifests(config, journal, analysis, home, rows, layout, found)
     troubles += (str(p) for p in problems)
     return _Look(
         Facts(
             analysis=analysis,
             settings=settings,
             layout=layout,
-            rows=rows,
+            rows=[*rows, *gone],
             rules=rules,
             asked=asked,
             configs=_configs(home, rows),
@@ -201,6 +211,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             care=_care(journal, analysis),
         ),
         tuple(troubles),
+        found,
     )
 
 
@@ -226,47 +237,44 @@ def _rows(
     before: dict[str, FileRow],
     layout: Layout,
     config: Config,
-    others: Sequence[FileRow],
 ) -> list[FileRow]:
     """What is on the disk, with what the journal knows of it."""
     made: list[FileRow] = []
-    taken: dict[str, list[FileRow]] = {}
-    for row in [*others, *before.values()]:
-        taken.setdefault(row.key, []).append(row)
     for path, stat in delta.changed.items():
         known = before.get(path)
         if known is not None and known.state is not FileState.GONE and _same(known, stat, delta):
             made.append(known)
             continue
         place = Place(analysis, tree, path)
-        key, refused = "", ""
-        if role_of(seen_as(place)) in (Role.INPUT, Role.CONFIG):
-            mapped = _mapped(place, layout, config)
-            key = known.key if known and known.key else mapped.key
-            refused = mapped.refused or collision(place, taken.get(key, []))
+        mapped = _mapped(place, layout, config)
+        key = known.key if known and known.key else mapped.key
+        refused = mapped.refused
         state = FileState.REFUSED if refused else FileState.WHOLE
+        if known is not None and known.stored is not None and unchanged(known.stored, stat):
+            state, refused = FileState.STORED, ""  # it is back
         new = FileRow(
-            known.id if known else 2**62,
+            known.id if known else FRESH,
             place,
             stat,
             state,
             refused or NEW,
             0.0,
             key,
-            None,
-            "",
+            known.stored if known else None,
+            known.etag if known else "",
             0.0,
             0,
             ours=bool(known and known.ours),
             link=delta.links.get(path, ""),
         )
-        taken.setdefault(key, []).append(new)
         made.append(new)
     return made
 
 
 def _mapped(place: Place, layout: Layout, config: Config) -> Mapped:
     upload = config.analyses[place.analysis].upload
+    if role_of(seen_as(place)) not in (Role.INPUT, Role.CONFIG):
+        return Mapped("")
     return map_file(seen_as(place), layout, prefix=upload.prefix, names=upload.names)
 
 
@@ -283,12 +291,25 @@ def _skipped(
     made = [r for p, r in before.items() if p.startswith(unseen) and p not in delta.skipped]
     for path, why in skipping.to_record(tree, delta.skipped).items():
         known = before.get(path)
-        number, since = (known.id, known.since) if known else (2**62, 0.0)
+        number, since = (known.id, known.since) if known else (FRESH, 0.0)
         nothing = Stat(0, 0, 0, 0)
         place = Place(analysis, tree, path)
         key = known.key if known and known.key else _mapped(place, layout, config).key
         made.append(FileRow(number, place, nothing, FileState.SKIPPED, why, since, key, None, "", 0.0, 0))
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """plan.expand.Known: every file that is there or was."""
+
+    rows: Mapping[Place, FileRow]
+
+    def file_at(self, place: Place) -> FileRow | None:
+        return self.rows.get(place)
+
+    def files_with_key(self, analysis: str, key: str) -> Sequence[FileRow]:
+        return [r for r in self.rows.values() if r.key == key and r.place.analysis == analysis]
 
 
 def _configs(home: LocalTree, rows: Iterable[FileRow]) -> dict[str, bytes]:
@@ -303,7 +324,13 @@ def _configs(home: LocalTree, rows: Iterable[FileRow]) -> dict[str, bytes]:
 
 
 def _manifests(
-    config: Config, journal: Journal | None, analysis: str, home: LocalTree, rows: Sequence[FileRow], layout: Layout
+    config: Config,
+    journal: Journal | None,
+    analysis: str,
+    home: LocalTree,
+    rows: Sequence[FileRow],
+    layout: Layout,
+    found: _Found,
 ) -> tuple[dict[str, list[Matcher]], list[JobSpec], list[Problem]]:
     """(rules by manifest, one-off jobs, what is wrong). Of a wrong one, the last right text is in force."""
     good = {path: data for path, data, _p, _at in journal.manifests(analysis) if data} if journal is not None else {}
@@ -314,10 +341,10 @@ def _manifests(
 
     def read(path: str, data: bytes) -> tuple[list[Matcher], list[JobSpec]]:
         if role_of(path) is Role.SUBMIT:
-            return [], [_submit(data, path, analysis, layout, path)]
+            return [], [_submit(data, path, analysis, layout, path, prefix, found)]
         standing = role_of(path) is Role.MANIFEST
         parsed = parse_manifest(data, path, standing=standing, sources=config.sources, tools=config.tools)
-        return _declared(parsed, path, prefix, analysis, layout)
+        return _declared(parsed, path, prefix, analysis, layout, found)
 
     for row in rows:
         path = row.place.path
@@ -335,18 +362,18 @@ def _manifests(
 
 
 def _declared(
-    parsed: Manifest, path: str, prefix: str, analysis: str, layout: Layout
+    parsed: Manifest, path: str, prefix: str, analysis: str, layout: Layout, found: _Found
 ) -> tuple[list[Matcher], list[JobSpec]]:
     jobs = [
-        expand.job_of_one_off(one, analysis=analysis, declared_in=path, layout=layout, prefix=prefix)
+        expand.job_of_one_off(one, analysis=analysis, declared_in=path, layout=layout, prefix=prefix, known=found)
         for one in parsed.jobs
     ]
     return [expand.matcher(rule) for rule in parsed.rules], jobs
 
 
-def _submit(data: bytes, path: str, analysis: str, layout: Layout, file: str) -> JobSpec:
+def _submit(data: bytes, path: str, analysis: str, layout: Layout, file: str, prefix: str, found: _Found) -> JobSpec:
     body = parse_submit(data, file, bucket=layout.bucket)
-    problems = validate_job(body, layout)
+    problems = validate_job(expand.with_keys(body, layout), layout)
     if problems:
         raise DeclarationError([Problem(file, 0, 0, "", problem) for problem in problems])
-    return expand.job_of_submit(body, analysis=analysis, declared_in=path, layout=layout)
+    return expand.job_of_submit(body, analysis=analysis, declared_in=path, layout=layout, prefix=prefix, known=found)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.engine.documents import job_document, text, when
-from ncaasd.model import Event, FileRow, FileState, JobRow, JobState, Phase
+from ncaasd.model import Dataset, Event, FileRow, FileState, JobRow, JobState, Phase
 from ncaasd.plan.guards import MENDED
 from ncaasd.show import words
 from ncaasd.show.status import ONLY_RERUN, changed_since, known_as, title
@@ -99,7 +99,12 @@ class JobReport:
             "command": self.command or None,
             "changed": self.changed or None,
             "inputs": [
-                {"name": text(d.name), "key": text(d.key), "local": str(d.here.state) if d.here else None}
+                {
+                    "name": text(d.name),
+                    "key": text(d.key),
+                    "file": text(str(d.here.place)) if d.here else None,
+                    "local": str(d.here.state) if d.here else None,
+                }
                 for d in self.datasets
             ],
             "fetched": {"files": here, "of": whole, "bytes": here_bytes, "of_bytes": bytes_},
@@ -113,7 +118,8 @@ def _dataset(line: DatasetLine) -> str:
         return f"{line.name} ({line.key}, not here)"
     row = line.here
     why = f": {row.reason}" if row.reason else ""
-    return f"{line.name} ({words.size(row.stat.size)}, {row.state}{why})"
+    name = line.name if line.key.endswith(f"/{line.name}") else f"{line.name}, in S3 {line.key}"
+    return f"{name} ({words.size(row.stat.size)}, {row.state}{why})"
 
 
 def job_report(journal: Journal, job: JobRow, root: str, now: float) -> JobReport:
@@ -128,15 +134,19 @@ def job_report(journal: Journal, job: JobRow, root: str, now: float) -> JobRepor
         job=job,
         root=root,
         at=now,
-        datasets=tuple(
-            DatasetLine(d.name, d.key, next(iter(journal.files_with_key(spec.analysis, d.key)), None))
-            for d in spec.datasets
-        ),
+        datasets=tuple(DatasetLine(d.name, d.key, _here(journal, spec.analysis, d)) for d in spec.datasets),
         attempts=tuple(attempts),
         events=tuple(sorted(events, key=lambda e: e.at)),
         fetched=journal.fetch_progress(job.row),
         changed=changed[0].why if changed else "",
     )
+
+
+def _here(journal: Journal, analysis: str, dataset: Dataset) -> FileRow | None:
+    """The local file that a dataset is; of a job started elsewhere, the one that has its key."""
+    if dataset.place is not None:
+        return journal.file_at(dataset.place)
+    return next((r for r in journal.files_with_key(analysis, dataset.key) if dataset.is_of(r)), None)
 
 
 def subject_of(job: JobRow) -> str:

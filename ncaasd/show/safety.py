@@ -24,7 +24,8 @@ from ncaasd.plan.settling import unchanged
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One recording. `safe` only when all four are true; `why` is the first that isn't. `crc64`: of the stored content."""
+    """One recording. `safe` only when all four are true; `why` is the first that isn't. `key`: of
+    it, or of its package, in S3; `crc64`: of the stored content."""
 
     path: str
     size: int
@@ -33,6 +34,7 @@ class Verdict:
     fetched: bool
     archived: bool
     why: str
+    key: str = ""
     crc64: str = ""
     jobs: tuple[str, ...] = ()
     copy: str = ""
@@ -51,6 +53,7 @@ class Verdict:
             "analysed": self.analysed,
             "fetched": self.fetched,
             "archived": self.archived,
+            "key": text(self.key) or None,
             "crc64nvme": self.crc64 or None,
             "jobs": list(self.jobs),
             "copy": text(self.copy) or None,
@@ -145,7 +148,7 @@ def _judge(
         copy = copy_at.replace("{path}", below(row))
     carrier = _carrier(journal, rules, place, row, packages)
     stored = unchanged(row.stat, stat) and carrier is not None and carrier.state is FileState.STORED
-    jobs = journal.jobs_using(place.analysis, carrier.key) if carrier else []
+    jobs = journal.jobs_of_file(carrier) if carrier else []
     done = [j for j in jobs if well_done(j) and _had(j, carrier)]
     trouble = "" if not done else min((_not_fetched(config, journal, j) for j in done), key=len)
     archived, unarchived = _archived(file, stat, copy)
@@ -165,6 +168,7 @@ def _judge(
         bool(done) and not trouble,
         archived,
         why,
+        carrier.key if stored and carrier else row.key,
         journal.crc_of(carrier.id) if stored and carrier else "",
         tuple(j.job_id for j in done),
         copy if archived else "",
@@ -209,7 +213,7 @@ def _rules(config: Config, journal: Journal, analysis: str) -> list[Matcher]:
 
 
 def _had(job: JobRow, carrier: FileRow | None) -> bool:
-    return carrier is not None and any(d.key == carrier.key and d.etag == carrier.etag for d in job.spec.datasets)
+    return carrier is not None and any(d.is_of(carrier) and d.etag == carrier.etag for d in job.spec.datasets)
 
 
 def _not_fetched(config: Config, journal: Journal, job: JobRow) -> str:

@@ -229,16 +229,15 @@ def changed_since(journal: Journal, jobs: Sequence[JobRow]) -> list[Attention]:
     for job in jobs:
         if not job.submitted or job.hold:
             continue
-        if any(_has_changed(journal.files_with_key(job.spec.analysis, d.key)[:1], d.etag) for d in job.spec.datasets):
+        if any(_has_changed(row, d.etag) for d in job.spec.datasets if (row := journal.file_of(d)) is not None):
             why = f"already job {job.job_id} of {words.moment(job.submitted)[:10]}; its data has changed since"
             command = f"ncaasd rerun {known_as(job)}"
             found.append(Attention("changed", job.spec.analysis, title(job), why, command))
     return found
 
 
-def _has_changed(rows: Sequence[FileRow], etag: str) -> bool:
+def _has_changed(row: FileRow, etag: str) -> bool:
     """Whether the local file is now other than what was at its key when the job was submitted."""
-    if not rows or not etag or rows[0].state in (FileState.GONE, FileState.REFUSED):
+    if not etag or row.state in (FileState.GONE, FileState.REFUSED):
         return False
-    row = rows[0]
     return bool(row.stored) and (row.etag != etag or row.state in (FileState.SETTLING, FileState.WHOLE))

@@ -146,7 +146,7 @@ def test_a_script_follows_its_job_to_the_end(rig: DeclaredRig, tmp_path: Path, l
         ("python", False): (0, f"failed {results}"),
     }
     assert (code, out) == expected[language, well], err
-    assert rig.uploaded() == ["mouse_7.tif"]
+    assert rig.uploaded() == ["mouse_7-27a851ad.tif"]
 
 
 @pytest.mark.parametrize(("language", "code"), [("sh", 2), ("python", 1)])

@@ -342,3 +342,18 @@ def test_F97_of_a_source_only_what_the_rule_names_is_lacking(rig: DeclaredRig) -
     (rig.source / "M7/1/notes.lnk").symlink_to("/nowhere")
     rig.rules({**UNIT, "source": "share", "whole_after": "0s"})
     rig.until(rig.submits, "the submit")
+
+
+def test_F97_a_rule_without_units_that_names_what_is_skipped_has_a_job_that_says_so(rig: DeclaredRig) -> None:
+    link = rig.home / "inputs/a.tif"
+    link.symlink_to("/nowhere")
+    (rig.home / "inputs/other.bin").symlink_to("/nowhere")
+    rig.rules({"datasets": "*.tif"})
+    rig.until(rig.jobs, "the job")
+    pass_time(rig, 10)
+    assert (rig.job().state, "a.tif can't be taken" in rig.job().reason) == (JobState.HELD, True)
+    assert len(attention(rig)) == 1
+    link.unlink()
+    rig.until(lambda: not rig.jobs(), "its end")
+    link.write_bytes(b"a recording")
+    rig.until(rig.submits, "the submit")

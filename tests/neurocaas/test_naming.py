@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -84,11 +87,34 @@ def test_a_folders_name_gives_its_id_back(bucket: str, identity: str) -> None:
     ("path", "key"),
     [
         ("m1/a.tif", "m1/a.tif"),
-        ("mouse 7/day $1 (`x`).tif", "mouse_7/day_1_x_.tif"),
-        ("m\xe4use/\u6e2c\u5b9a.tif", "m_use/_.tif"),
-        ("bad\udcff.tif", "bad_.tif"),
-        ("a  b.tif", "a_b.tif"),
-        ("a_ b.tif", "a__b.tif"),
+        # as it is: transliterated, and a hash of the name (SHA-256 of its bytes), as `printf %s … | sha256sum` has it
+        ("Gr\xf6\xdfe 3.tif", "Grosse_3-3f6a5ddb.tif"),
+        ("mouse 7/day $1 (`x`).tif", "mouse_7-d24c5164/day_1_x_-aec38948.tif"),
+        ("m\xe4use/\u6e2c\u5b9a.tif", "mause-bae02b28/CeDing-21029d16.tif"),
+        ("\u65e5\u672c.tif", "RiBen-e0221ce6.tif"),
+        ("bad\udcff.tif", "bad-a8d6b8f4.tif"),
+        ("a  b.tif", "a_b-d0c1372b.tif"),
+        ("a_ b.tif", "a__b-63fd2b62.tif"),
+        # how a composed letter is written makes two names on a disk
+        ("\xe9.tif", "e-a57279d3.tif"),
+        ("e\u0301.tif", "e-db68657c.tif"),
+        # endings: the hash goes before them
+        ("\xe9.ome.tif", "e-26a93ded.ome.tif"),
+        ("\xe9.nii.gz", "e-53dd6ee8.nii.gz"),
+        ("\xe9", "e-4a99557e"),
+        ("\xe9.", "e.-49b27f5b"),
+        ("a.t\xedf", "a-2ad10861.tif"),
+        # what begins with a dot stays hidden; nothing begins like an option
+        (".\xe9", ".e-76fb86f5"),
+        (".\xe9.tif", ".e-df3f2f3f.tif"),
+        ("-\xe9.tif", "_e-956ca074.tif"),
+        ("\u2014x.tif", "_x-0bf06820.tif"),
+        # transliterations that would mean something else
+        ("\xbd.tif", "1_2-92ac8022.tif"),
+        ("\u2024/a.tif", ".-da3beb90/a.tif"),
+        ("\xefnputs/a.tif", "_inputs-9d69145f/a.tif"),
+        ("my submit.json", "my_submit-d3ffa6a5.json"),
+        ("the end.txt", "the_end-ac68ea07.txt"),
     ],
 )
 def test_F75_safe_key(path: str, key: str) -> None:
@@ -102,6 +128,47 @@ def test_F75_a_safe_key_is_safe_and_stays(path: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9._/-]*", key)
     assert safe_key(key) == key
     assert key.count("/") == path.count("/")
+
+
+ANY_NAME = st.text(st.characters(min_codepoint=1, exclude_characters="/"), min_size=1)
+
+
+@given(ANY_NAME, ANY_NAME)
+def test_F96_different_names_stay_different(one: str, other: str) -> None:
+    assert (safe_key(one) == safe_key(other)) == (one == other)
+
+
+@given(
+    st.text("\xe9e\u0301\u65e5\u4e2d ._-", min_size=1, max_size=4),
+    st.text("\xe9e\u0301\u65e5\u4e2d ._-", min_size=1, max_size=4),
+)
+def test_F96_much_alike_names_stay_different(one: str, other: str) -> None:
+    assert (safe_key(one) == safe_key(other)) == (one == other)
+
+
+def test_F96_ten_thousand_names_of_a_kind_have_as_many_keys() -> None:
+    names = [chr(0x4E00 + n % 100) + chr(0x4E00 + n // 100) + ".tif" for n in range(10_000)]
+    assert len({safe_key(n) for n in names}) == len(names)
+
+
+@given(ANY_NAME)
+def test_F75_what_was_mapped_starts_no_job_ends_none_and_is_no_groups_end(name: str) -> None:
+    key = safe_key(name)
+    problems = key_problems(f"lab/inputs/{key}")
+    assert not problems or key == name, problems
+
+
+def test_F75_the_longest_name_of_a_disk_fits_a_key() -> None:
+    """255 bytes of an emoji come to ten times as many letters."""
+    assert len(safe_key("\U0001f600" * 60 + ".tif")) < 128
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
+def test_F75_a_key_does_not_depend_on_the_locale(locale: str) -> None:
+    code = "from ncaasd.neurocaas.naming import safe_key; print(safe_key('Gr\\xf6\\xdfe \\udcff.tif'))"
+    environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == safe_key("Gr\xf6\xdfe \udcff.tif")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +287,7 @@ def test_F64_id_fits(bucket: str, fits: bool) -> None:
         ("caiman.yaml", "caiman-8201b08d.yaml"),
         ("caiman.yml", "caiman-8201b08d.yaml"),
         ("caiman.json", "caiman-8201b08d.json"),
-        ("day 1/my config.yaml", "day_1/my_config-8201b08d.yaml"),
+        ("day 1/my config.yaml", "day_1-e9732851/my_config-8201b08d-e72b0c26.yaml"),
         ("v1.2/caiman.yaml", "v1.2/caiman-8201b08d.yaml"),
         ("v1.2/caiman", "v1.2/caiman-8201b08d"),  # refused by the rule on endings
         ("end.txt", "end-8201b08d.txt"),

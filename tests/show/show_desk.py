@@ -82,7 +82,7 @@ def spec(name: str = "two-photon", unit: str = "m7/a.tif", **changes: Any) -> Jo
         version="",
         origin=Origin.RULE,
         declared_in="manifest.yaml",
-        datasets=(Dataset(unit, f"lab/inputs/{unit}"),),
+        datasets=(Dataset(unit, f"lab/inputs/{unit}", place=Place(ANALYSIS, "", f"inputs/{unit}")),),
         config="caiman.yaml",
     )
     return replace(made, **changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ def test_F87_a_job_whose_data_has_changed_since_is_said(journal: Journal, what: 
     row = add_job(journal, spec(), **fields)
     if what != "never submitted":
         with journal.transaction():
-            journal.datasets_submitted(row, [d.__class__(d.name, d.key, OLD) for d in spec().datasets])
+            journal.datasets_submitted(row, [replace(d, etag=OLD) for d in spec().datasets])
     file = add_file(journal, DATA, FileState.STORED, etag=NEW if what in ("stored anew", "never submitted") else OLD)
     with journal.transaction():
         if what == "being written":

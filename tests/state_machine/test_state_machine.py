@@ -25,6 +25,7 @@ from state_machine.inline_rig import BUCKET, GROUP, InlineRig, ServerClock, Virt
 from ncaasd.engine import commands
 from ncaasd.errors import Throttled, UserError
 from ncaasd.model import FileState, JobState, Origin, Phase
+from ncaasd.neurocaas.naming import safe_key
 
 EXAMPLES = int(os.environ.get("NCAASD_EXAMPLES", "300"))
 STEPS = 40
@@ -40,7 +41,7 @@ SHM = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 def key_of(name: str) -> str:
-    return f"{GROUP}/inputs/{name.replace(' ', '_')}"
+    return f"{GROUP}/inputs/{safe_key(name)}"
 
 
 class Platform:

@@ -16,6 +16,7 @@ from state_machine.inline_rig import BUCKET, GROUP, InlineRig, ServerClock, Virt
 from ncaasd.engine import commands
 from ncaasd.errors import Unreachable
 from ncaasd.model import FileState, JobRow, JobState, Phase
+from ncaasd.neurocaas.naming import safe_key
 
 CONFIG = "watch: {settle: 1s, rescan: 1s, min_free: 0}\njobs: {poll: {min: 1s, max: 4s}}\n"
 
@@ -327,7 +328,11 @@ def test_two_declarations_of_one_job_are_one_job(setting: Setting) -> None:
     """A hand-written submit under a rule's name, of the same data: the ids are equal, so is the job."""
     setting.ask("one", "d e.tif")
     setting.until(lambda: submitted(setting), "the submit")
-    submit = {"dataname": f"{GROUP}/inputs/d_e.tif", "configname": f"{GROUP}/configs/c.yaml", "timestamp": "one"}
+    submit = {
+        "dataname": f"{GROUP}/inputs/{safe_key('d e.tif')}",
+        "configname": f"{GROUP}/configs/c.yaml",
+        "timestamp": "one",
+    }
     (setting.folder / "submissions/mine-submit.json").write_text(json.dumps(submit))
     setting.turns(20)
     second = next(j for j in setting.rig.journal.jobs() if j.spec.declared_in == "submissions/mine-submit.json")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from ncaasd.adapters.journal.base import ENCODING, ERRORS, EVENTUALLY, Base, below, path_in, path_out
-from ncaasd.model import ABORTED, FileRow, FileState, Part, Place, Stat, Stored
+from ncaasd.model import ABORTED, Dataset, FileRow, FileState, Part, Place, Stat, Stored
 
 _FILE = (
     "id, analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key,"
@@ -125,6 +125,10 @@ class Files(Base):
         )
         return [_file(r) for r in rows]
 
+    def file_of(self, dataset: Dataset) -> FileRow | None:
+        """The local file that a job's dataset is; None when it was never seen."""
+        return None if dataset.place is None else self.file_at(dataset.place)
+
     def files(
         self,
         analysis: str,
@@ -222,7 +226,7 @@ class Files(Base):
         """The content observed as `stat` is in S3, verified. Its upload's rows are done with. Returns its row as it is now,
         which is stored unless it has been seen to change meanwhile; None when it is not known any more."""
         self._run("DELETE FROM upload WHERE file_id=?", file_id)
-        same = "size=?2 AND mtime_ns=?3 AND ctime_ns=?4 AND inode=?5"
+        same = "state<>'gone' AND size=?2 AND mtime_ns=?3 AND ctime_ns=?4 AND inode=?5"
         row = self._run(
             "UPDATE file SET stored_size=?2, stored_mtime_ns=?3, stored_ctime_ns=?4, stored_inode=?5, etag=?6, crc=?7,"
             f" key=?8, ours=1, failures=0, retry_at=0, state=CASE WHEN {same} THEN 'stored' ELSE state END,"
@@ -237,6 +241,36 @@ class Files(Base):
         """A person allows what is at the key to be overwritten: the file is uploaded again."""
         self._run("UPDATE file SET ours=1, state='whole', reason='', retry_at=0, since=? WHERE id=?", now, file_id)
         self.on_file(file_id)
+
+    def give_key(self, file_id: int, key: str) -> None:
+        """A file has another key from now on, and so have the jobs of it that are not submitted. Nothing of it is in S3."""
+        self._run(
+            "UPDATE job_dataset SET key=?2 WHERE EXISTS (SELECT 1 FROM file AS f JOIN job AS j ON j.analysis=f.analysis"
+            " WHERE f.id=?1 AND j.id=job_dataset.job AND j.phase='open' AND job_dataset.tree=f.tree"
+            " AND job_dataset.path=f.path) AND path=(SELECT path FROM file WHERE id=?1)",
+            file_id,
+            key,
+        )
+        self._run("UPDATE file SET key=?, stored_size=NULL, etag='', crc='', ours=0 WHERE id=?", key, file_id)
+        self._run("DELETE FROM upload WHERE file_id=?", file_id)
+        self.on_file(file_id)
+
+    def take_key(self, row: FileRow) -> None:
+        """What this rig has put at a file's key for another one, which is not there any more, will be overwritten by it."""
+        others = self._run(
+            "UPDATE file SET stored_size=NULL, etag='', crc='', ours=0 WHERE analysis=? AND key=? AND key<>'' AND id<>?"
+            " AND stored_size IS NOT NULL RETURNING id",
+            row.place.analysis,
+            row.key,
+            row.id,
+        ).fetchall()
+        self._run("UPDATE file SET ours=1 WHERE id=?", row.id)
+        for other in [*(r[0] for r in others), row.id]:
+            self.on_file(other)
+
+    def upload_begun(self, file_id: int) -> bool:
+        """Whether bytes of a file may be on their way, or in S3 without our knowing."""
+        return self._run("SELECT 1 FROM upload WHERE file_id=?", file_id).fetchone() is not None
 
     def unstore_file(self, file_id: int, now: float) -> None:
         """What was stored of a file is not in S3 any more: it is to be uploaded again, as if never put."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ncaasd.adapters.journal.base import Base, path_in, path_out
-from ncaasd.model import CostNote, Dataset, JobRow, JobSpec, JobState, Origin, Phase
+from ncaasd.model import CostNote, Dataset, FileRow, JobRow, JobSpec, JobState, Origin, Phase, Place
 
 DAY = 86400.0
 
@@ -77,8 +77,18 @@ class Jobs(Base):
     def _set_datasets(self, job: int, datasets: Iterable[Dataset]) -> None:
         self._run("DELETE FROM job_dataset WHERE job=?", job)
         self._many(
-            "INSERT INTO job_dataset VALUES (?,?,?,?,?)",
-            ((job, i, path_out(d.name), d.key, d.etag) for i, d in enumerate(datasets)),
+            "INSERT INTO job_dataset (job, position, name, key, etag, tree, path) VALUES (?,?,?,?,?,?,?)",
+            (
+                (
+                    job,
+                    i,
+                    path_out(d.name),
+                    d.key,
+                    d.etag,
+                    *((d.place.tree, path_out(d.place.path)) if d.place else (None, None)),
+                )
+                for i, d in enumerate(datasets)
+            ),
         )
 
     def update_job(self, row: int, **fields: Any) -> None:
@@ -222,7 +232,8 @@ class Jobs(Base):
         # CROSS JOIN: SQLite keeps this order, and so looks each dataset's key up.
         changed = (
             "SELECT 1 FROM job_dataset AS d CROSS JOIN file AS f INDEXED BY file_key ON f.analysis=?1 AND f.key=d.key"
-            " AND f.key<>'' WHERE d.job=job.id AND d.etag<>'' AND f.stored_size IS NOT NULL"
+            " AND f.key<>'' AND (d.path IS NULL OR (f.path=d.path AND f.tree=d.tree))"
+            " WHERE d.job=job.id AND d.etag<>'' AND f.stored_size IS NOT NULL"
             " AND f.state NOT IN ('gone', 'refused', 'skipped') AND (f.etag<>d.etag OR f.state IN ('settling', 'whole'))"
         )
         return self._jobs(f"WHERE id IN ({newest}) AND EXISTS ({changed}) ORDER BY id DESC", analysis, limit)
@@ -242,7 +253,32 @@ class Jobs(Base):
     def jobs_declared_in(self, analysis: str, declared_in: str) -> list[JobRow]:
         return self._jobs("WHERE analysis=? AND declared_in=? ORDER BY id", analysis, path_out(declared_in))
 
+    def jobs_of_file(self, row: FileRow) -> list[JobRow]:
+        """The jobs that have this local file as a dataset: not those of another one at its key."""
+        place = row.place
+        found = self._jobs(
+            "WHERE +analysis=? AND id IN (SELECT job FROM job_dataset WHERE path=? AND tree=?"
+            " UNION SELECT job FROM job_dataset WHERE key=? AND key<>'' AND path IS NULL)",
+            place.analysis,
+            path_out(place.path),
+            place.tree,
+            row.key,
+        )
+        return [j for j in found if any(d.is_of(row) for d in j.spec.datasets)]
+
+    def wake_jobs_of_file(self, row: FileRow) -> None:
+        """The jobs that are not submitted, of this file and of others at its key, are due."""
+        self.wake_jobs_using(row.place.analysis, row.key)
+        self._run(
+            "UPDATE job SET next_at=0 WHERE phase='open' AND +analysis=?"
+            " AND id IN (SELECT job FROM job_dataset WHERE path=? AND tree=?)",
+            row.place.analysis,
+            path_out(row.place.path),
+            row.place.tree,
+        )
+
     def jobs_using(self, analysis: str, key: str) -> list[JobRow]:
+        """The jobs that have the object at a key as a dataset, whichever local file it was made of: what may be read there."""
         # The + keeps SQLite from going through every job of the analysis.
         return self._jobs("WHERE +analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)", analysis, key)
 
@@ -288,13 +324,15 @@ class Jobs(Base):
     def _jobs(self, where: str, *values: Any) -> list[JobRow]:
         rows = self._run(f"SELECT {_JOB} FROM job {where}", *values).fetchall()
         ids = [r[0] for r in rows]
+        analyses = {r[0]: r[1] for r in rows}
         datasets: dict[int, list[Dataset]] = {i: [] for i in ids}
         for start in range(0, len(ids), 500):
             chunk = ids[start : start + 500]
             marks = ",".join("?" * len(chunk))
-            sql = f"SELECT job, name, key, etag FROM job_dataset WHERE job IN ({marks}) ORDER BY job, position"
-            for job, name, key, etag in self._run(sql, *chunk):
-                datasets[job].append(Dataset(path_in(name), key, etag))
+            sql = f"SELECT job, name, key, etag, tree, path FROM job_dataset WHERE job IN ({marks}) ORDER BY job, position"
+            for job, name, key, etag, tree, path in self._run(sql, *chunk):
+                place = None if path is None else Place(analyses[job], tree, path_in(path))
+                datasets[job].append(Dataset(path_in(name), key, etag, place))
         return [_job(r, tuple(datasets[r[0]])) for r in rows]
 
     def _jobs_at(self, rows: Sequence[int]) -> list[JobRow]:

@@ -133,11 +133,32 @@ MIGRATIONS: tuple[str, ...] = (
         WHERE state IN ('settling', 'whole', 'held', 'refused');
     CREATE INDEX file_count ON file (analysis, state, size) WHERE key <> '';
     """,
-    # 4: where a link leads that is followed; what is skipped is found among all that is not
+    # 4: what was found by use
     """
+    -- Where a link leads that is followed; what is skipped is found among all that is not.
     ALTER TABLE file ADD COLUMN link BLOB NOT NULL DEFAULT x'';
     CREATE INDEX file_skipped ON file (analysis, tree) WHERE state = 'skipped';
     CREATE INDEX file_link ON file (analysis, link) WHERE link <> x'';
+
+    -- A dataset is a local file; two may have one key.
+    ALTER TABLE job_dataset ADD COLUMN tree TEXT;
+    ALTER TABLE job_dataset ADD COLUMN path BLOB;
+    CREATE INDEX job_dataset_path ON job_dataset (path) WHERE path IS NOT NULL;
+    -- Of jobs that are known: the one file with the key; of several, the one of the dataset's name.
+    UPDATE job_dataset SET (tree, path) = (
+        SELECT f.tree, f.path FROM job AS j CROSS JOIN file AS f INDEXED BY file_key
+        WHERE j.id=job_dataset.job AND f.analysis=j.analysis AND f.key=job_dataset.key AND f.key<>'')
+    WHERE 1 = (
+        SELECT count(*) FROM job AS j CROSS JOIN file AS f INDEXED BY file_key
+        WHERE j.id=job_dataset.job AND f.analysis=j.analysis AND f.key=job_dataset.key AND f.key<>'');
+    UPDATE job_dataset SET (tree, path) = (
+        SELECT f.tree, f.path FROM job AS j CROSS JOIN file AS f INDEXED BY file_key
+        WHERE j.id=job_dataset.job AND f.analysis=j.analysis AND f.key=job_dataset.key AND f.key<>''
+        AND f.path IN (job_dataset.name, CAST('inputs/' || job_dataset.name AS BLOB)))
+    WHERE path IS NULL AND 1 = (
+        SELECT count(*) FROM job AS j CROSS JOIN file AS f INDEXED BY file_key
+        WHERE j.id=job_dataset.job AND f.analysis=j.analysis AND f.key=job_dataset.key AND f.key<>''
+        AND f.path IN (job_dataset.name, CAST('inputs/' || job_dataset.name AS BLOB)));
     """,
 )
 

@@ -202,7 +202,7 @@ def submit(
 
 def _name_of(datasets: list[str], settings: str) -> str:
     """`mouse7-a-caiman` of mouse7/a.tif and caiman.yaml; letters, digits, . _ and - only."""
-    from ncaasd.neurocaas.naming import safe_key
+    from ncaasd.neurocaas.naming import transliterated
 
     first = datasets[0].removeprefix("s3://").rpartition(".")[0] or datasets[0]
     parts = [
@@ -210,7 +210,7 @@ def _name_of(datasets: list[str], settings: str) -> str:
         *([f"and-{len(datasets) - 1}-more"] if len(datasets) > 1 else []),
         settings.rpartition("/")[2].rpartition(".")[0],
     ]
-    return safe_key("-".join(parts)).replace("/", "-").strip("-._")[-90:].strip("-._")
+    return transliterated("-".join(parts).replace("/", "-")).strip("-._")[-90:].strip("-._")
 
 
 def _setting(item: str) -> tuple[str, Any]:
