@@ -93,6 +93,11 @@ class Place:
     tree: str
     path: str
 
+    @property
+    def is_package(self) -> bool:
+        """Whether what lies there is made of a unit, and not found on a disk (`plan.expand.package_tree`)."""
+        return self.tree.startswith("package:")
+
     def __str__(self) -> str:
         return f"{self.analysis}/{self.path}" if not self.tree else f"{self.tree}:{self.path}"
 

@@ -111,7 +111,7 @@ class Aftercare:
         for dataset in job.spec.datasets:
             row = journal.file_of(dataset)
             if row is not None:
-                rows += self._packager.members_of(context, row) if row.place.tree.startswith("package:") else [row]
+                rows += self._packager.members_of(context, row) if row.place.is_package else [row]
         here = [r for r in rows if r.state is not FileState.GONE and not r.place.tree]
         root = context.trees[""].root
         settings = context.settings.after_results

@@ -303,9 +303,7 @@ class Declarer:
             return
         rows = [r for d in job.spec.datasets if (r := self._house.journal.file_of(d)) is not None]
         for row in rows[:1]:
-            self._match(
-                context, self._packager.made_of(context, row) if row.place.tree.startswith("package:") else [row]
-            )
+            self._match(context, self._packager.made_of(context, row) if row.place.is_package else [row])
 
     def redeclare_reruns(self) -> None:
         """At start: what was asked for while no daemon ran."""
@@ -412,7 +410,7 @@ class Declarer:
         if not any("data" in m.rule.rerun_on for matchers in context.rules.values() for m in matchers):
             return
         rows = [row]
-        if row.place.tree.startswith("package:"):
+        if row.place.is_package:
             rows = self._packager.made_of(context, row)
         self._match(context, rows)
 

@@ -113,11 +113,11 @@ class Engine:
     def _stored(self, context: Context, row: FileRow) -> None:
         self.declarer.stored(context, row)
         self.jobs.stored(context, row)
-        if row.place.tree.startswith("package:"):
+        if row.place.is_package:
             self.packager.stored(row)
 
     def _changed_under_way(self, row: FileRow) -> None:
-        if row.place.tree.startswith("package:"):
+        if row.place.is_package:
             self.packager.lost(row)
         else:
             self.observer.changed_under_way(row)

@@ -564,7 +564,7 @@ class Observer:
                 self._refuse(context, row, collision(other.place, key))
 
     def _package_waits(self, context: Context, row: FileRow) -> bool:
-        if not row.place.tree.startswith("package:"):
+        if not row.place.is_package:
             return False
         if self._is_free(context, row.place, row.key):
             self._repack(context, row)

@@ -50,6 +50,8 @@ class Supplies:
         row = journal.file_of(dataset)
         if row is not None and row.state is not FileState.GONE:
             return DatasetFact(dataset.name, key, row)
+        if dataset.place is not None and dataset.place.is_package:
+            return DatasetFact(dataset.name, key, None, packed=True)
         other = taken_by(dataset.place, row, journal.files_with_key(context.name, key))
         if other is not None:
             return DatasetFact(dataset.name, key, None, taken_by=in_words(other))

@@ -170,7 +170,7 @@ class Uploader:
     def _may_pass(self, context: Context, row: FileRow, now: float) -> bool:
         """Ask the gate, and record why not."""
         house = self._house
-        if not (row.place.tree in context.trees or row.place.tree.startswith("package:")):
+        if not (row.place.tree in context.trees or row.place.is_package):
             house.journal.put_off_file(row.id, NEVER, f"the config has no source {row.place.tree} any more")
             return False
         passage = self._gate(context, row)

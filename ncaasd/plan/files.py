@@ -86,7 +86,7 @@ def gives_way(held_by: FileRow, place: Place, *, stored: bool, begun: bool, toge
     which was away. `together`: both are found by one look at the disk; so that the same one has the key each time, the
     analysis's own folder then goes before sources, and these go by their names.
     """
-    if held_by.stored is not None or begun or held_by.place.tree.startswith("package:"):
+    if held_by.stored is not None or begun or held_by.place.is_package:
         return False
     return stored or (together and held_by.state in _NOT_SENT and precedence(place) < precedence(held_by.place))
 
@@ -96,7 +96,7 @@ _NOT_SENT = (FileState.SETTLING, FileState.WHOLE)
 
 def precedence(place: Place) -> tuple[bool, str, str]:
     """Who comes first of those that wait for one key."""
-    return place.tree.startswith("package:"), place.tree, place.path
+    return place.is_package, place.tree, place.path
 
 
 def collision(other: Place, key: str) -> str:

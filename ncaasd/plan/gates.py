@@ -40,7 +40,7 @@ def passage(
     """Whether a file may go up. `matchers`: the rules in force; `unit_of`: the whole unit of a rule that the file lies in;
     `is_late`: see `late`."""
     tree = row.place.tree
-    if tree.startswith("package:") or not (tree or row.place.path.startswith("inputs/")):
+    if row.place.is_package or not (tree or row.place.path.startswith("inputs/")):
         return GO
     path = below(row)
     mine = [m for m in matchers if (m.rule.source or "") == tree]

@@ -22,6 +22,7 @@ class DatasetFact:
     remote: bool | None = None  # whether S3 has it; None: not asked, or not known
     bypass: bool = False
     taken_by: str = ""  # the other local file, in words, of which is what lies at its key (F96)
+    packed: bool = False  # it is made here of a unit; what an earlier package has left in S3 is not it
 
 
 HOW_TO_MEND = "put the file itself there, or leave it out with the rule's `exclude`; then it goes on by itself"
@@ -70,7 +71,9 @@ def next_step(
     waits += [_waits_for(DatasetFact(below(row), row.key, row)) for row in beside.files if row.id not in named]
     if config_problem:
         waits.append(config_problem)
-    ask = tuple(f.key for f in datasets if f.file is None and f.remote is None and not (f.bypass or f.taken_by))
+    ask = tuple(
+        f.key for f in datasets if f.file is None and f.remote is None and not (f.bypass or f.taken_by or f.packed)
+    )
     if waits:
         more = f", and {len(waits) - 2} more" if len(waits) > 2 else ""
         return Next(JobState.WAITING, "waits for " + "; ".join(waits[:2]) + more, ask_remote=ask)
@@ -95,6 +98,8 @@ def _waits_for(fact: DatasetFact) -> str:
     if file is None:
         if fact.remote:
             return ""
+        if fact.packed:
+            return f"{fact.name} (its package is not made yet)"
         return f"{fact.name} (not in inputs/, nor in S3)" if fact.remote is False else f"{fact.name} (not in inputs/)"
     if file.state is FileState.STORED:
         return ""

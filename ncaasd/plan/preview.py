@@ -372,14 +372,16 @@ class _Planner:
             return DatasetFact(name, key, None, bypass=True)
         row = self._file(dataset)
         if row is None:
+            if dataset.place is not None and dataset.place.is_package:
+                return DatasetFact(name, key, None, remote=dataset.place in self._to_be_packed or None, packed=True)
             gone = self._at.get(dataset.place) if dataset.place else None
             other = taken_by(dataset.place, gone, self._at_key.get(key, ()))
             if other is not None:
                 return DatasetFact(name, key, None, taken_by=in_words(other))
-            return DatasetFact(name, key, None, remote=True if dataset.place in self._to_be_packed else None)
+            return DatasetFact(name, key, None)
         if row.state is FileState.WHOLE:
             way = self._passage(row)
-            if way.way is Way.GO or row.place.tree.startswith("package:"):
+            if way.way is Way.GO or row.place.is_package:
                 return DatasetFact(name, key, replace(row, state=FileState.STORED))
             return DatasetFact(name, key, replace(row, reason=way.reason))
         return DatasetFact(name, key, row)
