@@ -7,6 +7,7 @@ from typing import Any
 
 from ncaasd.adapters.journal.base import Base, path_in, path_out
 from ncaasd.model import CostNote, Dataset, JobRow, JobSpec, JobState, Origin, Phase
+from ncaasd.plan.guards import expected_machines, per_dataset
 
 DAY = 86400.0
 
@@ -14,7 +15,7 @@ _JOB = (
     "id, analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type, resultpath,"
     " job_id, phase, state, reason, hold, released, created, intended, attempted, submitted, ended, next_at, failures,"
     " submit_key, config_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen,"
-    " size, rebuilt, forgotten, results, quiet_looks, not_before, fields"
+    " size, rebuilt, forgotten, results, quiet_looks, not_before, fields, machines, machine_verdicts"
 )
 _NEWEST_JOB = (
     "NOT EXISTS (SELECT 1 FROM job AS later WHERE later.analysis=job.analysis AND later.name=job.name"
@@ -56,6 +57,8 @@ _JOB_FIELDS = frozenset(
         "resultpath",
         "declared_in",
         "fields",
+        "machines",
+        "machine_verdicts",
     }
 )
 
@@ -291,25 +294,51 @@ class Jobs(Base):
         return self._jobs(f"WHERE id IN ({','.join('?' * len(rows))})", *rows)
 
     def usage(self, analysis: str, now: float) -> tuple[int, int]:
-        """(datasets of jobs that run now, datasets of jobs submitted in the 24 h before `now`), for the spend guards.
+        """(machines of jobs that run now, machines of jobs submitted in the 24 h before `now`), for the spend guards.
 
+        A job whose certificate hasn't told yet counts as `plan.guards` expects of its rule.
         A submit that may have been sent counts as sent; one that is held before it was counts as none. What lies more than a
         day ahead was written by a wrong clock.
         """
         unsent = "phase='intent' AND hold<>''"
+        counts = (
+            "SELECT name, sum(machines), sum(CASE machines WHEN 0 THEN total ELSE 0 END) FROM job"
+            " WHERE analysis=? AND origin<>'elsewhere'"
+        )
         active = self._run(
-            "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND verdict IS NULL"
-            f" AND phase IN ('intent', 'attempted', 'submitted') AND NOT ({unsent})",
+            f"{counts} AND verdict IS NULL AND phase IN ('intent', 'attempted', 'submitted') AND NOT ({unsent})"
+            " GROUP BY name",
             analysis,
-        ).fetchone()[0]
+        ).fetchall()
         recent = self._run(
-            "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND phase<>'open'"
-            f" AND max(submitted, attempted, intended) BETWEEN ? AND ? AND NOT ({unsent})",
+            f"{counts} AND phase<>'open' AND max(submitted, attempted, intended) BETWEEN ? AND ? AND NOT ({unsent})"
+            " GROUP BY name",
             analysis,
             now - DAY,
             now + DAY,
-        ).fetchone()[0]
-        return int(active), int(recent)
+        ).fetchall()
+        return self._machines(analysis, active), self._machines(analysis, recent)
+
+    def _machines(self, analysis: str, counts: Iterable[tuple[str, int, int]]) -> int:
+        """Of rows of: a rule's or job's name, machines that are known, datasets of which they aren't."""
+        total = 0
+        for name, known, datasets in counts:
+            total += known + (expected_machines(datasets, self.machines_per_dataset(analysis, name)) if datasets else 0)
+        return total
+
+    def machines_per_dataset(self, analysis: str, name: str) -> float:
+        """How many machines a job of this name is expected to have for each dataset (`plan.guards.per_dataset`)."""
+        of_name = self._run(
+            "SELECT machines, total FROM job WHERE analysis=? AND name=? AND machines>0 AND origin<>'elsewhere'"
+            " ORDER BY id DESC LIMIT 1",
+            analysis, name,
+        ).fetchone()  # fmt: skip
+        of_analysis = self._run(
+            "SELECT machines, total FROM job WHERE analysis=? AND machines>0 AND origin<>'elsewhere'"
+            " ORDER BY id DESC LIMIT 1",
+            analysis,
+        ).fetchone()  # fmt: skip
+        return per_dataset(of_name, of_analysis)
 
 
 def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
@@ -359,4 +388,6 @@ def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
         results=r[39],
         quiet_looks=r[40],
         not_before=r[41],
+        machines=r[43],
+        machine_verdicts=r[44],
     )

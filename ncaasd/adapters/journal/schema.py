@@ -133,6 +133,13 @@ MIGRATIONS: tuple[str, ...] = (
         WHERE state IN ('settling', 'whole', 'held', 'refused');
     CREATE INDEX file_count ON file (analysis, state, size) WHERE key <> '';
     """,
+    # 4: how many machines a job has, where it is not one a dataset; 0 is "not known": of earlier journals, as before
+    """
+    ALTER TABLE job ADD COLUMN machines INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE job ADD COLUMN machine_verdicts TEXT NOT NULL DEFAULT '';
+    CREATE INDEX job_machines ON job (analysis, name, id) WHERE machines > 0;
+    CREATE INDEX job_machines_newest ON job (analysis, id) WHERE machines > 0;
+    """,
 )
 
 VERSION = len(MIGRATIONS)
