@@ -202,9 +202,10 @@ class Jobs(Base):
         return [(r[0], r[1], r[2]) for r in rows]
 
     def held_jobs(self, analysis: str) -> list[tuple[JobRow, int, int, int]]:
-        """What waits for a person, by name and kind of hold: (the newest job, jobs, datasets, bytes), the newest first."""
+        """What waits for a person, by name and kind of hold: (the newest job, jobs, machines, bytes), the newest first."""
         found = self._run(
-            "SELECT max(id), count(*), sum(total), sum(size) FROM job WHERE phase<>'ended' AND +analysis=? AND NOT forgotten"
+            "SELECT max(id), count(*), sum(machines), sum(CASE machines WHEN 0 THEN total ELSE 0 END), sum(size), name"
+            " FROM job WHERE phase<>'ended' AND +analysis=? AND NOT forgotten"
             f" AND hold<>'' AND instr(',' || released || ',', ',' || hold || ',')=0 AND {_NEWEST_JOB}"
             " GROUP BY name, hold ORDER BY max(id) DESC",
             analysis,
@@ -214,7 +215,7 @@ class Jobs(Base):
             for start in range(0, len(found), 500)
             for job in self._jobs_at([r[0] for r in found[start : start + 500]])
         }
-        return [(rows[r[0]], r[1], r[2], r[3]) for r in found]
+        return [(rows[r[0]], r[1], self._machines(analysis, [(r[5], r[2], r[3])]), r[4]) for r in found]
 
     def jobs_with_news(self, analysis: str, limit: int) -> list[JobRow]:
         """Of the newest `limit` submitted jobs, those whose data may not be what they were given any more."""
