@@ -331,6 +331,8 @@ def _summary(certificate: Certificate, known: dict[str, DatasetStatus]) -> list[
         lines.append(cost_sentence(certificate))
     lines += [f"{trouble.kind.lower()} error: {short(trouble.message)}" for trouble in certificate.troubles]
     lines += [f"step {error.number} ({error.name}) failed: {error.reason}" for error in certificate.errors[:1]]
+    if certificate.machines > len(certificate.monitor) > 0:
+        lines.append(f"machines: {certificate.machines}; of those that work on one dataset, the last to write is seen")
     for line in certificate.monitor:
         status = known.get(line.basename)
         word = status.status if status else line.status  # workers overwrite each other's lines here

@@ -108,9 +108,10 @@ def no_verdict(facts: Facts) -> Verdict:
     for name in [n for n in facts.missing if n in facts.shared][:_SHOWN]:
         known = facts.verdicts[name]
         if not known.failed:
+            left = f"only {known.known}" if known.known else "none"
             told.append(
-                f"{known.machines} machines worked on {short(name)}, and only {known.known} of them left a verdict that can"
-                " be read: they share one status file, which shows only the last to write. Look at its logs and results"
+                f"{known.machines} machines worked on {short(name)}, and {left} of them left a verdict that can be read: they"
+                " share one status file, which shows only the last to write. Look at its logs and results"
             )
     if facts.idle:
         told.append(f"{plural(facts.idle, 'more machine')} went down without a verdict")
@@ -179,6 +180,12 @@ def _rejection(facts: Facts) -> str:
         return short("; ".join(trouble.message for trouble in certificate.troubles)) or "no reason was given"
     if error.code in CAPACITY_CODES:
         return f"no capacity: AWS has no machine of that type to give ({error.code})"
+    if "not covered by budget" in error.reason and certificate.cost is None:
+        # Every failed assertion of step 2 is worded so (submit_start.py, `process_upload_ensemble`).
+        return (
+            "NeuroCAAS says that the budget does not cover it, but projected no cost: its job manager could not take the"
+            " job as it is. An ensemble takes exactly one dataset"
+        )
     for sign, hint in _HINTS:
         if sign in error.reason:
             return hint

@@ -135,6 +135,8 @@ def test_F101_a_certificate_tells_how_many_machines_there_are() -> None:
          ONE_FAILED),
         ([line("SUCCESS"), line("SUCCESS"), line("IN PROGRESS", at="now")], OK, (), FAILED,
          f"3 machines worked on m1.zip, and only 2 of them left a verdict that can be read: {SHARED}"),
+        ([line("IN PROGRESS", at="now")], BUSY, (), FAILED,
+         f"3 machines worked on m1.zip, and none of them left a verdict that can be read: {SHARED}"),
         # the last to write went down in the middle
         ([line("IN PROGRESS", at="now")], BUSY, (1, 2), FAILED,
          f"3 machines worked on m1.zip, and only 2 of them left a verdict that can be read: {SHARED}"),
@@ -264,6 +266,19 @@ def test_a_certificate_without_a_monitor_section_believes_the_status_files() -> 
 def test_the_counts_of_a_certificate_of_other_datasets_are_not_this_jobs() -> None:
     told = certificate(["wardlab/inputs/x.zip", "wardlab/inputs/y.zip"], line("FAILED", "wardlab/inputs/x.zip"))
     assert judge(seen(told, OK)).state is DONE
+
+
+def test_an_assertion_that_is_worded_as_the_budgets_is_told_apart() -> None:
+    said = "Error: Job is not covered by budget. Contact NeuroCAAS administrator."
+    lines = [
+        *header(["wardlab/inputs/a.zip", "wardlab/inputs/b.zip"]),
+        *STEP_1,
+        f"[Job Manager] STEP 2/4 (Validation): INTERNAL ERROR. {said}",
+        stamped("[Job Manager] Shutting down job.", 30),
+    ]
+    verdict = judge(seen(parse_certificate("\n".join(lines)), {}, expected=("a.zip", "b.zip"), marker=None))
+    assert (verdict.state, verdict.row) == (FAILED, "rejected")
+    assert verdict.reason.endswith("An ensemble takes exactly one dataset")
 
 
 @pytest.mark.parametrize(
