@@ -362,6 +362,8 @@ class JobRow:
     results: str  # the local folder's name below results/
     quiet_looks: int  # listings without a change since the end
     not_before: float  # a retry waits until then
+    machines: int = 0  # that it has, or had, as its certificate says; 0: not known yet
+    machine_verdicts: str = ""  # what machines that share a status file have said so far (neurocaas.machines.Memory)
 
 
 class ArtefactState(StrEnum):

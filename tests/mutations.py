@@ -143,6 +143,27 @@ MUTATIONS = (
         'db.execute("PRAGMA synchronous=NORMAL")',
         "tests/journal/test_journal.py",
     ),
+    Mutation(
+        "counting an ensemble's machines before its rule's next job",
+        "ncaasd/plan/guards.py",
+        "return job.machines or expected_machines(job.total, each)",
+        "return job.total",
+        "tests/engine/test_ensemble.py",
+    ),
+    Mutation(
+        "asking for a verdict of each machine",
+        "ncaasd/neurocaas/machines.py",
+        "self.machines == 1 or self.known >= self.machines",
+        "True",
+        "tests/engine/test_ensemble.py",
+    ),
+    Mutation(
+        "remembering a machine's failure that was overwritten",
+        "ncaasd/neurocaas/machines.py",
+        "old = before.heard if same else ()",
+        "old = ()",
+        "tests/engine/test_ensemble.py",
+    ),
 )
 
 

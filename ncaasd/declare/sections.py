@@ -209,14 +209,15 @@ class Jobs(Section):
 
     max_active: Count = Field(
         default=20,
-        description="Datasets (one machine each) at a time. NeuroCAAS rejects, and never queues, above its own limit.",
+        description="Machines (mostly one for each dataset) at a time. NeuroCAAS rejects, and never queues, above its own "
+        "limit.",
     )
     max_per_day: Count = Field(
-        default=100, description="Datasets in any 24 hours: the spend guard. Past it jobs are held, and that is said."
+        default=100, description="Machines in any 24 hours: the spend guard. Past it jobs are held, and that is said."
     )
     ask_above: Count = Field(
         default=20,
-        description="A rule that would start more at once (a backlog, an edit, a bulk copy) is held until a person "
+        description="A rule that would start more machines at once (a backlog, an edit, a bulk copy) is held until a person "
         "releases it.",
     )
     stop_after_failures: Count = Field(

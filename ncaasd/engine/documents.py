@@ -37,6 +37,7 @@ def job_document(job: JobRow, root: str) -> dict[str, Any]:
         "config": spec.config,
         "declared_in": text(spec.declared_in),
         "finished_datasets": job.finished,
+        "machines": job.machines or None,
         "created": when(job.created),
         "submitted": when(job.submitted),
         "ended": when(job.ended) if job.state.ended else None,

@@ -9,6 +9,7 @@ from ncaasd.errors import Absent, Denied, Exists, NoSuchBucket, StoreError
 from ncaasd.model import JobRow, ObjectInfo, Origin
 from ncaasd.neurocaas.certificate import Certificate, DatasetStatus, parse_certificate, parse_status, status_basename
 from ncaasd.neurocaas.evidence import Evidence
+from ncaasd.neurocaas.machines import machine_number, remembered
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import ArtefactPlaces, S3Place, SubmitBody, artefacts, basename, is_result
 from ncaasd.ports import ObjectStore
@@ -117,6 +118,8 @@ class _Look:
             timeout=timeout,
             blind=places.blind,
             results=sum(is_result(seen.name, job.config_key or job.spec.config) for seen in objects),
+            numbers=frozenset(number for seen in objects if (number := machine_number(seen.name))),
+            memory=remembered(job.machine_verdicts),
         )
         unseen = "; ".join(f"s3://{bucket} can't be looked into: {why}" for bucket, why in self._unseen.items())
         return Sighting(self._time, self._born, tuple(objects), self._texts, frozenset(self._fresh), evidence, unseen)

@@ -24,7 +24,7 @@ from ncaasd.neurocaas.submission import validate_job
 from ncaasd.plan import expand, gates
 from ncaasd.plan.expand import Beside, Matcher
 from ncaasd.plan.files import in_words, taken_by
-from ncaasd.plan.guards import MENDED, Limits, Stop, Tally, guard, tally, way_on
+from ncaasd.plan.guards import MENDED, Limits, Stop, Tally, guard, machines_of, tally, way_on
 from ncaasd.plan.jobs import NOTHING, next_step
 from ncaasd.plan.retry import backoff
 
@@ -42,7 +42,7 @@ class Jobs:
         self._pauses = pauses
         self._declarer = declarer
         self._busy: set[int] = set()  # rows being submitted or looked at
-        # Being submitted, not intended yet -> analysis, rule, datasets.
+        # Being submitted, not intended yet -> analysis, rule, machines.
         self._going: dict[int, tuple[str, str, int]] = {}
         self._tallies: dict[tuple[str, str], Tally] = {}  # of this turn
         self._beside: dict[tuple[str, str], expand.Unit] = {}  # of this turn
@@ -211,11 +211,12 @@ class Jobs:
         journal, key = self._house.journal, (context.name, job.spec.name)
         if key not in self._tallies:
             siblings = journal.jobs_of_rule(*key)
-            self._tallies[key] = tally(siblings, *journal.usage(context.name, now), now)
+            each = journal.machines_per_dataset(*key)
+            self._tallies[key] = tally(siblings, *journal.usage(context.name, now), now, each)
         seen = self._tallies[key]
         going = [g for g in self._going.values() if g[0] == context.name]
-        coming = sum(datasets for _analysis, _rule, datasets in going)
-        under_way = seen.under_way + sum(rule == job.spec.name for _analysis, rule, _datasets in going)
+        coming = sum(machines for _analysis, _rule, machines in going)
+        under_way = seen.under_way + sum(rule == job.spec.name for _analysis, rule, _machines in going)
         return replace(seen, active=seen.active + coming, day=seen.day + coming, under_way=under_way)
 
     def _limits(self, context: Context, job: JobRow) -> Limits:
@@ -286,7 +287,8 @@ class Jobs:
             etags = {d.key: d.etag for d in job.spec.datasets if d.etag}
             config = config if config.key == job.config_key else ConfigFact(key=job.config_key)
         if job.phase is Phase.OPEN:
-            self._going[job.row] = (context.name, job.spec.name, job.total)
+            each = house.journal.machines_per_dataset(context.name, job.spec.name)
+            self._going[job.row] = (context.name, job.spec.name, machines_of(job, each))
         order = Order(job, context.layout, config.key, config.content, etags, frozenset(others - {""}))
         log = _JournaledSubmit(self, context, job)
 

@@ -127,6 +127,10 @@ class Watch:
             fields["total"] = seen.total
         if seen.cost is not None:
             fields["cost"] = seen.cost
+        if seen.machines:
+            fields["machines"] = seen.machines
+        if seen.memory != job.machine_verdicts:
+            fields["machine_verdicts"] = seen.memory
         self._tell(context, job, seen.state, reason)
         if seen.ended:
             self._ended(context, job, sighting, seen, reason, fields, now)

@@ -5,10 +5,13 @@ Rules: NeuroCAAS protocol, docs/neurocaas.md ("Storage bypass").
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ncaasd.neurocaas.naming import Layout, folder_name
 from ncaasd.neurocaas.submit_body import SubmitBody, basename, split_s3
+
+_ENSEMBLE_CONFIG = re.compile(r"job__.+inst[1-9]\d{0,4}config\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,10 @@ def _places(
 def is_result(name: str, config: str) -> bool:
     """Whether an object, by its `name` below the job's folder, is a result of the analysis. `config` is the job's.
 
-    Workers put a copy of the config and `update.txt` for each dataset, also after a failure; `end.txt` is the end marker.
+    Workers put a copy of the config and `update.txt` for each dataset, also after a failure; `end.txt` is the end marker. The
+    machines of an ensemble have configs of their own, made by the job manager (`Submission_ensemble.parse_config`).
     """
     folder, _, rest = name.partition("/")
-    return folder == "process_results" and rest not in ("", "update.txt", "end.txt", basename(config))
+    if folder != "process_results" or rest in ("", "update.txt", "end.txt", basename(config)):
+        return False
+    return _ENSEMBLE_CONFIG.fullmatch(rest) is None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ncaasd.model import CostNote
-from ncaasd.neurocaas.status import DatasetStatus, parse_status, status_basename
+from ncaasd.neurocaas.status import TERMINAL, DatasetStatus, parse_status, status_basename
 from ncaasd.neurocaas.text import money, short
 
 __all__ = [
@@ -51,6 +51,10 @@ _MONITOR = re.compile(
     r"DATANAME: (.*?) \| STATUS: ([^|]*?) \| TIME: ([^|]*?)( \(finished\))?"
     r"(?: \| LAST COMMAND: (.*?))?(?: \| CPU_USAGE: ([^|]*))?"
 )
+_CREATED = re.compile(r" {8}\[Internal \(start_instance\)\] Created (\d{1,6}) immutable analysis environments\." + _END)
+_WORK = re.compile(r" {8}\[Internal \(process_inputs\)\] Starting analysis \d+ with parameter set (.*?)" + _END)
+_MACHINE = re.compile(r" {8}\[Utils\] New instance .* created!" + _END)
+_REQUESTED = "REQUEST START TIME: "
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _AWS_CODE = re.compile(r"'Code': '(\w+)'(?:, 'Message': ['\"](.*?)['\"][,}])?")
 _PREFIX = re.compile(r"^\s*(?:\[Internal \(\w+\)\]|\[JOB TERMINATE REASON\]|Unexpected Error:|Error:)\s*")
@@ -78,7 +82,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class MonitorLine:
-    """One dataset's line of the monitor section. Workers race each other for it: believe the status files."""
+    """One line of the monitor section: one a dataset, however many machines work on it (the last to write is seen).
+
+    Workers race each other for it, so it may be older than the status file; it never says more than a worker once said.
+    """
 
     dataset: str
     status: str
@@ -86,6 +93,23 @@ class MonitorLine:
     finished: bool
     last_command: str
     cpu: str
+
+    @property
+    def basename(self) -> str:
+        return self.dataset.rpartition("/")[2]
+
+    @property
+    def word(self) -> str:
+        """Its status in upper case, as `DatasetStatus.status`."""
+        return self.status.strip().upper()
+
+    @property
+    def success(self) -> bool:
+        return self.word == "SUCCESS"
+
+    @property
+    def failed(self) -> bool:
+        return self.word in TERMINAL and not self.success
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +127,19 @@ class Certificate:
     config: str = ""
     input_bucket: str = ""  # storage bypass: where data and config are
     output: tuple[str, str] | None = None  # storage bypass: bucket and prefix of the results
+    requested: str = ""  # when the job manager began it: the platform's own retry begins another
+    created: int = 0  # machines that came up, as it says
+    launched: int = 0  # machines that AWS gave: paid for from here on
+    started: tuple[str, ...] = ()  # for each machine that was given work, in order: its dataset's base name
+
+    @property
+    def machines(self) -> int:
+        """How many machines the job has, or had, as the job manager counts them; 0 while it has started none.
+
+        It starts one for each entry of its list of datasets. That of an ensemble repeats its one dataset `ensemble_size`
+        times, and has one monitor line all the same (docs/neurocaas.md, "Several machines on one dataset").
+        """
+        return max(self.created, self.launched, len(self.started))
 
     @property
     def error(self) -> StepError | None:
@@ -140,6 +177,10 @@ class _Reading:
     input_bucket: str = ""
     output: tuple[str, str] | None = None
     complete: bool = False
+    requested: str = ""
+    created: int = 0
+    launched: int = 0
+    started: list[str] = field(default_factory=list)
 
 
 def parse_certificate(text: str) -> Certificate:
@@ -156,6 +197,10 @@ def parse_certificate(text: str) -> Certificate:
             _read_step(lines, index, reading)
         elif line.startswith("        [Internal ("):
             _read_internal(line, reading)
+        elif line.startswith("        [Utils] New instance "):
+            reading.launched += bool(_MACHINE.fullmatch(line))
+        elif line.startswith(_REQUESTED):
+            reading.requested = _STOPWATCH.sub("", line[len(_REQUESTED) :])
         elif line.startswith("JOB MONITOR LOG COMPLETE"):
             reading.complete = True
     return Certificate(
@@ -170,6 +215,10 @@ def parse_certificate(text: str) -> Certificate:
         config=reading.config,
         input_bucket=reading.input_bucket,
         output=reading.output,
+        requested=reading.requested,
+        created=reading.created,
+        launched=reading.launched,
+        started=tuple(reading.started),
     )
 
 
@@ -233,6 +282,10 @@ def _read_internal(line: str, reading: _Reading) -> None:
     if match := _TROUBLE.fullmatch(line):
         kind: Literal["INPUT", "RESOURCE"] = "INPUT" if match[2] == "INPUT" else "RESOURCE"
         reading.troubles.append(Trouble(match[1], kind, match[3]))
+    elif match := _WORK.fullmatch(line):
+        reading.started.append(match[1].rpartition("/")[2])
+    elif match := _CREATED.fullmatch(line):
+        reading.created = int(match[1])
     elif match := _COST.fullmatch(line):
         _read_cost(match, reading)
     elif match := _BYPASS.fullmatch(line):
@@ -278,8 +331,10 @@ def _summary(certificate: Certificate, known: dict[str, DatasetStatus]) -> list[
         lines.append(cost_sentence(certificate))
     lines += [f"{trouble.kind.lower()} error: {short(trouble.message)}" for trouble in certificate.troubles]
     lines += [f"step {error.number} ({error.name}) failed: {error.reason}" for error in certificate.errors[:1]]
+    if certificate.machines > len(certificate.monitor) > 0:
+        lines.append(f"machines: {certificate.machines}; of those that work on one dataset, the last to write is seen")
     for line in certificate.monitor:
-        status = known.get(line.dataset.rpartition("/")[2])
+        status = known.get(line.basename)
         word = status.status if status else line.status  # workers overwrite each other's lines here
         lines.append(short(f"{line.dataset}: {word} at {line.time}" + (f", {line.cpu} CPU" if line.cpu else "")))
     return lines

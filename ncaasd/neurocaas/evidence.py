@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ncaasd.neurocaas.certificate import Certificate, DatasetStatus, StepError
+from ncaasd.neurocaas.certificate import Certificate, DatasetStatus, MonitorLine, StepError
+from ncaasd.neurocaas.machines import NOTHING, Heard, Memory, Verdicts, gather, machines_of, read_now, several, verdicts
 
 END_MARKER = "end of analysis marker"  # the platform's own; a worker's `end file.` ends nothing
 
@@ -36,6 +38,8 @@ class Evidence:
     timeout: float | None = None  # jobs.timeout; None: Patience.whole_job
     blind: bool = False  # its status files never change (`submission.ArtefactPlaces.blind`)
     results: int = 0  # result files there (`submission.is_result`); needed when blind
+    numbers: frozenset[int] = frozenset()  # the machines that left a numbered result (`machines.machine_number`)
+    memory: Memory = NOTHING  # what was read at earlier looks, where several machines share one status file
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,17 @@ class Facts:
         return self.seen.certificate or Certificate()
 
     @cached_property
+    def _asked(self) -> Counter[str]:
+        """How often each base name stands in the job's list of datasets."""
+        asked = Counter(self.seen.expected or (name.rpartition("/")[2] for name in self.certificate.datasets))
+        if not self.seen.expected:
+            asked.update(name for name in self.seen.statuses if name not in asked)
+        return asked
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The datasets' base names, once each: files of another job in the same folder don't count."""
-        known = self.seen.expected or [
-            *(name.rpartition("/")[2] for name in self.certificate.datasets),
-            *self.seen.statuses,
-        ]
-        return tuple(dict.fromkeys(known))
+        return tuple(self._asked)
 
     @cached_property
     def mine(self) -> dict[str, DatasetStatus | None]:
@@ -68,13 +76,52 @@ class Facts:
         return not self.mine
 
     @cached_property
-    def finished(self) -> dict[str, DatasetStatus]:
-        """Those with a verdict. A half-written file has none."""
-        return {name: status for name, status in self.mine.items() if status is not None and status.terminal}
+    def _machines(self) -> tuple[dict[str, int], int]:
+        return machines_of(self._asked, self.certificate)
+
+    @property
+    def machines(self) -> int:
+        """How many machines the job has, as far as is known: at least one a dataset."""
+        return sum(self._machines[0].values()) + self._machines[1]
+
+    @property
+    def idle(self) -> int:
+        """Machines that were started, and of which nothing tells on which dataset they work."""
+        return self._machines[1]
+
+    @property
+    def shared(self) -> list[str]:
+        """The datasets that more than one machine works on: their status file shows only the last to write."""
+        return several(self._machines[0])
+
+    def _lines(self, name: str) -> list[MonitorLine]:
+        return [line for line in self.certificate.monitor if line.basename == name]
 
     @cached_property
-    def failures(self) -> list[tuple[str, DatasetStatus]]:
-        return [(name, status) for name, status in self.finished.items() if not status.success]
+    def memory(self) -> Memory:
+        """What was ever read of the machines that share a status file."""
+        now: list[Heard] = []
+        for name in self.shared:
+            now += read_now(name, self.mine.get(name), self._lines(name))
+        return gather(self.seen.memory, self.certificate, now)
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdicts]:
+        """What is known of the machines of each dataset."""
+        numbers = self.seen.numbers if len(self.names) == 1 else ()
+        return {
+            name: verdicts(name, count, self.mine.get(name), self._lines(name), self.memory.heard, numbers)
+            for name, count in self._machines[0].items()
+        }
+
+    @cached_property
+    def finished(self) -> list[str]:
+        """Datasets with a verdict of every machine. A half-written status file has none."""
+        return [name for name, known in self.verdicts.items() if known.all_known]
+
+    @cached_property
+    def failures(self) -> list[tuple[str, Verdicts]]:
+        return [(name, known) for name, known in self.verdicts.items() if known.failed]
 
     @property
     def missing(self) -> list[str]:
@@ -83,12 +130,15 @@ class Facts:
 
     @property
     def all_terminal(self) -> bool:
-        return bool(self.names) and len(self.finished) == len(self.names)
+        return bool(self.names) and len(self.finished) == len(self.names) and not self.idle
 
     @cached_property
     def any_in_progress(self) -> bool:
         """A worker is at it. Only workers write halves; the job manager's own INITIALIZING is put in one piece."""
-        return any(status is None or status.in_progress for status in self.mine.values())
+        return any(
+            status is None or status.in_progress or (status.terminal and name not in self.finished)
+            for name, status in self.mine.items()
+        )
 
     @property
     def any_marker(self) -> bool:

@@ -7,6 +7,7 @@ import re
 from ncaasd.model import JobState
 from ncaasd.neurocaas.certificate import CAPACITY_CODES, cost_sentence
 from ncaasd.neurocaas.evidence import Facts
+from ncaasd.neurocaas.machines import Verdicts
 from ncaasd.neurocaas.text import duration, plural, short
 
 Verdict = tuple[JobState, str]
@@ -77,6 +78,9 @@ def all_verdicts(facts: Facts) -> Verdict:
     if facts.failures:
         return JobState.FAILED, _failures(facts)
     total = len(facts.names)
+    if facts.shared:
+        on = "the dataset" if total == 1 else f"{total} datasets"
+        return JobState.DONE, f"all {facts.machines} machines on {on} succeeded"
     return JobState.DONE, "the dataset succeeded" if total == 1 else f"all {total} datasets succeeded"
 
 
@@ -97,14 +101,26 @@ def blind_running(_facts: Facts) -> Verdict:
 
 
 def no_verdict(facts: Facts) -> Verdict:
-    also = f"; {_failures(facts)}" if facts.failures else ""
-    return JobState.FAILED, f"the machine of {_listed(facts.missing)} went down without a verdict{also}"
+    told = [_failures(facts)] if facts.failures else []
+    alone = [name for name in facts.missing if name not in facts.shared]
+    if alone:
+        told = [f"the machine of {_listed(alone)} went down without a verdict", *told]
+    for name in [n for n in facts.missing if n in facts.shared][:_SHOWN]:
+        known = facts.verdicts[name]
+        if not known.failed:
+            left = f"only {known.known}" if known.known else "none"
+            told.append(
+                f"{known.machines} machines worked on {short(name)}, and {left} of them left a verdict that can be read: they"
+                " share one status file, which shows only the last to write. Look at its logs and results"
+            )
+    if facts.idle:
+        told.append(f"{plural(facts.idle, 'more machine')} went down without a verdict")
+    return JobState.FAILED, "; ".join(told)
 
 
 def gone_quiet(facts: Facts) -> Verdict:
-    return JobState.LOST, (
-        f"nothing was heard for {duration(facts.seen.quiet)}; {_progress(facts)}, no verdict on {_listed(facts.missing)}"
-    )
+    without = f", no verdict on {_listed(facts.missing)}" if facts.missing else ""
+    return JobState.LOST, f"nothing was heard for {duration(facts.seen.quiet)}; {_progress(facts)}{without}"
 
 
 def running(facts: Facts) -> Verdict:
@@ -112,6 +128,11 @@ def running(facts: Facts) -> Verdict:
 
 
 def _progress(facts: Facts) -> str:
+    if facts.machines > len(facts.names):
+        known = sum(verdicts.known for verdicts in facts.verdicts.values())
+        bad = sum(verdicts.failed for verdicts in facts.verdicts.values())
+        failed = f", {bad} failed" if bad else ""
+        return f"{known} of {facts.machines} machines known to have finished{failed}"
     failed = f", {len(facts.failures)} failed" if facts.failures else ""
     return f"{len(facts.finished)} of {plural(len(facts.names), 'dataset')} finished{failed}"
 
@@ -119,9 +140,22 @@ def _progress(facts: Facts) -> str:
 def _failures(facts: Facts) -> str:
     """`2 of 3 datasets failed: b.tif: ValueError: …; c.tif: killed`."""
     failures = facts.failures
-    shown = "; ".join(f"{short(name)}: {status.why()}" for name, status in failures[:_SHOWN])
+    shown = "; ".join(f"{short(name)}: {_failure(verdicts)}" for name, verdicts in failures[:_SHOWN])
     more = f"; and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
+    if len(facts.names) == 1 and facts.shared:
+        return shown
     return f"{len(failures)} of {plural(len(facts.names), 'dataset')} failed: {shown}{more}"
+
+
+def _failure(known: Verdicts) -> str:
+    """Why a dataset counts as failed: its one machine's reason, or how many of its machines failed and why."""
+    reasons = "; ".join(known.reasons[:_SHOWN])
+    if known.machines == 1:
+        return reasons
+    unknown = known.machines - known.known
+    rest = f", {unknown} left no verdict that can be read" if unknown else ""
+    hidden = "; its status file shows only the last to write" if known.last is not None and known.last.success else ""
+    return f"{known.machines} machines worked on it, {known.failed} failed{rest}: {reasons}{hidden}"
 
 
 def _listed(names: list[str]) -> str:
@@ -146,6 +180,12 @@ def _rejection(facts: Facts) -> str:
         return short("; ".join(trouble.message for trouble in certificate.troubles)) or "no reason was given"
     if error.code in CAPACITY_CODES:
         return f"no capacity: AWS has no machine of that type to give ({error.code})"
+    if "not covered by budget" in error.reason and certificate.cost is None:
+        # Every failed assertion of step 2 is worded so (submit_start.py, `process_upload_ensemble`).
+        return (
+            "NeuroCAAS says that the budget does not cover it, but projected no cost: its job manager could not take the"
+            " job as it is. An ensemble takes exactly one dataset"
+        )
     for sign, hint in _HINTS:
         if sign in error.reason:
             return hint

@@ -32,6 +32,8 @@ class Judgement:
     final: bool = False  # the platform has said its last word; without it an end may still be taken back (F61)
     refused_kind: RefusedKind | None = None
     cost: CostNote | None = None
+    machines: int = 0  # as the certificate tells; 0 while it tells nothing
+    memory: str = ""  # for the next look: what the machines that share a status file have said (`machines.remembered`)
 
     @property
     def ended(self) -> bool:
@@ -63,4 +65,6 @@ def judge(evidence: Evidence, patience: Patience | None = None) -> Judgement:
         final=final,
         refused_kind=refused_kind,
         cost=facts.certificate.cost,
+        machines=facts.machines if facts.certificate.machines or facts.shared else 0,
+        memory=facts.memory.dump(),
     )

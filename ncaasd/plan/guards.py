@@ -1,12 +1,14 @@
 """What keeps a job from being submitted though all it needs is there: the spend guards. Pure.
 
-All counts are in datasets, because each dataset is one machine. Guards are counted for each analysis by itself.
+All counts are in machines: one a dataset, until a job's certificate says that it is more (an ensemble). From then on the
+rule's next jobs count as many. Guards are counted for each analysis by itself.
 """
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ncaasd.model import JobRow, JobState, Origin, Phase
@@ -31,15 +33,16 @@ class Limits:
 class Tally:
     """What is going on for a rule and its analysis."""
 
-    active: int  # datasets that run now, or may: of the whole analysis
-    day: int  # datasets submitted in the last 24 h: of the whole analysis
+    active: int  # machines that run now, or may: of the whole analysis
+    day: int  # machines of jobs submitted in the last 24 h: of the whole analysis
     backlog_jobs: int = 0  # jobs of the rule made at once and not released
-    backlog_datasets: int = 0
+    backlog_machines: int = 0
     backlog_bytes: int = 0
     done: int = 0  # jobs of the rule that are done
     under_way: int = 0  # jobs of the rule submitted and not ended
     failures: int = 0  # jobs of the rule that failed, in a row, up to now
     over_budget: str = ""  # why the last job of the rule was refused, when it was for budget
+    per_dataset: float = 1.0  # machines that a job of the rule is expected to have for each dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,35 @@ class Stop:
     held: bool = True  # False: it merely queues, and shows as ready
 
 
-def tally(jobs: Sequence[JobRow], active: int, day: int, now: float) -> Tally:
-    """`jobs` are all of one rule, in any order."""
+Known = tuple[int, int] | None  # of the newest job of which it is known: its machines, its datasets
+
+
+def newest_known(jobs: Iterable[JobRow]) -> Known:
+    """Of jobs in any order; the journal's `machines_per_dataset` asks the same of its rows. What others started doesn't count."""
+    known = (j for j in jobs if j.machines and j.spec.origin is not Origin.ELSEWHERE)
+    newest = max(known, key=lambda j: j.row, default=None)
+    return (newest.machines, newest.total) if newest else None
+
+
+def per_dataset(of_the_rule: Known, of_the_analysis: Known) -> float:
+    """How many machines a job is expected to have for each dataset, by the newest that is known: of its rule, else of its
+    analysis; before the first one, nobody can know, and it is 1."""
+    known = of_the_rule or of_the_analysis
+    return max(1.0, known[0] / max(1, known[1])) if known else 1.0
+
+
+def expected_machines(datasets: int, each: float) -> int:
+    """Of a job on so many datasets whose machines aren't known yet. `each`: see `per_dataset`."""
+    return max(datasets, math.ceil(datasets * each - 1e-9))
+
+
+def machines_of(job: JobRow, each: float) -> int:
+    """What a job counts for: the machines that it is known to have, else those that it is expected to have."""
+    return job.machines or expected_machines(job.total, each)
+
+
+def tally(jobs: Sequence[JobRow], active: int, day: int, now: float, each: float = 1.0) -> Tally:
+    """`jobs` are all of one rule, in any order; `each`: see `per_dataset`."""
     fresh = [
         j
         for j in jobs
@@ -73,12 +103,13 @@ def tally(jobs: Sequence[JobRow], active: int, day: int, now: float) -> Tally:
         active=active,
         day=day,
         backlog_jobs=len(fresh),
-        backlog_datasets=sum(j.total for j in fresh),
+        backlog_machines=sum(machines_of(j, each) for j in fresh),
         backlog_bytes=sum(j.size for j in fresh),
         done=sum(j.state is JobState.DONE for j in ended),
         under_way=sum(j.phase not in (Phase.OPEN, Phase.ENDED) and j.verdict in (None, JobState.DONE) for j in jobs),
         failures=failures,
         over_budget=budget,
+        per_dataset=each,
     )
 
 
@@ -100,11 +131,12 @@ def way_on(kind: str, job: JobRow) -> str:
 def guard(job: JobRow, seen: Tally, limits: Limits) -> Stop | None:
     """The first guard that stops `job`, the lasting ones first; None when it may be submitted now."""
     ruled = job.spec.origin is Origin.RULE
+    machines = machines_of(job, seen.per_dataset)
     # A rule that matches more than was meant: a backlog, an edit, a bulk copy (F94).
-    if ruled and seen.backlog_datasets > limits.ask_above and "backlog" not in job.released:
+    if ruled and seen.backlog_machines > limits.ask_above and "backlog" not in job.released:
         return Stop(
             "backlog",
-            f"rule {job.spec.name} would start {seen.backlog_jobs} jobs on {seen.backlog_datasets} machines with"
+            f"rule {job.spec.name} would start {seen.backlog_jobs} jobs on {seen.backlog_machines} machines with"
             f" {seen.backlog_bytes / 1e9:.1f} GB at once, more than jobs.ask_above: {limits.ask_above}",
             asks=True,
         )
@@ -128,17 +160,20 @@ def guard(job: JobRow, seen: Tally, limits: Limits) -> Stop | None:
                 f"{limits.canary} job(s) of rule {job.spec.name} must be done first: {seen.done} so far",
                 asks=False,
             )
-    if seen.day + job.total > limits.max_per_day and "day" not in job.released:
+    if seen.day + machines > limits.max_per_day and "day" not in job.released:
+        were = "machine was" if seen.day == 1 else "machines were"
         return Stop(
             "day",
-            f"{seen.day} datasets were submitted in the last 24 h and jobs.max_per_day is {limits.max_per_day}",
+            f"{seen.day} {were} started in the last 24 h, this job takes {machines} more, and jobs.max_per_day is"
+            f" {limits.max_per_day}",
             asks=False,
         )
     # NeuroCAAS rejects above its capacity and never queues, so the queue is here. A job larger than the limit goes alone.
-    if seen.active and seen.active + job.total > limits.max_active:
+    if seen.active and seen.active + machines > limits.max_active:
+        run = "machine is" if seen.active == 1 else "machines are"
         return Stop(
             "active",
-            f"{seen.active} datasets are running and jobs.max_active is {limits.max_active}",
+            f"{seen.active} {run} running, this job takes {machines} more, and jobs.max_active is {limits.max_active}",
             asks=False,
             held=False,
         )

@@ -21,7 +21,7 @@ from ncaasd.plan.configs import render
 from ncaasd.plan.expand import Beside, Matcher, Package, Unit
 from ncaasd.plan.files import collision, holder, in_words, map_file, taken_by
 from ncaasd.plan.gates import Passage, Way
-from ncaasd.plan.guards import Limits, guard, tally
+from ncaasd.plan.guards import Known, Limits, guard, machines_of, newest_known, per_dataset, tally
 from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
 
 NOT_YET = (FileState.SETTLING, FileState.WHOLE)
@@ -39,7 +39,7 @@ class Facts:
     asked: Sequence[JobSpec]  # of one-off manifests and submit files
     configs: Mapping[str, bytes]
     jobs: Sequence[JobRow]  # every attempt, of all jobs
-    usage: tuple[int, int]  # datasets that run, datasets of the last 24 h
+    usage: tuple[int, int]  # machines that run, machines of the last 24 h
     now: float
     only: str = ""  # the manifest that is asked about; its jobs alone are planned
     wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
@@ -129,6 +129,11 @@ class _Planner:
         self._to_be_packed = {place: u.size for m in self._matchers for place, u in self._packages(m)}
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
+        by_name: dict[str, list[JobRow]] = {}
+        for job in facts.jobs:
+            by_name.setdefault(job.spec.name, []).append(job)
+        self._machines_known: dict[str, Known] = {name: newest_known(jobs) for name, jobs in by_name.items()}
+        self._machines_known_here: Known = newest_known(facts.jobs)
         for job in facts.jobs:
             if not job.forgotten:
                 self._made.setdefault(job.spec.name, []).append(job)
@@ -309,7 +314,8 @@ class _Planner:
         return row.stat.size if row else self._to_be_packed.get(dataset.place, 0) if dataset.place else 0
 
     def _job(self, job: JobRow) -> PlannedJob:
-        machines = len(job.spec.datasets)
+        each = per_dataset(self._machines_known.get(job.spec.name), self._machines_known_here)
+        machines = machines_of(job, each)
         size = job.size or sum(self._size(d) for d in job.spec.datasets)
         if job.phase is not Phase.OPEN:
             return PlannedJob(job.spec, "known", f"made already: {job.state}", size, machines, known=job)
@@ -325,7 +331,7 @@ class _Planner:
             stop_after_failures=settings.stop_after_failures,
             canary=rule.rule.canary if rule and job.spec.origin is Origin.RULE else 0,
         )
-        seen = tally(self._made.get(job.spec.name, []), self._active, self._day, self._facts.now)
+        seen = tally(self._made.get(job.spec.name, []), self._active, self._day, self._facts.now, each)
         stop = guard(job, seen, limits)
         step = next_step(job, facts, problem, "", stop, (), self._beside(job.spec, rule))
         why = step.reason

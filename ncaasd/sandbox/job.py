@@ -6,6 +6,7 @@ What happens in which order is the platform's: NeuroCAAS protocol, docs/neurocaa
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 import uuid
@@ -178,10 +179,32 @@ class Job:
     def _validate(self) -> None:
         if self._complaint is not None:
             raise self._complaint
-        fault, count = self.scenario.fault, len(self._request.names)
+        fault = self.scenario.fault
         self._parameters = validate(self.cloud, self.certificate, self._request, fault)
+        self._names = list(self._request.names)  # one machine each
+        self._configs = [self._request.config] * len(self._names)
+        if self.scenario.ensemble:
+            self._make_ensemble()
+        count = len(self._names)
         minutes = self._parameters.minutes
         check_budget(self.cloud, self.certificate, self._rule, count, self._instance_type, minutes, fault)
+
+    def _make_ensemble(self) -> None:
+        """The job's one dataset once for each machine, and a config of its own for each, beside the job's.
+
+        As `Submission_ensemble` of the platform's job manager; so is what it says of several datasets.
+        """
+        if len(self._names) != 1:
+            raise OverBudget  # its assertion is taken for the budget's
+        request = self._request
+        settings = load_config(request.config, self.cloud.get(request.source, request.config))
+        folder = request.config.rpartition("/")[0]
+        self._names *= self.scenario.ensemble
+        self._configs = []
+        for number in range(1, len(self._names) + 1):
+            key = f"{folder}/{self.submission.job_name}inst{number}config.json"
+            self.cloud.put(Place(request.source, ""), key, json.dumps(settings | {"jobnb": number}).encode())
+            self._configs.append(key)
 
     # -- steps 3 and 4
 
@@ -190,7 +213,7 @@ class Job:
             raise RuntimeError("[JOB TERMINATE REASON] The environment of this analysis cannot be set up.")
 
     def _process(self, attempt: int) -> None:
-        certificate, fault, count = self.certificate, self.scenario.fault, len(self._request.names)
+        certificate, fault, count = self.certificate, self.scenario.fault, len(self._names)
         if fault is Fault.NO_BANDWIDTH:
             self._no_bandwidth()
         certificate.utils(f"Acquiring new {self._instance_type} instances from ami-0a0000000000000aa ...")
@@ -245,20 +268,21 @@ class Job:
 
     def _dispatch(self, instances: list[str]) -> None:
         self.workers = [
-            self._worker(name, instance, last=instance == instances[-1])
-            for name, instance in zip(self._request.names, instances, strict=True)
+            self._worker(number, name, instance, last=instance == instances[-1])
+            for number, (name, instance) in enumerate(zip(self._names, instances, strict=True), start=1)
         ]
         for number, worker in enumerate(self.workers, start=1):
             worker.initialize()
             self.certificate.internal("process_inputs", f"Starting analysis {number} with parameter set {worker.base}")
         if self.scenario.racing:
             self.workers[0].stale = self.certificate.text  # one of them read it before there was a monitor section
-        self.certificate.dispatch(self._request.names)
+        # They are kept in a mapping by name there: a name that is in the list twice has one line.
+        self.certificate.dispatch(list(dict.fromkeys(self._names)))
         self.certificate.internal("process_inputs", "All jobs submitted. Processing...")
         self.outcome = "launched"
         self._launched(self._request.end if self.scenario.end_marker else None)
 
-    def _worker(self, name: str, instance: str, *, last: bool) -> Worker:
+    def _worker(self, number: int, name: str, instance: str, *, last: bool) -> Worker:
         return Worker(
             cloud=self.cloud,
             scenario=self.scenario,
@@ -266,11 +290,12 @@ class Job:
             certificate=self.certificate,
             data=name,
             data_bucket=self._request.source,
-            config=self._request.config,
+            config=self._configs[number - 1],
             logs=self._request.logs,
             results=results_place(self.submission, self._request, name),
             instance=instance,
             command=str(uuid.uuid4()),
+            number=number,
             through=self._dataset_through,
         )
 

@@ -75,6 +75,9 @@ class Scenario:
     half_written: bool = False  # every status file is cut off in the middle for a moment
     equal_names: bool = False  # every dataset also writes a summary.txt
     odd_names: bool = False  # results whose names a file system may not like
+    ensemble: int = (
+        0  # so many machines work on the job's one dataset, and write one status file; each leaves results<N>.zip
+    )
     seconds: float = 0.0  # the analysis takes this much longer
     delay: float = 0.0  # seconds between two lines of the certificate, and before a late result
 
@@ -132,6 +135,10 @@ _TABLE = (
     Scenario("slow-certificate", "The certificate grows slowly, line by line.", delay=0.5),
     Scenario("slow-analysis", "The analysis takes half a minute longer.", seconds=30.0),
     Scenario("equal-names", "Every dataset writes a `summary.txt`; the last one to finish wins.", equal_names=True),
+    Scenario("ensemble", "Three machines work on the one dataset (of several the job is rejected), and overwrite each "
+             "other's status file; each leaves a result with its number.", ensemble=3),
+    Scenario("ensemble-one-fails", "The same, and one of them fails; the status file says SUCCESS in the end, of another.",
+             JobState.FAILED, ensemble=3, fate=Fate.FAILURE),
     Scenario("odd-names", "Results with names that a file system may refuse or confuse.", odd_names=True),
 )  # fmt: skip
 

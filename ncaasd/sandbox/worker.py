@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,6 +44,7 @@ class Worker:
     results: Place
     instance: str
     command: str
+    number: int  # of the job's machines, from 1
     through: Callable[[Worker], None]  # called when everything of this dataset is uploaded
 
     stale: str | None = None  # the certificate as this worker believes it to be, and writes it
@@ -157,7 +159,9 @@ class Worker:
 
     def _linger(self) -> None:
         """The analysis takes longer, when the scenario says so."""
-        end = time.monotonic() + self.scenario.seconds
+        # Of an ensemble the last is ready first, so that the others write over its verdict.
+        ahead = max(0, self.scenario.ensemble - self.number)
+        end = time.monotonic() + self.scenario.seconds + 3 * ahead * self.cloud.settings.tick
         while (rest := end - time.monotonic()) > 0:
             self.cloud.sleep(min(rest, self.cloud.settings.tick))
             self._tell("IN PROGRESS")
@@ -196,6 +200,12 @@ class Worker:
                 self.late.append((last, file.read()))
         for name in found:
             self._put_file(name, os.path.join(folder, name))
+        if self.scenario.ensemble:
+            packed = f"{folder}.zip"
+            with zipfile.ZipFile(packed, "w") as file:
+                for name in found:
+                    file.write(os.path.join(folder, name), name)
+            self._put_file(f"results{self.number}.zip", packed)
         for name, body in made:
             self._put_result(name, body)
 

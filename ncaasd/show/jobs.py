@@ -69,6 +69,8 @@ class JobReport:
             yield "datasets" if not number else "", _dataset(dataset)
         if len(self.datasets) > 1 and job.submitted:
             yield "", f"{job.finished} of {len(self.datasets)} finished"
+        if job.machines > len(self.datasets):
+            yield "machines", f"{job.machines}, more than one on a dataset: they write one status file"
         yield "config", job.spec.config + (f" (as {job.config_key})" if job.config_key else "")
         if job.spec.overlay != "{}":
             yield "set", job.spec.overlay

@@ -30,6 +30,8 @@ ASKED: dict[str, Ask] = {
     "when a job is due": lambda j: j.next_due([1, 2]),
     "jobs of a file": lambda j: j.jobs_using(A, "lab/inputs/3.tif"),
     "unfinished jobs": lambda j: j.jobs(unfinished=True),
+    "machines of a rule": lambda j: j.machines_per_dataset(A, "all"),
+    "machines of a rule that has none": lambda j: j.machines_per_dataset(A, "new"),
     "held jobs": lambda j: j.held_jobs(A),
     "lost jobs": lambda j: j.jobs(A, unfinished=True, newest=True, states=[JobState.LOST], limit=200),
     "jobs whose data changed": lambda j: j.jobs_with_news(A, 50),
@@ -53,7 +55,9 @@ def filled(path: Path, many: int) -> Journal:
             journal.file_stored(row, seen, Stored(key, number, "e", 0), 1.0)
             spec = JobSpec(A, "all", name, "", Origin.RULE, "manifest.yaml", (Dataset(name, key, "e"),), "c.yaml")
             job = journal.add_job(spec, 0, 1.0)
-            journal.update_job(job, phase=Phase.ENDED, state=JobState.DONE, submitted=1.0, job_id=str(10**14 + number))
+            journal.update_job(
+                job, phase=Phase.ENDED, state=JobState.DONE, submitted=1.0, job_id=str(10**14 + number), machines=1
+            )
         for number in range(10):
             place = Place(A, "", f"inputs/M7/{number}.tif")
             journal.see_file(place, Stat(1, number, 1, 1), f"lab/{place.path}", FEW[number % len(FEW)], "", 1.0)

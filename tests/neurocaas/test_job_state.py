@@ -306,8 +306,8 @@ def test_the_platforms_last_word(evidence: Evidence, final: bool) -> None:
         # another job's files in the same folder don't count
         (("b.tif",), "ok, busy, ok", 0, 1, JobState.RUNNING),
         (("a.tif",), "ok, busy", 1, 1, JobState.DONE),
-        # equal base names share one file
-        (("a.tif", "a.tif"), "ok", 1, 1, JobState.DONE),
+        # equal base names share one file: it tells of the last to write, and nobody of the other
+        (("a.tif", "a.tif"), "ok", 0, 1, JobState.FAILED),
         # a job of somebody else: what its certificate and its folder say
         ((), "ok, ok", 2, 3, JobState.FAILED),
         ((), "ok, ok, ok", 3, 3, JobState.DONE),

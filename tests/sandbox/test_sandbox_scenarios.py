@@ -18,7 +18,9 @@ from ncaasd.model import JobState
 from ncaasd.neurocaas.certificate import parse_certificate
 from ncaasd.neurocaas.evidence import Evidence
 from ncaasd.neurocaas.job_state import judge
+from ncaasd.neurocaas.machines import machine_number
 from ncaasd.neurocaas.status import parse_status
+from ncaasd.neurocaas.submission import is_result
 from ncaasd.sandbox.job_manager import JobManager
 from ncaasd.sandbox.scenarios import SCENARIOS, Scenario, as_markdown, choose
 from ncaasd.sandbox.worker import ODD_NAMES
@@ -124,6 +126,8 @@ PLAYED: dict[str, tuple[str | None, tuple[str, ...], list[str]]] = {
     "slow-certificate": (LAUNCHED, (S, S), [END]),
     "slow-analysis": (LAUNCHED, (S, S), [END]),
     "equal-names": (LAUNCHED, (S, S), [END]),
+    "ensemble": (LAUNCHED, (S,), [END]),
+    "ensemble-one-fails": (LAUNCHED, (S,), [END]),
     "odd-names": (LAUNCHED, (S, S), [END]),
 }
 FASTER = {"slow-certificate": {"delay": 0.05}, "slow-analysis": {"seconds": 1}}
@@ -136,9 +140,15 @@ def played(user: User) -> dict[str, str]:
     for number, name in enumerate(SCENARIOS):
         config = f"lab/configs/{name}.yaml"
         user.put(config, json.dumps({"__sandbox__": {"scenario": name, **FASTER.get(name, {})}}))
-        folders[name] = user.submit(f"{number:015d}", ["lab/inputs/a.csv", "lab/inputs/b.csv"], config)
+        data = [f"lab/inputs/{base}" for base in datasets(name)]
+        folders[name] = user.submit(f"{number:015d}", data, config)
     user.wait(60)
     return folders
+
+
+def datasets(scenario: str) -> tuple[str, ...]:
+    """Of an ensemble it is one, for all its machines."""
+    return ("a.csv",) if SCENARIOS[scenario].ensemble else ("a.csv", "b.csv")
 
 
 def statuses(user: User, folder: str) -> dict[str, bytes]:
@@ -164,7 +174,7 @@ def test_a_scenario_to_its_end(user: User, played: dict[str, str], name: str) ->
     text = user.get(folder + "logs/certificate.txt").decode()
     assert facts(text).startswith(certificate) if certificate else "ERROR" not in facts(text)
     last = {base: json.loads(body)["status"] for base, body in statuses(user, folder).items()}
-    assert tuple(last.get(base, "") for base in ("a.csv", "b.csv") if last) == words
+    assert tuple(last.get(base, "") for base in datasets(name) if last) == words
     assert [body.decode() for body in user.history(folder + "process_results/end.txt")] == markers
 
 
@@ -183,7 +193,7 @@ def test_every_certificate_on_the_way_is_in_the_format(user: User, played: dict[
 @pytest.mark.parametrize("name", [name for name, row in PLAYED.items() if row[1]])
 def test_every_status_file_on_the_way_is_in_the_format(user: User, played: dict[str, str], name: str) -> None:
     halves = 0
-    for base in ("a.csv", "b.csv"):
+    for base in datasets(name):
         words = []
         for body in user.history(f"{played[name]}logs/DATASET_NAME:{base}_STATUS.txt"):
             try:
@@ -198,6 +208,11 @@ def test_every_status_file_on_the_way_is_in_the_format(user: User, played: dict[
                 assert {"cpu_usage", "memory_usage", "job_start", "job_finish"} <= set(status)
                 assert list(status["std"]) == [str(number) for number in range(len(status["std"]))]
                 assert (status["job_finish"] == "N/A") == (status["status"] == P)
+        if SCENARIOS[name].ensemble:
+            assert (
+                words[:1] == [I] and words[-1] == S and {P, S} < set(words)
+            )  # each machine's own story, one over another
+            continue
         unique = list(dict.fromkeys(words))
         assert unique == [I, P, *([words[-1]] if words[-1] not in (I, P) else [])][: len(unique)]
     assert (halves > 0) == (name == "half-written")
@@ -213,11 +228,12 @@ def test_what_a_client_should_say(user: User, played: dict[str, str], name: str)
     marker = user.get(folder + "process_results/end.txt").decode() if "process_results/end.txt" in there else None
     evidence = Evidence(
         certificate=None if certificate is None else parse_certificate(certificate),
-        expected=("a.csv", "b.csv"),
+        expected=datasets(name),
         statuses=read,
         end_marker=marker,
         quiet=2 * 3600.0,
         age=3 * 3600.0,
+        numbers=frozenset(filter(None, map(machine_number, there))),
     )
     assert judge(evidence).state is SCENARIOS[name].state
 
@@ -238,6 +254,33 @@ def test_after_a_failure_there_is_a_config_copy_and_no_result(user: User, played
 def test_equal_names_overwrite_each_other(user: User, played: dict[str, str]) -> None:
     versions = user.history(played["equal-names"] + "process_results/summary.txt")
     assert sorted(versions) == [b"summary of a.csv\n", b"summary of b.csv\n"]
+
+
+def test_F101_an_ensembles_machines_overwrite_each_others_word(user: User, played: dict[str, str]) -> None:
+    folder = played["ensemble-one-fails"]
+    words = [json.loads(b)["status"] for b in user.history(f"{folder}logs/DATASET_NAME:a.csv_STATUS.txt")]
+    assert F in words and words[-1] == S  # one failed, and in the end nobody says so
+    certificate = parse_certificate(user.get(folder + "logs/certificate.txt").decode())
+    assert [(line.dataset, line.status) for line in certificate.monitor] == [("lab/inputs/a.csv", S)]
+    assert (certificate.machines, certificate.started) == (3, ("a.csv",) * 3)
+    found = user.names(folder + "process_results/")
+    assert [name for name in found if name.startswith("results")] == ["results1.zip", "results2.zip"]
+    assert sum(name.endswith("config.json") for name in found) == 3
+    assert not any(is_result(f"process_results/{n}", "ensemble.yaml") for n in found if n.endswith("config.json"))
+    told = json.loads(user.get(f"{folder}process_results/{next(n for n in found if n.endswith('inst2config.json'))}"))
+    assert told["jobnb"] == 2
+    whole = [name for name in user.names(played["ensemble"] + "process_results/") if name.startswith("results")]
+    assert whole == ["results1.zip", "results2.zip", "results3.zip"]
+
+
+def test_F101_an_ensemble_of_two_datasets_is_rejected_as_the_platform_does_it(
+    user: User, played: dict[str, str]
+) -> None:
+    folder = user.submit("999999999999999", ["lab/inputs/a.csv", "lab/inputs/b.csv"], "lab/configs/ensemble.yaml")
+    user.wait(60)
+    assert facts(user.get(folder + "logs/certificate.txt").decode()) == (
+        "1 done; 2 INTERNAL ERROR: Error: Job is not covered by budget. Contact NeuroCAAS administrator."
+    )
 
 
 def test_odd_names_are_all_there(user: User, played: dict[str, str]) -> None:

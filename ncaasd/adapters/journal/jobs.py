@@ -7,6 +7,7 @@ from typing import Any
 
 from ncaasd.adapters.journal.base import Base, path_in, path_out
 from ncaasd.model import CostNote, Dataset, FileRow, JobRow, JobSpec, JobState, Origin, Phase, Place
+from ncaasd.plan.guards import expected_machines, per_dataset
 
 DAY = 86400.0
 
@@ -14,7 +15,7 @@ _JOB = (
     "id, analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type, resultpath,"
     " job_id, phase, state, reason, hold, released, created, intended, attempted, submitted, ended, next_at, failures,"
     " submit_key, config_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen,"
-    " size, rebuilt, forgotten, results, quiet_looks, not_before, fields"
+    " size, rebuilt, forgotten, results, quiet_looks, not_before, fields, machines, machine_verdicts"
 )
 _NEWEST_JOB = (
     "NOT EXISTS (SELECT 1 FROM job AS later WHERE later.analysis=job.analysis AND later.name=job.name"
@@ -56,6 +57,8 @@ _JOB_FIELDS = frozenset(
         "resultpath",
         "declared_in",
         "fields",
+        "machines",
+        "machine_verdicts",
     }
 )
 
@@ -209,9 +212,10 @@ class Jobs(Base):
         return [(r[0], r[1], r[2]) for r in rows]
 
     def held_jobs(self, analysis: str) -> list[tuple[JobRow, int, int, int]]:
-        """What waits for a person, by name and kind of hold: (the newest job, jobs, datasets, bytes), the newest first."""
+        """What waits for a person, by name and kind of hold: (the newest job, jobs, machines, bytes), the newest first."""
         found = self._run(
-            "SELECT max(id), count(*), sum(total), sum(size) FROM job WHERE phase<>'ended' AND +analysis=? AND NOT forgotten"
+            "SELECT max(id), count(*), sum(machines), sum(CASE machines WHEN 0 THEN total ELSE 0 END), sum(size), name"
+            " FROM job WHERE phase<>'ended' AND +analysis=? AND NOT forgotten"
             f" AND hold<>'' AND instr(',' || released || ',', ',' || hold || ',')=0 AND {_NEWEST_JOB}"
             " GROUP BY name, hold ORDER BY max(id) DESC",
             analysis,
@@ -221,7 +225,7 @@ class Jobs(Base):
             for start in range(0, len(found), 500)
             for job in self._jobs_at([r[0] for r in found[start : start + 500]])
         }
-        return [(rows[r[0]], r[1], r[2], r[3]) for r in found]
+        return [(rows[r[0]], r[1], self._machines(analysis, [(r[5], r[2], r[3])]), r[4]) for r in found]
 
     def jobs_with_news(self, analysis: str, limit: int) -> list[JobRow]:
         """Of the newest `limit` submitted jobs, those whose data may not be what they were given any more."""
@@ -339,25 +343,51 @@ class Jobs(Base):
         return self._jobs(f"WHERE id IN ({','.join('?' * len(rows))})", *rows)
 
     def usage(self, analysis: str, now: float) -> tuple[int, int]:
-        """(datasets of jobs that run now, datasets of jobs submitted in the 24 h before `now`), for the spend guards.
+        """(machines of jobs that run now, machines of jobs submitted in the 24 h before `now`), for the spend guards.
 
+        A job whose certificate hasn't told yet counts as `plan.guards` expects of its rule.
         A submit that may have been sent counts as sent; one that is held before it was counts as none. What lies more than a
         day ahead was written by a wrong clock.
         """
         unsent = "phase='intent' AND hold<>''"
+        counts = (
+            "SELECT name, sum(machines), sum(CASE machines WHEN 0 THEN total ELSE 0 END) FROM job"
+            " WHERE analysis=? AND origin<>'elsewhere'"
+        )
         active = self._run(
-            "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND verdict IS NULL"
-            f" AND phase IN ('intent', 'attempted', 'submitted') AND NOT ({unsent})",
+            f"{counts} AND verdict IS NULL AND phase IN ('intent', 'attempted', 'submitted') AND NOT ({unsent})"
+            " GROUP BY name",
             analysis,
-        ).fetchone()[0]
+        ).fetchall()
         recent = self._run(
-            "SELECT coalesce(sum(total), 0) FROM job WHERE analysis=? AND origin<>'elsewhere' AND phase<>'open'"
-            f" AND max(submitted, attempted, intended) BETWEEN ? AND ? AND NOT ({unsent})",
+            f"{counts} AND phase<>'open' AND max(submitted, attempted, intended) BETWEEN ? AND ? AND NOT ({unsent})"
+            " GROUP BY name",
             analysis,
             now - DAY,
             now + DAY,
-        ).fetchone()[0]
-        return int(active), int(recent)
+        ).fetchall()
+        return self._machines(analysis, active), self._machines(analysis, recent)
+
+    def _machines(self, analysis: str, counts: Iterable[tuple[str, int, int]]) -> int:
+        """Of rows of: a rule's or job's name, machines that are known, datasets of which they aren't."""
+        total = 0
+        for name, known, datasets in counts:
+            total += known + (expected_machines(datasets, self.machines_per_dataset(analysis, name)) if datasets else 0)
+        return total
+
+    def machines_per_dataset(self, analysis: str, name: str) -> float:
+        """How many machines a job of this name is expected to have for each dataset (`plan.guards.per_dataset`)."""
+        of_name = self._run(
+            "SELECT machines, total FROM job WHERE analysis=? AND name=? AND machines>0 AND origin<>'elsewhere'"
+            " ORDER BY id DESC LIMIT 1",
+            analysis, name,
+        ).fetchone()  # fmt: skip
+        of_analysis = self._run(
+            "SELECT machines, total FROM job WHERE analysis=? AND machines>0 AND origin<>'elsewhere'"
+            " ORDER BY id DESC LIMIT 1",
+            analysis,
+        ).fetchone()  # fmt: skip
+        return per_dataset(of_name, of_analysis)
 
 
 def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
@@ -407,4 +437,6 @@ def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
         results=r[39],
         quiet_looks=r[40],
         not_before=r[41],
+        machines=r[43],
+        machine_verdicts=r[44],
     )

@@ -159,6 +159,12 @@ MIGRATIONS: tuple[str, ...] = (
         SELECT count(*) FROM job AS j CROSS JOIN file AS f INDEXED BY file_key
         WHERE j.id=job_dataset.job AND f.analysis=j.analysis AND f.key=job_dataset.key AND f.key<>''
         AND f.path IN (job_dataset.name, CAST('inputs/' || job_dataset.name AS BLOB)));
+
+    -- How many machines a job has, where it is not one a dataset; 0 is "not known": of earlier journals, as before.
+    ALTER TABLE job ADD COLUMN machines INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE job ADD COLUMN machine_verdicts TEXT NOT NULL DEFAULT '';
+    CREATE INDEX job_machines ON job (analysis, name, id) WHERE machines > 0;
+    CREATE INDEX job_machines_newest ON job (analysis, id) WHERE machines > 0;
     """,
 )
 

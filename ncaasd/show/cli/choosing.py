@@ -102,7 +102,7 @@ def confirm(action: str, chosen: Sequence[JobRow], config: Config, *, yes: bool,
     from ncaasd.show import words
     from ncaasd.show.terminal import console, render_jobs
 
-    machines, size = sum(max(j.total, len(j.spec.datasets)) for j in chosen), sum(j.size for j in chosen)
+    machines, size = sum(max(j.total, len(j.spec.datasets), j.machines) for j in chosen), sum(j.size for j in chosen)
     much = f"{words.count(len(chosen), 'job')}, {words.count(machines, 'machine')}, {words.size(size)}"
     paid = "; each is a new job, and is paid for" if action == "rerun" else ""
     if not silent:
