@@ -261,6 +261,7 @@ class FileRow:
     retry_at: float
     failures: int
     ours: bool = False  # this rig put what is at the key, or a person allowed it to be overwritten
+    crc: str = ""  # CRC64NVME (hexadecimal) of what is stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ncaasd.engine.jobs import Jobs
 from ncaasd.engine.observing import Observer
 from ncaasd.engine.opening import Opener
 from ncaasd.engine.packaging import Packager
+from ncaasd.engine.recordings import Recordings
 from ncaasd.engine.reporting import Reporter
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.units import Units
@@ -41,7 +42,7 @@ class Engine:
         self.declarer = Declarer(house, self.packager, self.book, sources=sources, tools=tools or {})
         self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
         self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
-        self.jobs = Jobs(house, self.declarer, self.fetcher)
+        self.jobs = Jobs(house, self.declarer, self.fetcher, Recordings(house, self.packager, self.book))
         self.observer = Observer(
             house, whole=self._whole, gone=self.declarer.gone, back=self.declarer.reread_unread, rescan=_rescan
         )

@@ -12,6 +12,7 @@ from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import found_by_first_scan, rig_was_here
+from ncaasd.engine.recordings import Recordings
 from ncaasd.engine.submitting import Ending, Order, Report, SameJob, draft_of, submit_once
 from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, ConfigFact, Supplies
 from ncaasd.engine.watching import Watch
@@ -32,8 +33,9 @@ SEEN_AGAIN = ("foreign", "replaced")  # holds that what is in S3 may end
 
 
 class Jobs:
-    def __init__(self, house: House, declarer: Declarer, fetcher: Fetcher) -> None:
+    def __init__(self, house: House, declarer: Declarer, fetcher: Fetcher, recordings: Recordings) -> None:
         self._house = house
+        self._recordings = recordings
         self._declarer = declarer
         self._busy: set[int] = set()  # rows being submitted or looked at
         # Being submitted, not intended yet -> analysis, rule, datasets.
@@ -124,6 +126,8 @@ class Jobs:
         blocked, stop = context.submits_blocked, self._stop(context, job, now)
         invalid = () if blocked else validate_job(draft_of(job, context.layout, config.key), context.layout)
         step = next_step(job, facts, config.problem, blocked, stop, invalid)
+        if (step.submit or (stop and step.reason == stop.reason)) and (doubt := self.data_stop(context, job)):
+            step = next_step(job, facts, config.problem, blocked, doubt, invalid)
         if step.submit:
             self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN)
             return [self._submission(context, job, config)]
@@ -144,6 +148,10 @@ class Jobs:
 
     def _stop(self, context: Context, job: JobRow, now: float) -> Stop | None:
         return guard(job, self._tally(context, job, now), self._limits(context, job))
+
+    def data_stop(self, context: Context, job: JobRow) -> Stop | None:
+        """Why a job is held for what its data is, which is all in S3."""
+        return self._recordings.stop(context, job)
 
     def _tally(self, context: Context, job: JobRow, now: float) -> Tally:
         """What is going on, with the submits that were decided on a moment ago."""
@@ -296,6 +304,8 @@ class _JournaledSubmit:
                     raise NcaasdError(f"{dataset.name} has just changed")
                 if rows and rows[0].state not in (FileState.STORED, FileState.GONE):
                     raise NcaasdError(f"{dataset.name} is changing")
+            if doubt := self._jobs.data_stop(self._context, job):  # its old name may have been found gone just now
+                raise NcaasdError(doubt.reason)
             self._jobs.about_to_intend(self._context, job.row, job_id)
             journal.update_job(
                 job.row,

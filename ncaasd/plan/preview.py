@@ -15,13 +15,13 @@ from ncaasd.model import Artefact, FileRow, FileState, JobRow, JobSpec, JobState
 from ncaasd.neurocaas import naming
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import SubmitBody
-from ncaasd.plan import afterwards, expand, gates
+from ncaasd.plan import afterwards, expand, gates, renames
 from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
 from ncaasd.plan.configs import render
 from ncaasd.plan.expand import Matcher, Package, Unit
 from ncaasd.plan.files import map_file
 from ncaasd.plan.gates import Passage, Way
-from ncaasd.plan.guards import Limits, guard, tally
+from ncaasd.plan.guards import Limits, Stop, guard, tally
 from ncaasd.plan.jobs import DatasetFact, next_step
 
 NOT_YET = (FileState.SETTLING, FileState.WHOLE)
@@ -44,6 +44,7 @@ class Facts:
     only: str = ""  # the manifest that is asked about; its jobs alone are planned
     wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
     care: Mapping[int, Care] = field(default_factory=dict)  # what is still to be done after results, by job
+    gone: Sequence[FileRow] = ()  # what was known and isn't on the disk any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,13 @@ class _Planner:
                 )
                 self._named.update((job.spec.name, d.key) for d in job.spec.datasets)
         self._to_be_packed = {u.key: u.size for m in self._matchers for u in self._packages(m)}
+        self._gone: dict[int, list[FileRow]] = {}
+        for row in facts.gone:
+            self._gone.setdefault(row.stat.size, []).append(row)
+        self._users: dict[str, list[JobRow]] = {}
+        for job in facts.jobs if facts.gone else ():
+            for dataset in job.spec.datasets:
+                self._users.setdefault(dataset.key, []).append(job)
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         for job in facts.jobs:
@@ -310,6 +318,9 @@ class _Planner:
         seen = tally(self._made.get(job.spec.name, []), self._active, self._day, self._facts.now)
         stop = guard(job, seen, limits)
         step = next_step(job, facts, problem, "", stop)
+        if (step.submit or (stop and step.reason == stop.reason)) and (doubt := self._data_stop(job)):
+            stop = doubt
+            step = next_step(job, facts, problem, "", stop)
         why = step.reason
         if step.submit:
             plan = "submit"
@@ -322,6 +333,25 @@ class _Planner:
         made = PlannedJob(job.spec, plan, why, size, machines, known=known, config_key=config_key)
         made = replace(made, guard=stop.kind if stop and plan in ("hold", "queue") else step.hold)
         return self._with_submit_file(made, job)
+
+    def _data_stop(self, job: JobRow) -> Stop | None:
+        """Why a job is held for what its data is. What is not stored yet has no checksum: sizes, times and inodes tell."""
+        return renames.renamed(
+            job,
+            (self._piece(job, d.key) for d in job.spec.datasets),
+            lambda row: self._gone.get(row.stat.size, ()),
+            lambda key: self._users.get(key, ()),
+        )
+
+    def _piece(self, job: JobRow, key: str) -> renames.Piece | None:
+        row = self._by_key.get(key)
+        if row is not None and not row.place.tree.startswith("package:"):
+            return renames.itself(row)
+        for m in self._matchers:
+            unit = self._units.get(id(m), {}).get(job.spec.unit) if m.packs and m.rule.name == job.spec.name else None
+            if unit is not None:
+                return renames.packed(m, unit, self._package_of(m))
+        return None
 
     def _goes(self, job: JobRow, machines: int) -> None:
         """What is submitted counts for those after it."""

@@ -169,6 +169,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
         trees[name] = LocalTree(path, ignore=settings.watch.ignore, within=())
     known = {f.place: f for f in journal.files(analysis)} if journal is not None else {}
     rows: list[FileRow] = [r for r in known.values() if r.place.tree not in trees]  # packages
+    gone: list[FileRow] = []
     for name, tree in trees.items():
         before = {p.path: r for p, r in known.items() if p.tree == name}
         try:
@@ -178,6 +179,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             rows += before.values()
         else:
             rows += _rows(analysis, name, seen, before, layout, config, rows)
+            gone += (r for path, r in before.items() if path not in seen)
     rules, asked, problems = _manifests(config, journal, analysis, home, rows, layout)
     troubles += (str(p) for p in problems)
     return _Look(
@@ -194,6 +196,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             now=now,
             wanted=_wanted(journal, analysis),
             care=_care(journal, analysis),
+            gone=gone,
         ),
         tuple(troubles),
     )

@@ -133,6 +133,10 @@ MIGRATIONS: tuple[str, ...] = (
         WHERE state IN ('settling', 'whole', 'held', 'refused');
     CREATE INDEX file_count ON file (analysis, state, size) WHERE key <> '';
     """,
+    # 4: what was only renamed is recognised by its size, time and checksum
+    """
+    CREATE INDEX file_gone ON file (analysis, size, mtime_ns, crc) WHERE state = 'gone';
+    """,
 )
 
 VERSION = len(MIGRATIONS)
