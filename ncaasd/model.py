@@ -7,7 +7,8 @@ tree, decoded with `surrogateescape` so that any byte a file system allows survi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -105,6 +106,7 @@ class ScanDelta:
     skipped: dict[str, str]  # path -> why (a FIFO, a symlink out of the tree, a name that cannot be read)
     files: int  # how many regular files there are in all
     seconds: float
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # folders of storage and systems: name -> how many
 
 
 @dataclass(frozen=True, slots=True)
