@@ -125,6 +125,7 @@ class _Planner:
                     "/".join(names[:n]) for n in range(1, len(names) + 1)
                 )
                 self._named.update((job.spec.name, d.key) for d in job.spec.datasets)
+        self._hollow: dict[str, FileRow] = {}  # packages that can't be made yet, by key: as the journal would have them
         self._to_be_packed = {u.key: u.size for m in self._matchers for u in self._packages(m)}
         self._gone: dict[int, list[FileRow]] = {}
         for row in facts.gone:
@@ -211,9 +212,11 @@ class _Planner:
             if row.state is not FileState.WHOLE or not row.key:
                 continue
             way = self._passage(row)
-            if way.way is Way.GO:
+            if row.key in self._hollow:
+                yield PlannedUpload(_shown(row.place), row.key, row.stat.size, self._hollow[row.key].reason)
+            elif way.way is Way.GO:
                 yield PlannedUpload(_shown(row.place), row.key, row.stat.size)
-            elif way.way is not Way.NEVER:
+            elif way.way is not Way.NEVER or way.reason == gates.EMPTY:
                 held = way.way is Way.HELD
                 yield PlannedUpload(_shown(row.place), row.key, row.stat.size, way.reason, held=held)
         for m in self._matchers:
@@ -223,7 +226,12 @@ class _Planner:
         for unit in self._units.get(id(m), {}).values() if m.packs else ():
             members = unit.members(m)
             package = self._package_of(m)(expand.package_name(m.rule, unit))
-            if members and package.row is None and not unit.aborted(m) and not unit.missing(m):
+            if not members or unit.aborted(m) or unit.missing(m):
+                continue
+            if not (package.row and package.row.stored) and (empty := expand.hollow(m, members)):
+                why = expand.say_hollow(unit, empty)
+                self._hollow[package.key] = replace(members[0][1], state=FileState.SETTLING, reason=why)
+            elif package.row is None:
                 size = sum(r.stat.size for _n, r in members)
                 yield PlannedUpload(f"{package.name} (made of {unit.path})", package.key, size)
 
@@ -364,7 +372,7 @@ class _Planner:
     def _fact(self, name: str, key: str) -> DatasetFact:
         if key.startswith("s3://"):
             return DatasetFact(name, key, None, bypass=True)
-        row = self._by_key.get(key)
+        row = self._hollow.get(key) or self._by_key.get(key)
         if row is None:
             return DatasetFact(name, key, None, remote=True if key in self._to_be_packed else None)
         if row.state is FileState.WHOLE:

@@ -7,9 +7,23 @@ import os
 
 import pytest
 from declared_rig import DeclaredRig, FileState
+from state_machine.inline_rig import BUCKET
 
 from ncaasd.adapters.files.names import Ignoring
+from ncaasd.adapters.journal import open_reader
 from ncaasd.declare import ignored
+from ncaasd.plan.gates import EMPTY
+from ncaasd.plan.preview import Preview
+from ncaasd.show.foresight import foresee
+
+
+def foreseen(rig: DeclaredRig) -> Preview:
+    journal = open_reader(rig.rig.journal_path)
+    try:
+        return foresee(rig.rig.config, journal, [BUCKET], rig.clock.now()).previews[0]
+    finally:
+        journal.close()
+
 
 JUNK = (
     "#recycle/a.tif", "@eaDir/a.tif@SynoEAStream.tif", "M7/@eaDir/b.tif", "@Recycle/a.tif", "$RECYCLE.BIN/S-1-5-21/$RABC12.tif",
@@ -69,6 +83,100 @@ def test_a_pattern_that_is_new_takes_the_open_jobs_of_what_it_means(rig: Declare
     rig.until(lambda: rig.units() == ["raw/a.tif"] and rig.state("raw/a.tif") is FileState.STORED, "the job")
     rig.configure(watch={"ignore": ["raw/*"]})
     rig.until(lambda: not rig.jobs(), "nothing to be run")
+
+
+# -- empty files
+
+
+def reasons(rig: DeclaredRig) -> dict[str, str]:
+    return {j.spec.unit: j.reason for j in rig.jobs()}
+
+
+def not_uploaded(rig: DeclaredRig) -> list[tuple[str, int]]:
+    return [(why, files) for _a, why, files, _bytes in rig.rig.journal.count_left()]
+
+
+@pytest.mark.parametrize("rerun_on", [[], ["data"]])
+def test_F102_an_empty_recording_waits_and_its_content_is_its_first(rig: DeclaredRig, rerun_on: list[str]) -> None:
+    path = rig.source / "M7/a.tif"
+    rig.record("M7/b.tif")
+    path.touch()
+    rig.rules({"source": "share", "rerun_on": rerun_on})
+    rig.until(lambda: rig.submitted(1), "the other's submit")
+    assert [u.what for u in foreseen(rig).uploads if u.kept_back == EMPTY] == ["share:M7/a.tif"]
+    rig.turns(20)
+    assert rig.units() == ["M7/b.tif"] == rig.uploaded()
+    assert not_uploaded(rig) == [(EMPTY, 1)] and rig.events("empty") == [EMPTY]
+    rig.restart()
+    rig.turns()
+    assert rig.events("empty") == [EMPTY]
+    path.write_bytes(b"a recording")
+    rig.until(lambda: rig.submitted(2), "its submit")
+    rig.turns()
+    assert len(rig.submits()) == 2 and not rig.events("changed") and not not_uploaded(rig)
+
+
+@pytest.mark.parametrize("form", [{"job_per": "unit"}, {"package": "zip"}])
+@pytest.mark.parametrize("gate", [{}, {"complete_when": "DONE"}])
+def test_F102_a_units_job_waits_for_what_is_empty_in_it(
+    rig: DeclaredRig, form: dict[str, str], gate: dict[str, str]
+) -> None:
+    rig.record("M7/d1/a.tif")
+    for name in ("b.tif", "notes.txt", "DONE"):
+        (rig.source / f"M7/d1/{name}").touch()
+    rig.rules({"source": "share", "unit": "{animal}/{date}", "datasets": "*.tif", **form, **gate})
+    rig.until(lambda: "is empty" in reasons(rig).get("M7/d1", ""), "the job that waits")
+    rig.turns(20)
+    assert "b.tif" in reasons(rig)["M7/d1"] and not rig.submits() and "M7/d1.zip" not in rig.uploaded()
+    planned = foreseen(rig).jobs
+    assert [(j.plan, "b.tif" in j.why and "is empty" in j.why) for j in planned] == [("wait", True)]
+    rig.restart()
+    rig.turns()
+    (rig.source / "M7/d1/b.tif").write_bytes(b"a recording")
+    rig.until(lambda: rig.submitted(1), "the submit")
+    assert not rig.events("changed")
+
+
+@pytest.mark.parametrize("form", [{"job_per": "unit"}, {"package": "zip"}, {}])
+def test_F102_what_marks_a_unit_may_be_empty_also_where_all_is_data(rig: DeclaredRig, form: dict[str, str]) -> None:
+    rig.record("M7/d1/a.tif")
+    (rig.source / "M7/d1/DONE").touch()
+    rig.rules({"source": "share", "unit": "{animal}/{date}", "datasets": "*", "complete_when": "DONE", **form})
+    rig.until(lambda: rig.submitted(1), "the submit")
+    rig.turns(20)
+    assert [len(j.spec.datasets) for j in rig.jobs()] == [1] and not rig.events("held")
+
+
+def test_F102_a_file_that_is_no_dataset_may_be_empty(rig: DeclaredRig) -> None:
+    for name in ("a.tif", "notes.txt"):
+        rig.write(f"inputs/{name}", "x" if name == "a.tif" else "")
+    rig.rules({})
+    rig.until(lambda: rig.submitted(1) and rig.uploaded() == ["a.tif", "notes.txt"], "all of it")
+
+
+def test_F102_a_one_off_on_an_empty_file_waits(rig: DeclaredRig) -> None:
+    rig.write("inputs/a.tif", "")
+    rig.ask("one", "a.tif")
+    rig.until(lambda: "is empty" in reasons(rig).get("a.tif", ""), "the job that waits")
+    rig.turns(20)
+    assert not rig.submits()
+    rig.write("inputs/a.tif", "a recording")
+    rig.until(lambda: rig.submitted(1), "the submit")
+    assert rig.body("a.tif") == b"a recording"
+
+
+def test_F102_a_recording_that_is_emptied_is_not_put_over_what_is_stored(rig: DeclaredRig) -> None:
+    rig.write("inputs/a.tif", "a recording")
+    rig.rules({"config": "later.yaml"})
+    rig.until(lambda: rig.state("a.tif") is FileState.STORED, "the upload")
+    rig.write("inputs/a.tif", "")
+    rig.until(lambda: rig.events("empty") == [EMPTY], "that it is said")
+    rig.write("configs/later.yaml", "fr: 1\n")
+    rig.turns(20)
+    assert rig.body("a.tif") == b"a recording" and not rig.submits()
+
+
+# -- the list itself
 
 
 @pytest.mark.parametrize(
