@@ -20,9 +20,10 @@ from ncaasd.errors import NcaasdError
 from ncaasd.model import Dataset, FileState, JobRow, JobState, Origin, Phase, Place
 from ncaasd.neurocaas.naming import folder_name
 from ncaasd.neurocaas.submission import validate_job
+from ncaasd.plan.doubts import ZEROS
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.guards import Limits, Stop, Tally, guard, tally, way_on
-from ncaasd.plan.jobs import next_step
+from ncaasd.plan.jobs import DatasetFact, next_step
 from ncaasd.plan.retry import backoff
 
 DUE_AT_A_TIME = 200
@@ -122,6 +123,8 @@ class Jobs:
             self._house.journal.update_job(job.row, next_at=job.not_before)
             return []
         facts = [self._supplies.dataset(context, d) for d in job.spec.datasets]
+        if job.hold == ZEROS and all(_is_stored(f) for f in facts) and self.data_stop(context, job) is None:
+            job = replace(job, hold="")  # it was written anew
         config = self._supplies.config(context, job)
         blocked, stop = context.submits_blocked, self._stop(context, job, now)
         invalid = () if blocked else validate_job(draft_of(job, context.layout, config.key), context.layout)
@@ -129,7 +132,7 @@ class Jobs:
         if (step.submit or (stop and step.reason == stop.reason)) and (doubt := self.data_stop(context, job)):
             step = next_step(job, facts, config.problem, blocked, doubt, invalid)
         if step.submit:
-            self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN)
+            self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN, hold="")
             return [self._submission(context, job, config)]
         wait = CONSIDER_AGAIN
         if step.state is JobState.READY or (step.state is JobState.HELD and not step.hold):
@@ -273,6 +276,10 @@ class Jobs:
                 self._house.journal.unstore_file(row.id, self._house.clock.now())
                 text = "it is not in S3 any more: uploaded again"
                 self._house.event(context.name, f"file {row.place.path}", "lost in S3", text, level=logging.WARNING)
+
+
+def _is_stored(fact: DatasetFact) -> bool:
+    return fact.file is not None and fact.file.state is FileState.STORED
 
 
 class _JournaledSubmit:

@@ -6,8 +6,9 @@ from __future__ import annotations
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.packaging import Packager
 from ncaasd.engine.unitbook import UnitBook
-from ncaasd.model import Dataset, FileRow, FileState, JobRow
+from ncaasd.model import Dataset, FileRow, FileState, JobRow, Place
 from ncaasd.plan import renames
+from ncaasd.plan.doubts import doubt
 from ncaasd.plan.guards import Stop
 from ncaasd.plan.renames import Piece
 
@@ -23,11 +24,19 @@ class Recordings:
         if job.attempt:
             return None
         journal = self._house.journal
-        return renames.renamed(
+
+        def at(place: Place) -> FileRow | None:
+            row = journal.file_at(place)
+            return None if row is None or row.state is FileState.GONE else row
+
+        return doubt(
             job,
-            (self._piece(context, job, d) for d in job.spec.datasets),
-            lambda row: journal.gone_like(context.name, row.stat, row.crc if row.stored else "", renames.COARSEST),
-            lambda key: journal.jobs_using(context.name, key),
+            [self._piece(context, job, d) for d in job.spec.datasets],
+            at=at,
+            gone_like=lambda row: journal.gone_like(
+                context.name, row.stat, row.crc if row.stored else "", renames.COARSEST
+            ),
+            jobs_using=lambda key: journal.jobs_using(context.name, key),
         )
 
     def _piece(self, context: Context, job: JobRow, dataset: Dataset) -> Piece | None:

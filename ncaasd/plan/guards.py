@@ -94,7 +94,7 @@ def way_on(kind: str, job: JobRow) -> str:
         return f"`ncaasd rerun {who}` submits it under a new id"
     if kind == "unseen":
         return f"`ncaasd release {who}` submits it all the same, if NeuroCAAS may read it"
-    if kind == "renamed":
+    if kind in OF_THE_DATA:
         return f"`ncaasd release {who}` runs it all the same, `ncaasd forget {who}` leaves it"
     if kind == "same":
         return f"it is made anew under another name; `ncaasd forget {who}` leaves it"

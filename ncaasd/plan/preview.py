@@ -18,6 +18,7 @@ from ncaasd.neurocaas.submission import SubmitBody
 from ncaasd.plan import afterwards, expand, gates, renames
 from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
 from ncaasd.plan.configs import render
+from ncaasd.plan.doubts import ZEROS, doubt
 from ncaasd.plan.expand import Matcher, Package, Unit
 from ncaasd.plan.files import map_file
 from ncaasd.plan.gates import Passage, Way
@@ -312,6 +313,8 @@ class _Planner:
         if job.phase is not Phase.OPEN:
             return PlannedJob(job.spec, "known", f"made already: {job.state}", size, machines, known=job)
         known = job if job.row >= 0 else None
+        if job.hold == ZEROS and self._data_stop(job) is None:
+            job = replace(job, hold="")  # it was written anew
         config_key, problem = self._config(job.spec)
         facts = [self._fact(d.name, d.key) for d in job.spec.datasets]
         settings = self._facts.settings.jobs
@@ -344,11 +347,12 @@ class _Planner:
 
     def _data_stop(self, job: JobRow) -> Stop | None:
         """Why a job is held for what its data is. What is not stored yet has no checksum: sizes, times and inodes tell."""
-        return renames.renamed(
+        return doubt(
             job,
-            (self._piece(job, d.key) for d in job.spec.datasets),
-            lambda row: self._gone.get(row.stat.size, ()),
-            lambda key: self._users.get(key, ()),
+            [self._piece(job, d.key) for d in job.spec.datasets],
+            at=self._at.get,
+            gone_like=lambda row: self._gone.get(row.stat.size, ()),
+            jobs_using=lambda key: self._users.get(key, ()),
         )
 
     def _piece(self, job: JobRow, key: str) -> renames.Piece | None:

@@ -12,6 +12,9 @@ from state_machine.inline_rig import BUCKET
 from ncaasd.adapters.files.names import Ignoring
 from ncaasd.adapters.journal import open_reader
 from ncaasd.declare import ignored
+from ncaasd.engine import commands
+from ncaasd.engine.commands import Selection
+from ncaasd.model import JobState
 from ncaasd.plan.gates import EMPTY
 from ncaasd.plan.preview import Preview
 from ncaasd.show.foresight import foresee
@@ -191,3 +194,98 @@ def test_every_built_in_name_is_said_to_be_somebodys() -> None:
     assert set(ignored.names()) >= ignored.FOLDERS
     assert len(ignored.names()) == sum(len(entry.names) for entry in ignored.BUILT_IN)
     assert os.sep not in "".join(ignored.names())
+
+
+# -- copies, and what was never written
+
+
+def held(rig: DeclaredRig) -> dict[str, str]:
+    return {j.spec.unit: j.hold for j in rig.jobs() if j.state is JobState.HELD}
+
+
+COPIES = (
+    "a (conflicted copy 2024-01-02).tif",
+    "a (Rig1's conflicted copy 2024-01-02).tif",
+    "a (conflicted copy 2024-01-02 120000).tif",
+    "a.sync-conflict-20240102-120000-ABCDEFG.tif",
+    "a_conflict-20240102-120000.tif",
+    "a (SFConflict x@lab.org 2024-01-02-12-00-00).tif",
+    "a.Conflict.tif",
+    "a [conflicted].tif",
+    "M7 (Rig1's conflicted copy 2024-01-02)/b.tif",
+)
+BESIDE = (
+    "a (1).tif",
+    "a - Copy.tif",
+    "a - Copy (2).tif",
+    "Copy of a.tif",
+    "a copy.tif",
+    "a copy 2.tif",
+    "a_conf(1).tif",
+)
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_F102_a_conflict_copy_is_held_and_may_be_released(rig: DeclaredRig, name: str) -> None:
+    rig.record(name)
+    rig.rules({"source": "share"})
+    rig.until(lambda: held(rig) == {name: "copy"}, "the hold")
+    rig.turns()
+    assert [j.plan for j in foreseen(rig).jobs] == ["hold"]
+    assert "conflict copy" in rig.job().reason and "`ncaasd release" in rig.job().reason
+    assert len(rig.uploaded()) == 1 and not rig.submits()  # nothing is lost, nothing is paid for
+    commands.apply(rig.rig.journal, "release", Selection(ids=(name,)), rig.clock.now())
+    rig.until(lambda: rig.submitted(1), "the submit")
+
+
+@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize("original", [True, False])
+def test_F102_what_may_be_a_copy_is_held_where_its_original_is(rig: DeclaredRig, name: str, original: bool) -> None:
+    rig.write(f"inputs/M7/{name}", "one")
+    rig.write(f"inputs/M7/{'a' if original else 'b'}.tif", "another")
+    rig.rules({})
+    rig.until(lambda: rig.submitted(1 if original else 2), "the submits")
+    rig.turns()
+    assert held(rig) == ({f"M7/{name}": "copy"} if original else {})
+
+
+def test_F102_copies_of_folders_are_held_too_and_numbered_sessions_are_not(rig: DeclaredRig) -> None:
+    made = {"M7/a.tif": "1", "M7 - Copy/a.tif": "2", "M8/a.tif": "3", "M8 (1)/a.tif": "4", "M8 (2)/a.tif": "3"}
+    for path, body in made.items():
+        rig.write(f"inputs/{path}", body)
+    rig.rules({})
+    rig.until(lambda: rig.submitted(3), "the submits")
+    rig.turns()
+    assert held(rig) == {"M7 - Copy/a.tif": "copy", "M8 (2)/a.tif": "copy"}
+
+
+@pytest.mark.parametrize(("body", "is_copy"), [("same", True), ("else", False)])
+def test_F102_a_second_recording_is_a_copy_only_with_the_same_bytes(rig: DeclaredRig, body: str, is_copy: bool) -> None:
+    rig.write("inputs/trial.tif", "same")
+    rig.rules({})
+    rig.until(lambda: rig.submitted(1), "the first")
+    rig.write("inputs/trial 2.tif", body)
+    rig.until(lambda: len(rig.jobs()) == 2 and (rig.submitted(2) or held(rig)), "the second")
+    assert held(rig) == ({"trial 2.tif": "copy"} if is_copy else {})
+
+
+@pytest.mark.parametrize("form", [{"job_per": "unit"}, {"package": "zip"}])
+def test_F102_a_copy_in_a_unit_holds_its_job_named(rig: DeclaredRig, form: dict[str, str]) -> None:
+    rig.record("M7/d1/a.tif")
+    rig.record("M7/d1/a.sync-conflict-20240102-120000-ABCDEFG.tif")
+    rig.rules({"source": "share", "unit": "{animal}/{date}", "datasets": "*.tif", **form})
+    rig.until(lambda: held(rig) == {"M7/d1": "copy"}, "the hold")
+    assert "M7/d1/a.sync-conflict-20240102-120000-ABCDEFG.tif" in rig.job().reason
+    assert [(j.plan, j.guard) for j in foreseen(rig).jobs] == [("hold", "copy")]
+
+
+def test_F102_a_recording_of_nothing_but_zeros_is_held_until_it_is_written(rig: DeclaredRig) -> None:
+    path = rig.record("a.tif", b"\0" * 100_003)
+    rig.record("b.tif", b"\0" * 100_002 + b"x")
+    rig.rules({"source": "share"})
+    rig.until(lambda: held(rig) == {"a.tif": "zeros"} and rig.submitted(1), "the hold, and the other's submit")
+    rig.turns()
+    assert "has nothing but zeros in it, 100003 bytes" in rig.job("a.tif").reason
+    assert [j.plan for j in foreseen(rig).jobs if j.spec.unit == "a.tif"] == ["hold"]
+    path.write_bytes(b"a recording")
+    rig.until(lambda: rig.submitted(2), "its submit")
