@@ -95,7 +95,7 @@ def way_on(kind: str, job: JobRow) -> str:
     if kind == "unseen":
         return f"`ncaasd release {who}` submits it all the same, if NeuroCAAS may read it"
     if kind in OF_THE_DATA:
-        return f"`ncaasd release {who}` runs it all the same, `ncaasd forget {who}` leaves it"
+        return f"`ncaasd release {who}` runs it all the same (`forget` leaves it)"
     if kind == "same":
         return f"it is made anew under another name; `ncaasd forget {who}` leaves it"
     return f"`ncaasd release {who}` lets it go on"

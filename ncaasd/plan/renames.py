@@ -136,14 +136,10 @@ def _had(job: JobRow, key: str, before: FileRow) -> bool:
 
 
 def _reason(job: JobRow, earlier: JobRow, *, certain: bool) -> str:
-    if earlier.phase is not Phase.ENDED:
-        did = "has been submitted for"
-    elif earlier.state is JobState.DONE:
-        did = "has analysed"
-    else:
-        did = f"was submitted for ({earlier.state})"
+    did = "has analysed" if earlier.state is JobState.DONE else "was submitted for"
+    ended = f" ({earlier.state})" if earlier.phase is Phase.ENDED and earlier.state is not JobState.DONE else ""
     seems = "is" if certain else "seems to be"
     return (
-        f"{job.spec.unit} {seems} {earlier.spec.unit} renamed, which job {earlier.job_id} {did}: another job would be paid for"
-        " the same data"
+        f"{job.spec.unit} {seems} {earlier.spec.unit} renamed, which job {earlier.job_id} {did}{ended}: the same data would be"
+        " paid for twice"
     )

@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from declared_rig import DeclaredRig
+from declared_rig import DeclaredRig, FileState
 from state_machine.inline_rig import BUCKET
 
 from ncaasd.adapters.journal import open_reader
@@ -77,7 +77,7 @@ def test_F103_a_restart_and_other_inodes_change_nothing(rig: DeclaredRig) -> Non
     shutil.copy2(before, rig.source / "moved.tif")  # a move to another disk, or a share's other inodes
     before.unlink()
     rig.until(lambda: held(rig) == ["moved.tif"], "the hold")
-    assert "has been submitted for" in rig.job("moved.tif").reason  # it is not over yet
+    assert "was submitted for: " in rig.job("moved.tif").reason  # it is not over yet
     rig.restart()
     rig.turns(20)
     assert len(rig.submits()) == 1
@@ -141,6 +141,25 @@ def test_F103_what_was_renamed_before_its_job_was_submitted_is_run_once(rig: Dec
     rig.write("configs/later.yaml", "fr: 1\n")
     rig.until(lambda: rig.submitted(1), "the submit")
     assert not held(rig)
+
+
+def test_F103_an_old_name_that_is_found_gone_just_before_the_submit_counts(rig: DeclaredRig) -> None:
+    session(rig, "M7/d1", "a.tif")
+    rig.rules(FORMS["one file a job"])
+    rig.until(lambda: rig.submitted(1), "the submit")
+    rig.run_jobs()
+    copied(rig)
+    assert rig.rig.engine is not None
+    house, old = rig.rig.engine.house, rig.source / "M7/d1/a.tif"
+
+    def before_the_intent(point: str) -> None:
+        if point == "submit.before_intent" and old.exists():
+            old.unlink()
+            house.journal.set_file(rig.file("M7/d1/a.tif").id, FileState.GONE, "", rig.clock.now())
+
+    house.crash = before_the_intent
+    rig.until(lambda: held(rig) == ["new.tif"], "the hold", 200)
+    assert len(rig.submits()) == 1
 
 
 def test_F103_many_renamed_ones_are_no_backlog_for_what_is_new(rig: DeclaredRig) -> None:
