@@ -21,8 +21,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ncaasd.adapters.files.tree import LocalTree
+from ncaasd.declare import ignored
 
-IGNORE = ["*.tmp", "*.part", "~*", ".*", "Thumbs.db", "desktop.ini"]  # the config's default
+IGNORE = ignored.names()  # the config's default
 GOAL_RATIO, GOAL_MIB = 3.0, 250
 
 

@@ -37,6 +37,7 @@ from support.rig import BUCKET, GROUP, Bench, Rig, bench, run_command
 from ncaasd.adapters import control
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
+from ncaasd.declare import ignored
 from ncaasd.engine.desk import InlineDesk
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.observing import Observer
@@ -111,7 +112,7 @@ def _version() -> int:
 def _fill(journal: Journal, tree: Path) -> None:
     """Every file stored; and 10,000 jobs that have ended."""
     print("building the journal, once...", file=sys.stderr)
-    ignore = ["*.tmp", "*.part", "~*", ".*", "Thumbs.db", "desktop.ini"]  # the config's default
+    ignore = ignored.names()  # the config's default
     changed = LocalTree(str(tree), ignore=ignore).scan({}).changed
     now = time.time()
     with journal.transaction():

@@ -7,6 +7,7 @@ tree, decoded with `surrogateescape` so that any byte a file system allows survi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -113,6 +114,7 @@ class ScanDelta:
     files: int  # how many regular files there are in all
     seconds: float
     links: dict[str, str] = field(default_factory=dict)  # of `changed`, the links that are followed: where each leads
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # folders of storage and systems: name -> how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +284,7 @@ class FileRow:
     # Of a symbolic link that is followed, the file that it leads to: below the tree as `Place.path` is, or an absolute path
     # (below the config's `links`). `stat` is then of both (`Stat.of_link`).
     link: str = ""
+    crc: str = ""  # CRC64NVME (hexadecimal) of what is stored
 
 
 @dataclass(frozen=True, slots=True)

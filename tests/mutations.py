@@ -130,6 +130,20 @@ MUTATIONS = (
         STEPS,
     ),
     Mutation(
+        "holding what was only renamed",
+        "ncaasd/plan/doubts.py",
+        " or renamed(job, pieces, gone_like, jobs_using)",
+        "",
+        "tests/declared/test_renames.py",
+    ),
+    Mutation(
+        "asking again, with the intent, whether it was renamed",
+        "ncaasd/engine/jobs.py",
+        "if doubt := self._jobs.data_stop(self._context, job):",
+        "if doubt := None:",
+        "tests/declared/test_renames.py",
+    ),
+    Mutation(
         "answering only after the commit",
         "ncaasd/engine/desk.py",
         "answers.append((note, _attempt(note.what)))",

@@ -84,25 +84,34 @@ class Watcher:
         hint: Callable[[Hint], None],
         *,
         events_from: Callable[[str], tuple[bool, str]],
-        ignored: Callable[[str], bool] = lambda name: False,
+        ignored: Callable[[str], bool] = lambda path: False,
     ) -> None:
-        """events_from: whether the file system of a path tells of all changes, and its name. ignored: whether a base
-        name, of a file or folder, is of no interest (a temporary name)."""
+        """events_from: whether the file system of a path tells of all changes, and its name. ignored: whether a path below
+        a root is of no interest (a temporary name), where `watch` isn't told otherwise."""
         self._hint = hint
         self._events_from = events_from
         self._ignored = ignored
         self._roots: dict[str, _Root] = {}
 
-    def watch(self, name: str, path: str, *, mode: str = "auto", within: Sequence[str] = ()) -> None:
+    def watch(
+        self,
+        name: str,
+        path: str,
+        *,
+        mode: str = "auto",
+        within: Sequence[str] = (),
+        ignored: Callable[[str], bool] | None = None,
+    ) -> None:
         """Watch the folder `path` under the name `name`; returns at once. A root of that name is replaced.
 
         mode: auto, native or polling. within: the folders below `path` to watch, and the files right in `path`; none
-        means everything. When the watches are set, the whole root is hinted, so that nothing falls in between.
+        means everything. ignored: as above, of this root. When the watches are set, the whole root is hinted, so that nothing
+        falls in between.
         """
         old = self._roots.pop(name, None)
         if old is not None:
             old.stop()
-        root = _Root(name, path, mode, tuple(within), self._hint, self._events_from, self._ignored)
+        root = _Root(name, path, mode, tuple(within), self._hint, self._events_from, ignored or self._ignored)
         self._roots[name] = root
         root.start()
 
@@ -276,7 +285,7 @@ class _Root(threading.Thread):
         return os.fsdecode(path).removeprefix(self._path).lstrip("/")
 
     def _is_ignored(self, path: str) -> bool:
-        return any(self._ignored(part) for part in path.split("/"))
+        return self._ignored(path)
 
 
 class _Watches:

@@ -68,6 +68,13 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _flag(text: str) -> bool:
+    """As YAML 1.1 and 1.2 have it: people write both."""
+    if text.lower() not in ("true", "false", "yes", "no", "on", "off"):
+        raise ValueError("must be true or false")
+    return text.lower() in ("true", "yes", "on")
+
+
 def _positive(value: float) -> float:
     if value <= 0:
         raise ValueError("must be more than 0")
@@ -192,5 +199,6 @@ Hours = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,2}:[0-9]{2}\s*[-–]\s*[0-9]{1,2}:[0-9]{2}$"}),
     Written(units.say_hours),
 ]
+Flag = Annotated[bool, BeforeValidator(_measured(_flag)), WithJsonSchema({"type": "boolean"})]
 Whole = Annotated[int, BeforeValidator(_measured(_whole)), WithJsonSchema({"type": "integer", "minimum": 0})]
 Count = Annotated[Whole, AfterValidator(_at_least_one), WithJsonSchema({"type": "integer", "minimum": 1})]

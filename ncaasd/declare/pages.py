@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from ncaasd.declare import example
+from ncaasd.declare import example, ignored
 from ncaasd.declare.config import Config, load_config
 from ncaasd.declare.manifest import OneOff, PackageTool, Rule, parse_manifest
 from ncaasd.declare.reading import key_of
@@ -23,6 +23,12 @@ _MANIFEST_INTRO = """\
 What should be run. [The JSON Schema](schemas/manifest.schema.json) lets an editor complete and check both kinds (with
 `# yaml-language-server: $schema=` and its place in the first line); `ncaasd plan FILE` shows what a manifest would do
 before it is dropped.
+"""
+
+_IGNORED = """\
+What is ignored is not looked at, not uploaded, and gets no job; a file that is renamed from such a name to its own is taken
+soon after. `watch.ignore` adds to this built-in list; an analysis may have a `watch.ignore` of its own, which then stands
+for the general one. When folders of storage or systems are found, the event log says so once.
 """
 
 _WRONG_CONFIG = """\
@@ -128,6 +134,8 @@ def config_page() -> str:
                 example.meaning(Config.model_fields[name]) + "\n",
                 _table(section, None, f"{name}."),
             ]
+        if name == "watch":
+            parts += ["### What is ignored\n", _IGNORED, _ignored()]
     parts += ["## When something is wrong\n", "All of a file's problems are said at once. This config\n"]
     parts += [f"```yaml\n{_WRONG_CONFIG}```\n", "gets this answer, and the daemon goes on with the last good one:\n"]
     parts.append(f"```text\n{_answer(_WRONG_CONFIG)}\n```\n")
@@ -177,6 +185,12 @@ def _rows(model: type[BaseModel], names: list[str] | None, above: str) -> list[s
             f"| `{above}{key_of(name, field)}` | {default} | {example.meaning(field).replace('|', chr(92) + '|')} |"
         )
     return rows
+
+
+def _ignored() -> str:
+    rows = ["| names | whose |", "|---|---|"]
+    rows += [f"| {', '.join(f'`{n}`' for n in entry.names)} | {entry.whose} |" for entry in ignored.BUILT_IN]
+    return "\n".join(rows) + "\n"
 
 
 def _answer(text: str) -> str:

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ncaasd.declare import kinds, units, yamlio
+from ncaasd.declare import ignored, kinds, units, yamlio
 from ncaasd.declare.kinds import (
     Absent,
     Count,
     Duration,
+    Flag,
     Hours,
     HttpUrl,
     Listed,
@@ -99,14 +100,26 @@ class Watch(Section):
     )
     rescan: Duration = Field(default=300.0, description="Events are hints; the rescan is the truth.")
     ignore: Annotated[tuple[Text, ...], Listed] = Field(
-        default=("*.tmp", "*.part", "~*", ".*", "Thumbs.db", "desktop.ini"),
-        description="Names of files and folders that are never looked at; a pattern with a / is for the whole path.",
+        default=(),
+        description="Files and folders that are never looked at, beside those of the built-in list (docs/config.md). A pattern "
+        "without a / is for names: *.log. One with a / is for the whole path, as rules see it, below inputs/ or the source: "
+        "raw/old, scratch/*; in configs/ it begins so: configs/old. A folder is ignored with all that is in it.",
+    )
+    ignore_defaults: Flag = Field(
+        default=True,
+        description="The built-in list of what is no recording: folders of storage and systems, temporary files, half "
+        "copies. With false only watch.ignore counts.",
     )
     min_free: Size = Field(
         default=5 * 10**9,
         description="Below it, on the watched disk, nothing new counts as whole (a recording that filled the disk is cut "
         "off), and that is said loudly.",
     )
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """All patterns in force."""
+        return (*(ignored.names() if self.ignore_defaults else ()), *self.ignore)
 
     def settle_for(self, polling: bool) -> float:
         """Seconds of quiet after which a file is whole, in a tree that is watched by polling or by events."""

@@ -18,7 +18,7 @@ import platformdirs
 from ncaasd.adapters.credentials import StoreFactory
 from ncaasd.adapters.files.archive import LocalArchive
 from ncaasd.adapters.files.mounts import MountPoints, events_from, filesystem_of, is_network
-from ncaasd.adapters.files.names import IgnoredNames
+from ncaasd.adapters.files.names import Ignoring
 from ncaasd.adapters.files.packages import LocalPackages
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.files.tree import LocalTree
@@ -146,14 +146,14 @@ def running(
         watcher = Watcher(
             lambda hint: desk.tell(lambda: _pass_on(engine, hint)),
             events_from=events_from,
-            ignored=IgnoredNames(config.watch.ignore),
         )
         stack.callback(watcher.stop, timeout=2.0)
         if watch:
             for name, context in contexts.items():
                 for tree_name, tree in context.trees.items():
-                    within = () if tree_name else AREAS[:3]
-                    watcher.watch(f"{name}:{tree_name}", tree.root, mode=context.settings.watch.mode, within=within)
+                    within, wanted = () if tree_name else AREAS[:3], context.settings.watch
+                    ignored = Ignoring(wanted.ignored, areas=within)
+                    watcher.watch(f"{name}:{tree_name}", tree.root, mode=wanted.mode, within=within, ignored=ignored)
         yield Running(engine, pool, watcher, journal, config)
 
 
@@ -200,9 +200,9 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
     results = LocalResults(
         os.path.join(folder, "results"), min_free=settings.watch.min_free, expected_id=expected, adopt=expected is None
     )
-    trees = {"": LocalTree(folder, ignore=settings.watch.ignore)}
+    trees = {"": LocalTree(folder, ignore=settings.watch.ignored)}
     for source, path in config.sources.items():
-        trees[source] = LocalTree(path, ignore=settings.watch.ignore, within=())
+        trees[source] = LocalTree(path, ignore=settings.watch.ignored, within=())
     return Context(
         name=name,
         settings=settings,

@@ -15,6 +15,7 @@ from ncaasd.engine.observing import Observer
 from ncaasd.engine.opening import Opener
 from ncaasd.engine.packaging import Packager
 from ncaasd.engine.pauses import Pauses
+from ncaasd.engine.recordings import Recordings
 from ncaasd.engine.reporting import Reporter
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.units import Units
@@ -44,7 +45,8 @@ class Engine:
         self.declarer = Declarer(house, self.packager, self.book, sources=sources, tools=tools or {})
         self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
         self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
-        self.jobs = Jobs(house, self.declarer, self.fetcher, self.book, self.pauses)
+        recordings = Recordings(house, self.packager, self.book)
+        self.jobs = Jobs(house, self.declarer, self.fetcher, self.book, self.pauses, recordings)
         self.observer = Observer(
             house,
             whole=self._whole,

@@ -13,6 +13,7 @@ from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import found_by_first_scan, rig_was_here
 from ncaasd.engine.pauses import Pauses
+from ncaasd.engine.recordings import Recordings
 from ncaasd.engine.submitting import Ending, Order, Report, SameJob, draft_of, submit_once
 from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, ConfigFact, Supplies
 from ncaasd.engine.unitbook import UnitBook
@@ -22,10 +23,11 @@ from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobState, Origin, 
 from ncaasd.neurocaas.naming import folder_name
 from ncaasd.neurocaas.submission import validate_job
 from ncaasd.plan import expand, gates
+from ncaasd.plan.doubts import ZEROS
 from ncaasd.plan.expand import Beside, Matcher
 from ncaasd.plan.files import in_words, taken_by
 from ncaasd.plan.guards import MENDED, Limits, Stop, Tally, guard, machines_of, tally, way_on
-from ncaasd.plan.jobs import NOTHING, next_step
+from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
 from ncaasd.plan.retry import backoff
 
 DUE_AT_A_TIME = 200
@@ -36,10 +38,19 @@ SEEN_AGAIN = ("foreign", "replaced")  # holds that what is in S3 may end
 
 
 class Jobs:
-    def __init__(self, house: House, declarer: Declarer, fetcher: Fetcher, book: UnitBook, pauses: Pauses) -> None:
+    def __init__(
+        self,
+        house: House,
+        declarer: Declarer,
+        fetcher: Fetcher,
+        book: UnitBook,
+        pauses: Pauses,
+        recordings: Recordings,
+    ) -> None:
         self._house = house
         self._book = book
         self._pauses = pauses
+        self._recordings = recordings
         self._declarer = declarer
         self._busy: set[int] = set()  # rows being submitted or looked at
         # Being submitted, not intended yet -> analysis, rule, machines.
@@ -130,10 +141,15 @@ class Jobs:
             return []
         job = self._declarer.find_files(job)
         facts = [self._supplies.dataset(context, d) for d in job.spec.datasets]
+        if job.hold == ZEROS and all(_is_stored(f) for f in facts) and self.data_stop(context, job) is None:
+            job = replace(job, hold="")  # it was written anew
         config = self._supplies.config(context, job)
         blocked, stop = context.submits_blocked, self._stop(context, job, now)
         invalid = () if blocked else validate_job(draft_of(job, context.layout, config.key), context.layout)
-        step = next_step(job, facts, config.problem, blocked, stop, invalid, self.beside(context, job))
+        beside = self.beside(context, job)
+        step = next_step(job, facts, config.problem, blocked, stop, invalid, beside)
+        if (step.submit or (stop and step.reason == stop.reason)) and (doubt := self.data_stop(context, job)):
+            step = next_step(job, facts, config.problem, blocked, doubt, invalid, beside)
         if step.submit:
             self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN, hold="")
             return [self._submission(context, job, config)]
@@ -205,6 +221,10 @@ class Jobs:
 
     def _stop(self, context: Context, job: JobRow, now: float) -> Stop | None:
         return guard(job, self._tally(context, job, now), self._limits(context, job))
+
+    def data_stop(self, context: Context, job: JobRow) -> Stop | None:
+        """Why a job is held for what its data is, which is all in S3."""
+        return self._recordings.stop(context, job)
 
     def _tally(self, context: Context, job: JobRow, now: float) -> Tally:
         """What is going on, with the submits that were decided on a moment ago."""
@@ -342,6 +362,10 @@ class Jobs:
                 self._house.event(context.name, f"file {row.place.path}", "lost in S3", text, level=logging.WARNING)
 
 
+def _is_stored(fact: DatasetFact) -> bool:
+    return fact.file is not None and fact.file.state is FileState.STORED
+
+
 class _JournaledSubmit:
     """engine.submitting.SubmitLog: every call returns after the commit."""
 
@@ -380,6 +404,8 @@ class _JournaledSubmit:
             beside = self._jobs.beside(self._context, job)
             if beside != NOTHING:
                 raise NcaasdError(beside.lacking or beside.unit or f"{beside.files[0].place.path} is changing")
+            if doubt := self._jobs.data_stop(self._context, job):  # its old name may have been found gone just now
+                raise NcaasdError(doubt.reason)
             self._jobs.about_to_intend(self._context, job.row, job_id)
             journal.update_job(
                 job.row,

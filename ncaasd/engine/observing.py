@@ -315,8 +315,22 @@ class Observer:
         watched.scan_at = now + watched.rescan
         watched.files = delta.files
         self._note_skipped(watched, delta)
+        self._say_passed_over(watched, sorted(delta.passed_over))
         watched.news = self._news(watched, delta, now)
         self._take_in(watched)
+
+    def _say_passed_over(self, watched: Watched, names: list[str]) -> None:
+        """Once: somebody may look for a recording in a recycle bin, or wonder where its files are."""
+        meta, found = f"passed over:{watched.context.name}:{watched.name}", "/".join(names)
+        said = self._house.journal.get_meta(meta) or ""
+        if set(names) <= set(said.split("/")):
+            return
+        self._house.journal.set_meta(meta, found)
+        text = (
+            f"not looked at in {watched.tree.root}: {', '.join(names)}, folders of storage and systems. If recordings are in"
+            " them, move those out (or set watch.ignore_defaults: false)"
+        )
+        self._house.event(watched.context.name, "", "ignored", text)
 
     def _news(self, watched: Watched, delta: ScanDelta, now: float) -> Iterator[Callable[[], None]]:
         """What a scan found, one file at a time."""

@@ -107,14 +107,20 @@ class Packager:
         key = row.key if row and row.key else key
         other = holder(place, journal.files_with_key(context.name, key))
         refused = refused or (collision(other.place, key) if other else "")
+        empty = expand.hollow(m, members)
+        if empty and row is not None and row.state in BUILT:
+            return  # what was packed before stays: a unit that lost some of its data is no newer version
         state = FileState.REFUSED if refused else FileState.SETTLING
         size = sum(r.stat.size for _n, r in members)
-        why = refused or f"being packed from {len(members)} files"
+        why = refused or (expand.say_hollow(unit, empty) if empty else f"being packed from {len(members)} files")
         file_id = journal.see_file(place, Stat(size, 0, 0, 0), key, state, why, now)
         if refused:
             if row is None or row.reason != refused:
                 self._house.event(context.name, f"file {place}", "refused", refused, level=logging.ERROR)
             return
+        if empty:
+            journal.wake_jobs_using(context.name, key)
+            return  # what is written into it touches the unit
         failures = known[3] if known and known[1] == fingerprint else 0
         retry_at = known[2] if failures and known else 0.0
         journal.set_package(file_id, context.name, m.rule.name, unit.path, "", retry_at=retry_at, failures=failures)
@@ -181,6 +187,10 @@ class Packager:
             del self._orders[file_id]  # when it is whole again, it is wanted again
             return
         members = to_pack(house.journal, order.context.name, order.matcher, unit)
+        if expand.hollow(order.matcher, members):
+            del self._orders[file_id]
+            self.look(order.context, order.matcher, unit)
+            return
         files = [PackFile(n, f"{order.context.trees[r.place.tree].root}/{r.place.path}", r.stat) for n, r in members]
         package = order.matcher.rule.package
         command = self._tools[package.tool] if isinstance(package, PackageTool) else None

@@ -13,7 +13,7 @@ from ncaasd.errors import DiskSilent, StoreError
 from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import part_size
 from ncaasd.plan.files import in_use, in_words
-from ncaasd.plan.gates import Passage, Way
+from ncaasd.plan.gates import EMPTY, Passage, Way
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Transfers
 
@@ -186,6 +186,8 @@ class Uploader:
                 house.journal.put_off_file(row.id, now + wait, passage.reason)
             case Way.NEVER:
                 house.journal.put_off_file(row.id, NEVER, passage.reason)
+                if passage.reason == EMPTY != row.reason:
+                    house.event(context.name, subject(row), "empty", passage.reason, level=logging.WARNING)
         return False
 
     def done(self, outcome: Outcome) -> None:

@@ -98,6 +98,10 @@ class Matcher:
         name = self.name_of(path)
         return name is not None and self.is_dataset(name)
 
+    def marks(self, name: str) -> bool:
+        """Whether a file of a unit, by its path below it, says that the unit is whole, or aborted: it may be empty."""
+        return any(m(name) for m in (*self.complete_when, *self.abort_when))
+
 
 def matcher(rule: Rule) -> Matcher:
     def globs(patterns: Iterable[str]) -> tuple[Callable[[str], bool], ...]:
@@ -216,6 +220,21 @@ class Unit:
 
 
 _COUNTS = {FileState.GONE: 0, FileState.SETTLING: 1, FileState.SKIPPED: 3}
+
+
+def hollow(m: Matcher, members: Iterable[tuple[str, FileRow]]) -> str:
+    """Of a unit's datasets the first that is empty, and so none yet; "" when there is none. What marks a unit may be empty."""
+    return next((n for n, r in members if r.stat.size == 0 and r.state is not FileState.SKIPPED and not m.marks(n)), "")
+
+
+def _is_nothing(row: FileRow) -> bool:
+    """Whether a row is no dataset, whatever its name: an empty file, or a folder that can't be looked into."""
+    return row.place.path.endswith("/") or (row.stat.size == 0 and row.state is not FileState.SKIPPED)
+
+
+def say_hollow(unit: Unit, name: str) -> str:
+    """What a unit's package waits for, for people."""
+    return f"{unit.path}/{name} is empty: write into it or delete it, or name it in the rule's `exclude`"
 
 
 def _counts(row: FileRow) -> int:
@@ -360,7 +379,7 @@ def jobs_of_rule(
     config_checksum: Callable[[str], str],
     package_of: PackageOf,
 ) -> list[JobSpec]:
-    """The jobs a rule wants of these files. Only whole files make jobs; of gated units, only whole units.
+    """The jobs a rule wants of these files. Only whole files make jobs, none an empty one; of gated units, only whole units.
 
     `rows` holds every file of each unit that is touched. `config_checksum(path)` is "" while the config isn't whole.
     """
@@ -368,7 +387,7 @@ def jobs_of_rule(
     if m.unit:
         return [s for u in units(m, rows) for s in _jobs_of_unit(m, u, made)]
     there = (*_THERE, FileState.SKIPPED)  # what can't be taken has a job that says so
-    wanted = [r for r in rows if r.state in there and not r.place.path.endswith("/") and m.wants(below(r))]
+    wanted = [r for r in rows if r.state in there and not _is_nothing(r) and m.wants(below(r))]
     specs = [made.spec(below(r), [_itself(r)], {}) for r in wanted]
     return [s for s in specs if s is not None]
 
@@ -397,10 +416,13 @@ def _jobs_of_unit(m: Matcher, unit: Unit, made: _Made, but: Collection[str] = ()
     if m.packs:
         groups = [(unit.path, [made.package_of(package_name(m.rule, unit))])]
     elif m.rule.job_per == "unit":
-        groups = [(unit.path, [_itself(r) for _name, r in members])]
+        # One that is empty is waited for, by name; but what says that the unit is whole is none of its data.
+        groups = [(unit.path, [_itself(r) for name, r in members if r.stat.size or not m.marks(name)])]
     else:
-        groups = [(d.name, [d]) for d in (_itself(r) for name, r in members if name not in but)]
+        groups = [(d.name, [d]) for d in (_itself(r) for name, r in members if r.stat.size and name not in but)]
     for name, datasets in groups:
+        if not datasets:
+            continue
         spec = made.spec(name, datasets, unit.fields)
         if spec is not None:
             yield spec

@@ -12,6 +12,7 @@ from ncaasd.model import ABORTED, FileRow, FileState
 from ncaasd.plan.expand import Matcher, Unit, below
 
 MANIFEST = "manifest.yaml"
+EMPTY = "empty: it is not uploaded, and gets no job, until something is written into it"
 
 
 class Way(StrEnum):
@@ -57,12 +58,14 @@ def passage(
         missing = unit.missing(m) if m.gated else ""
         if missing:
             return Passage(Way.LATER, missing, unit=True)
-        if m in wanting and is_late(m, unit):
+        if m in wanting and row.stat.size and is_late(m, unit):
             return Passage(
                 Way.HELD,
                 f"came after {unit.path} was submitted, so no job has it: `ncaasd release {row.place.path}` lets it go up,"
                 f" and `ncaasd rerun {unit.path}` runs the unit again with it",
             )
+    if row.stat.size == 0 and any(not m.marks(_in_unit(m, path)) for m in wanting):
+        return Passage(Way.NEVER, EMPTY)
     if wanting and all(m.packs for m in wanting):
         return Passage(Way.NEVER, "goes up in its unit's package, not by itself")
     return GO
@@ -80,6 +83,11 @@ def ungated(rule: Rule) -> str:
         " for longer than ten times watch.settle, half a session is run and paid for; name the file that ends a session in"
         " `complete_when`, or say with `whole_after` how long it must have been left alone"
     )
+
+
+def _in_unit(m: Matcher, path: str) -> str:
+    hit = m.unit_of(path)
+    return path[len(hit[0]) + 1 :] if hit else path
 
 
 def may_be_late(m: Matcher, row: FileRow) -> bool:

@@ -15,6 +15,8 @@ from ncaasd.model import JobRow, JobState, Origin, Phase
 
 OF_THE_RULE = ("backlog", "budget", "failures", "canary")  # holds that concern all jobs of a rule
 MENDED = ("part",)  # holds that end by themselves when a person has mended what is wrong: nothing is there to release
+# Holds that concern what one job's data is: such a job is not about to start, so it is no part of a backlog.
+OF_THE_DATA = ("renamed", "copy", "zeros")
 BACKLOG_WINDOW = 900.0  # jobs made within a quarter of an hour count as made at once, submitted or not
 
 
@@ -88,6 +90,7 @@ def tally(jobs: Sequence[JobRow], active: int, day: int, now: float, each: float
         j
         for j in jobs
         if "backlog" not in j.released
+        and j.hold not in OF_THE_DATA
         and (j.phase is Phase.OPEN or (j.created > now - BACKLOG_WINDOW and not j.rebuilt))
     ]
     # By NeuroCAAS's verdict, not by what is fetched: no sibling may slip through while results come.
@@ -123,6 +126,8 @@ def way_on(kind: str, job: JobRow) -> str:
         return f"`ncaasd rerun {who}` submits it under a new id"
     if kind == "unseen":
         return f"`ncaasd release {who}` submits it all the same, if NeuroCAAS may read it"
+    if kind in OF_THE_DATA:
+        return f"`ncaasd release {who}` runs it all the same (`forget` leaves it)"
     if kind == "same":
         return f"it is made anew under another name; `ncaasd forget {who}` leaves it"
     return f"`ncaasd release {who}` lets it go on"

@@ -101,6 +101,8 @@ def _waits_for(fact: DatasetFact) -> str:
         if fact.packed:
             return f"{fact.name} (its package is not made yet)"
         return f"{fact.name} (not in inputs/, nor in S3)" if fact.remote is False else f"{fact.name} (not in inputs/)"
+    if file.stat.size == 0 and file.state in (FileState.WHOLE, FileState.STORED):
+        return f"{fact.name} (is empty: until something is written into it, there is nothing to analyse)"
     if file.state is FileState.STORED:
         return ""
     if file.state is FileState.SETTLING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ncaasd.declare import template
 
@@ -18,22 +18,20 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
     return lambda path: expression.fullmatch(path) is not None
 
 
-def compile_ignore(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """A function that says whether a path is ignored, or lies in a folder that is.
+def compile_ignored_path(patterns: Iterable[str], areas: Sequence[str]) -> Callable[[str], bool]:
+    """A function that says whether one of `patterns` means this very path of a tree, of a file or a folder.
 
-    A pattern without a `/` is for names, of files and of folders; one with a `/` is for the whole path.
+    They are meant as a rule's patterns are: below `inputs/`, or below the source. In an analysis's own tree, whose top folders
+    are `areas`, one that begins with such a folder (`configs/old`) is meant from the analysis's folder on. A slash at the
+    beginning says nothing.
     """
-    globs = list(patterns)
-    names = [re.compile(_name(glob)) for glob in globs if "/" not in glob]
-    paths = [re.compile(_path(glob)) for glob in globs if "/" in glob]
-
-    def ignored(path: str) -> bool:
-        parts = path.split("/")
-        if any(name.fullmatch(part) for part in parts for name in names):
-            return True
-        return any(glob.fullmatch("/".join(parts[: n + 1])) for n in range(len(parts)) for glob in paths)
-
-    return ignored
+    expressions = []
+    for pattern in patterns:
+        below = pattern.lstrip("/")
+        at_home = not areas or below.partition("/")[0] in areas
+        expressions.append(_path(below if at_home else f"inputs/{below}"))
+    matches = re.compile("|".join(expressions)).fullmatch
+    return lambda path: matches(path) is not None
 
 
 def _path(pattern: str) -> str:

@@ -15,13 +15,14 @@ from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow, JobSpec,
 from ncaasd.neurocaas import naming
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import SubmitBody
-from ncaasd.plan import afterwards, expand, gates
+from ncaasd.plan import afterwards, expand, gates, renames
 from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
 from ncaasd.plan.configs import render
+from ncaasd.plan.doubts import ZEROS, doubt
 from ncaasd.plan.expand import Beside, Matcher, Package, Unit
 from ncaasd.plan.files import collision, holder, in_words, map_file, taken_by
 from ncaasd.plan.gates import Passage, Way
-from ncaasd.plan.guards import Known, Limits, guard, machines_of, newest_known, per_dataset, tally
+from ncaasd.plan.guards import Known, Limits, Stop, guard, machines_of, newest_known, per_dataset, tally
 from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
 
 NOT_YET = (FileState.SETTLING, FileState.WHOLE)
@@ -126,7 +127,16 @@ class _Planner:
                     "/".join(names[:n]) for n in range(1, len(names) + 1)
                 )
                 self._named.update((job.spec.name, r.place) for d in job.spec.datasets if (r := self._file(d)))
+        self._hollow: dict[Place, FileRow] = {}  # packages that can't be made yet: as the journal would have them
         self._to_be_packed = {place: u.size for m in self._matchers for place, u in self._packages(m)}
+        self._gone: dict[int, list[FileRow]] = {}
+        for row in facts.rows:
+            if row.state is FileState.GONE:
+                self._gone.setdefault(row.stat.size, []).append(row)
+        self._users: dict[str, list[JobRow]] = {}
+        for job in facts.jobs if self._gone else ():
+            for dataset in job.spec.datasets:
+                self._users.setdefault(dataset.key, []).append(job)
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         by_name: dict[str, list[JobRow]] = {}
@@ -214,9 +224,11 @@ class _Planner:
             if row.state is not FileState.WHOLE or not row.key:
                 continue
             way = self._passage(row)
-            if way.way is Way.GO:
+            if row.place in self._hollow:
+                yield PlannedUpload(_shown(row.place), row.key, row.stat.size, self._hollow[row.place].reason)
+            elif way.way is Way.GO:
                 yield PlannedUpload(_shown(row.place), row.key, row.stat.size)
-            elif way.way is not Way.NEVER:
+            elif way.way is not Way.NEVER or way.reason == gates.EMPTY:
                 held = way.way is Way.HELD
                 yield PlannedUpload(_shown(row.place), row.key, row.stat.size, way.reason, held=held)
         for m in self._matchers:
@@ -226,7 +238,12 @@ class _Planner:
         for unit in self._units.get(id(m), {}).values() if m.packs else ():
             members = unit.members(m)
             package = self._package_of(m)(expand.package_name(m.rule, unit))
-            if members and package.row is None and not (unit.aborted(m) or unit.missing(m) or unit.skipped(m)):
+            if not members or unit.aborted(m) or unit.missing(m) or unit.skipped(m):
+                continue
+            if not (package.row and package.row.stored) and (empty := expand.hollow(m, members)):
+                why = expand.say_hollow(unit, empty)
+                self._hollow[package.place] = replace(members[0][1], state=FileState.SETTLING, reason=why)
+            elif package.row is None:
                 size = sum(r.stat.size for _n, r in members)
                 other = holder(package.place, self._at_key.get(package.key, ()))
                 why = f"refused: {collision(other.place, package.key)}" if other else ""
@@ -320,6 +337,8 @@ class _Planner:
         if job.phase is not Phase.OPEN:
             return PlannedJob(job.spec, "known", f"made already: {job.state}", size, machines, known=job)
         known = job if job.row >= 0 else None
+        if job.hold == ZEROS and self._data_stop(job) is None:
+            job = replace(job, hold="")  # it was written anew
         config_key, problem = self._config(job.spec)
         facts = [self._fact(d) for d in job.spec.datasets]
         settings = self._facts.settings.jobs
@@ -333,7 +352,11 @@ class _Planner:
         )
         seen = tally(self._made.get(job.spec.name, []), self._active, self._day, self._facts.now, each)
         stop = guard(job, seen, limits)
-        step = next_step(job, facts, problem, "", stop, (), self._beside(job.spec, rule))
+        beside = self._beside(job.spec, rule)
+        step = next_step(job, facts, problem, "", stop, (), beside)
+        if (step.submit or (stop and step.reason == stop.reason)) and (doubt := self._data_stop(job)):
+            stop = doubt
+            step = next_step(job, facts, problem, "", stop, (), beside)
         why = step.reason
         if step.submit:
             plan = "submit"
@@ -364,6 +387,26 @@ class _Planner:
 
         return expand.beside(rule, unit, "", keeps_back)
 
+    def _data_stop(self, job: JobRow) -> Stop | None:
+        """Why a job is held for what its data is. What is not stored yet has no checksum: sizes, times and inodes tell."""
+        return doubt(
+            job,
+            [self._piece(job, d) for d in job.spec.datasets],
+            at=lambda place: None if (row := self._at.get(place)) is None or row.state is FileState.GONE else row,
+            gone_like=lambda row: self._gone.get(row.stat.size, ()),
+            jobs_using=lambda key: self._users.get(key, ()),
+        )
+
+    def _piece(self, job: JobRow, dataset: Dataset) -> renames.Piece | None:
+        row = self._file(dataset)
+        if row is not None and not row.place.is_package:
+            return renames.itself(row)
+        for m in self._matchers:
+            unit = self._units.get(id(m), {}).get(job.spec.unit) if m.packs and m.rule.name == job.spec.name else None
+            if unit is not None:
+                return renames.packed(m, unit, self._package_of(m))
+        return None
+
     def _goes(self, job: JobRow, machines: int) -> None:
         """What is submitted counts for those after it."""
         self._active, self._day = self._active + machines, self._day + machines
@@ -376,7 +419,7 @@ class _Planner:
         name, key = dataset.name, dataset.key
         if key.startswith("s3://"):
             return DatasetFact(name, key, None, bypass=True)
-        row = self._file(dataset)
+        row = (self._hollow.get(dataset.place) if dataset.place else None) or self._file(dataset)
         if row is None:
             if dataset.place is not None and dataset.place.is_package:
                 return DatasetFact(name, key, None, remote=dataset.place in self._to_be_packed or None, packed=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ncaasd.adapters.files.mounts import events_from, filesystem_of, is_network
 from ncaasd.adapters.journal import open_reader
 from ncaasd.adapters.lock import running
+from ncaasd.declare import ignored
 from ncaasd.declare.config import Config, inside
 from ncaasd.errors import NcaasdError
 from ncaasd.show import words
@@ -34,9 +35,20 @@ def machine_findings(config: Config) -> Iterator[Finding]:
             yield Finding("source", Level.GOOD, f"{name}: {path}")
         else:
             yield Finding("source", Level.BAD, f"{name}: {path} is not there, or can't be read", "is it mounted?")
+    yield _ignored(config)
     yield from _state(config)
     yield from _disks(config)
     yield from _inotify(config)
+
+
+def _ignored(config: Config) -> Finding:
+    """What is never looked at, in force where no analysis says otherwise."""
+    own = ", ".join(config.watch.ignore)
+    if not config.watch.ignore_defaults:
+        text = f"only {own}" if own else "nothing: recycle bins and half copies are taken for recordings, too"
+        return Finding("ignored", Level.NOTE, text, "watch.ignore_defaults: true adds the built-in list")
+    text = f"{', '.join(ignored.names())}" + (f"; and by watch.ignore: {own}" if own else "")
+    return Finding("ignored", Level.GOOD, text)
 
 
 def _root(config: Config) -> Iterator[Finding]:

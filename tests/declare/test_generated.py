@@ -16,7 +16,7 @@ from ncaasd.declare import example, generate
 from ncaasd.declare.config import Config, load_config
 from ncaasd.declare.manifest import Manifest, OneOff, Rule, parse_manifest
 from ncaasd.declare.pages import JOBS, RULES
-from ncaasd.declare.reading import models
+from ncaasd.declare.reading import key_of, models
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = generate.files()
@@ -63,7 +63,7 @@ def test_the_page_explains_every_key(page: str, model: type[BaseModel]) -> None:
         out = []
         for name, field in cls.model_fields.items():
             section = example.section_of(field)
-            out += paths(section, f"{above}{name}.") if section else [above + name]
+            out += paths(section, f"{above}{name}.") if section else [above + key_of(name, field)]
         return out
 
     assert [path for path in paths(model, "") if f"| `{path}` |" not in FILES[page]] == []

@@ -73,6 +73,49 @@ def test_a_source_is_scanned_whole(tmp_path: Path) -> None:
     }
 
 
+WHOLE_PATHS = ["raw/old", "scratch/*", "inputs/b", "/c/", "configs/old", "**/deep/x.tif"]
+
+
+def test_patterns_of_whole_paths_hold_for_a_scan_and_for_a_hint(tree: Path) -> None:
+    wanted = {
+        "inputs/M7/raw/old/a.tif",
+        "inputs/scratch.tif",
+        "inputs/raw/new.tif",
+        "configs/c.yaml",
+        "inputs/deep.tif",
+        "inputs/M7/c/a.tif",
+    }
+    put(tree, *wanted)
+    put(tree, "inputs/raw/old/a.tif", "inputs/raw/old/x/a.tif", "inputs/scratch/a.tif", "inputs/scratch/x/a.tif")
+    put(tree, "inputs/b/a.tif", "inputs/c/a.tif", "configs/old/c.yaml", "inputs/M7/deep/x.tif")
+    local = LocalTree(str(tree), ignore=WHOLE_PATHS)
+    assert set(local.scan({}).changed) == wanted
+    everything = [str(path.relative_to(tree)) for path in tree.rglob("*")]
+    assert {path for path in everything if local.stat(path) is not None} == wanted
+
+
+def test_a_folder_that_is_ignored_is_not_entered(tree: Path) -> None:
+    put(tree, "inputs/raw/old/a.tif", "inputs/a.tif")
+    (tree / "inputs/raw/old").chmod(0)  # else it would be said that it can't be opened, unless root looks
+    delta = LocalTree(str(tree), ignore=["raw/old"]).scan({"inputs/raw/old/a.tif": Stat(1, 1, 1, 1)})
+    (tree / "inputs/raw/old").chmod(0o755)
+    assert (set(delta.changed), delta.gone, delta.skipped) == ({"inputs/a.tif"}, {"inputs/raw/old/a.tif"}, {})
+
+
+def test_patterns_of_a_source_are_below_it(tmp_path: Path) -> None:
+    put(tmp_path, "raw/old/a.tif", "M7/raw/old/a.tif", "inputs/raw/old/a.tif")
+    found = LocalTree(str(tmp_path), ignore=["raw/old"], within=()).scan({}).changed
+    assert set(found) == {"M7/raw/old/a.tif", "inputs/raw/old/a.tif"}
+
+
+def test_that_all_is_ignored_now_is_no_missing_disk(tree: Path) -> None:
+    """A new pattern may mean all that was known; nothing was deleted, and no disk is away (F26)."""
+    put(tree, *(f"inputs/raw/{n}.tif" for n in range(FEW + 1)))
+    known = known_after(LocalTree(str(tree)))
+    delta = LocalTree(str(tree), ignore=["raw/*"]).scan(known)
+    assert delta.gone == known.keys()
+
+
 def test_F27_only_differences_leave_a_rescan(tree: Path) -> None:
     put(tree, "inputs/same.tif", "inputs/grown.tif", "inputs/deleted.tif", "inputs/m/moved.tif")
     local = LocalTree(str(tree))

@@ -19,7 +19,7 @@ from support.cputime import cpu_of
 
 from ncaasd.adapters import watcher as module
 from ncaasd.adapters.files.mounts import events_from
-from ncaasd.adapters.files.names import IgnoredNames
+from ncaasd.adapters.files.names import Ignoring
 from ncaasd.adapters.watcher import Hint, Mode, Watcher
 
 WITHIN = ("inputs", "configs", "submissions")
@@ -79,7 +79,7 @@ def hints() -> Hints:
 
 @pytest.fixture
 def watcher(hints: Hints) -> Iterator[Watcher]:
-    ignored = IgnoredNames(["*.tmp", "*.part", "~*", ".*"])
+    ignored = Ignoring(["*.tmp", "*.part", "~*", ".*"], areas=WITHIN)
     made = Watcher(hints, events_from=lambda path: (True, "ext4"), ignored=ignored)
     yield made
     made.stop()

@@ -159,8 +159,8 @@ class InlineRig:
             settings=settings,
             layout=Layout(BUCKET, GROUP),
             trees={
-                "": QuietTree(folder, ignore=settings.watch.ignore),
-                **{n: QuietTree(p, ignore=settings.watch.ignore, within=()) for n, p in self.config.sources.items()},
+                "": QuietTree(folder, ignore=settings.watch.ignored),
+                **{n: QuietTree(p, ignore=settings.watch.ignored, within=()) for n, p in self.config.sources.items()},
             },
             results=results,
             status=LocalStatusFiles(folder),

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ncaasd.adapters.files.names import IgnoredNames
+from ncaasd.adapters.files.names import IgnoredNames, Ignoring
 from ncaasd.adapters.files.walk import FOLDER, NOT_THERE, Found, kind_of, walk
 from ncaasd.adapters.files.writers import held_for_writing
 from ncaasd.errors import FileChanged, FileVanished, LocalError, RootMissing, UnsafePath
@@ -27,7 +27,7 @@ from ncaasd.model import Look, ScanDelta, Stat
 WITHIN = ("inputs", "configs", "submissions")
 MANIFEST = "manifest.yaml"
 # Base names below `submissions` that the daemon itself writes: status files, and the folder of the rules' ones.
-_OURS = IgnoredNames(["*.status.json", "status"])
+_OURS = IgnoredNames(["*.status.json", "status", ".*.ncaasd-tmp"])
 
 # So many files of one folder may have been deleted by hand while the daemon was down. More than that, with nothing
 # left in it, look like a disk that is not mounted.
@@ -50,11 +50,11 @@ class LocalTree:
     """
 
     def __init__(self, root: str, *, ignore: Sequence[str] = (), within: Sequence[str] = WITHIN) -> None:
-        """ignore: globs on base names. within: the top folders to scan, with `manifest.yaml` beside them; none means
-        everything (a source)."""
+        """ignore: patterns of names, and of whole paths (`names.Ignoring`). within: the top folders to scan, with
+        `manifest.yaml` beside them; none means everything (a source)."""
         self._root = os.path.abspath(root)
         self._within = tuple(within)
-        self._ignored = IgnoredNames(ignore)
+        self._ignored = Ignoring(ignore, areas=self._within)
         self._last: dict[str, tuple[int, int]] = {}  # each top's identity when files were last seen in it
         self._scanning = Found({})
 
@@ -85,16 +85,19 @@ class LocalTree:
             if self._within:
                 self._scan_manifest(root, found)
             else:
-                walk(os.dup(root), "", found, self._ignored)
+                walk(os.dup(root), "", found, self._ignored.name.matches, self._ignored.path)
             tops[""] = _Top(_identity(root), found.files, len(found.met))
         if "" in found.skipped:
             raise self._missing(found.skipped[""])
         gone = found.gone()
-        for name in {self._top_of(path) for path in gone}:
-            self._refuse_if_missing(name, gone, tops)
+        # What is ignored now is gone for us, whatever the disk does.
+        lost = [path for path in gone if self._is_scanned(path)]
+        for name in {self._top_of(path) for path in lost}:
+            self._refuse_if_missing(name, lost, tops)
         self._last |= {name: top.identity for name, top in tops.items() if top.identity and top.files}
         self._scanning = Found({})  # so that the last scan's findings are not kept
-        return ScanDelta(found.changed, gone, found.skipped, found.files, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return ScanDelta(found.changed, gone, found.skipped, found.files, seconds, passed_over=found.passed_over)
 
     def stat(self, path: str) -> Stat | None:
         return self.look(path).stat
@@ -150,7 +153,7 @@ class LocalTree:
                     found.skipped[name] = kind_of(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode)
             return _Top(None, 0, 0)
         identity, files, met = _identity(fd), found.files, len(found.met)
-        walk(fd, f"{name}/", found, self._passed_over(name))
+        walk(fd, f"{name}/", found, self._passed_over(name), self._ignored.path)
         return _Top(identity, found.files - files, len(found.met) - met)
 
     def _scan_manifest(self, root: int, found: Found) -> None:
@@ -162,15 +165,17 @@ class LocalTree:
     def _passed_over(self, top: str) -> Callable[[str], bool]:
         """Which base names are not looked at below a top folder."""
         if self._within and top == "submissions":
-            return lambda base: _OURS(base) or self._ignored(base)
-        return self._ignored
+            return lambda base: _OURS(base) or self._ignored.name(base)
+        return self._ignored.name.matches
 
     def _is_scanned(self, path: str) -> bool:
         top, _, below = path.partition("/")
         if self._within and not (top in self._within and below):
             return path == MANIFEST
         passed_over = self._passed_over(top)
-        return not any(passed_over(part) for part in (below if self._within else path).split("/"))
+        if any(passed_over(part) for part in (below if self._within else path).split("/")):
+            return False
+        return self._ignored.path is None or not self._ignored.lies_in(path)
 
     def _top_of(self, path: str) -> str:
         top, slash, _ = path.partition("/")

@@ -12,6 +12,7 @@ import stat as modes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ncaasd.declare.ignored import FOLDERS
 from ncaasd.model import Stat
 from ncaasd.plan.settling import unchanged
 
@@ -43,6 +44,7 @@ class Found:
     skipped: dict[str, str] = field(default_factory=dict)  # path -> why; folders end in "/"
     unseen: set[str] = field(default_factory=set)  # what could not be looked at: folders end in "/"
     files: int = 0
+    passed_over: dict[str, int] = field(default_factory=dict)  # the folders of the built-in list that are worth a word
 
     def gone(self) -> frozenset[str]:
         """The known paths that are certainly not there: what could not be looked at doesn't count."""
@@ -81,15 +83,22 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(modes.S_IFMT(mode), "not a file")
 
 
-def walk(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) -> None:
+def walk(
+    fd: int, prefix: str, found: Found, ignored: Callable[[str], bool], whole: Callable[[str], bool] | None = None
+) -> None:
     """Gather everything below the folder `fd` (which is closed here) into `found`.
 
     prefix: the folder's path in the tree: empty, or with "/" at its end. ignored: whether to pass over a path's name.
+    whole: whether to pass over a path, where there are patterns for whole paths.
     """
+
+    def passed_over(prefix: str) -> Callable[[str], bool]:
+        return ignored if whole is None else lambda name: ignored(name) or whole(prefix + name)
+
     stack: list[tuple[int, str, int, list[str]]] = []  # descriptor, prefix, depth, subfolders still to walk
     try:
         stack.append((fd, prefix, 0, []))
-        stack[0][3].extend(_list(fd, prefix, found, ignored))
+        stack[0][3].extend(_list(fd, prefix, found, passed_over(prefix)))
         while stack:
             fd, prefix, depth, pending = stack[-1]
             if not pending:
@@ -107,7 +116,8 @@ def walk(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) -> 
             if depth >= MAX_DEPTH or len(stack) > MAX_OPEN:
                 found.could_not_look(f"{prefix}{name}/", "folders are nested too deep here")
                 continue
-            stack[-1][3].extend(_list(child, f"{prefix}{name}/", found, ignored))
+            within = f"{prefix}{name}/"
+            stack[-1][3].extend(_list(child, within, found, passed_over(within)))
     finally:
         for open_folder in stack:
             os.close(open_folder[0])
@@ -133,6 +143,8 @@ def _list(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) ->
             for entry in entries:
                 name = entry.name
                 if ignored(name):
+                    if name in FOLDERS and entry.is_dir(follow_symlinks=False):
+                        found.passed_over[name] = found.passed_over.get(name, 0) + 1
                     continue
                 if entry.is_file(follow_symlinks=False):
                     path = prefix + name

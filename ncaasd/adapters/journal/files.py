@@ -10,7 +10,7 @@ from ncaasd.model import ABORTED, Dataset, FileRow, FileState, Part, Place, Stat
 
 _FILE = (
     "id, analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key,"
-    " stored_size, stored_mtime_ns, stored_ctime_ns, stored_inode, etag, retry_at, failures, ours, link"
+    " stored_size, stored_mtime_ns, stored_ctime_ns, stored_inode, etag, retry_at, failures, ours, link, crc"
 )
 _SET_FILE = (
     "UPDATE file SET since=CASE WHEN state=?1 THEN since ELSE ?3 END, state=?1, reason=?2, retry_at=?4, failures=?5"
@@ -128,6 +128,16 @@ class Files(Base):
     def file_of(self, dataset: Dataset) -> FileRow | None:
         """The local file that a job's dataset is; None when it was never seen."""
         return None if dataset.place is None else self.file_at(dataset.place)
+
+    def gone_like(self, analysis: str, stat: Stat, crc: str, within: int) -> list[FileRow]:
+        """The files that are gone and were of this size and, to `within` ns, of this time of modification; with this checksum,
+        unless it is "". At most a thousand."""
+        rows = self._run(
+            f"SELECT {_FILE} FROM file INDEXED BY file_gone WHERE state='gone' AND analysis=?1 AND size=?2"
+            " AND mtime_ns>?3-?4 AND mtime_ns<?3+?4 AND (?5='' OR crc=?5) ORDER BY mtime_ns LIMIT 1000",
+            analysis, stat.size, stat.mtime_ns, within, crc,
+        )  # fmt: skip
+        return [_file(r) for r in rows]
 
     def files(
         self,
@@ -364,4 +374,5 @@ def _file(r: Sequence[Any]) -> FileRow:
         failures=r[18],
         ours=bool(r[19]),
         link=path_in(r[20]),
+        crc=r[21],
     )

@@ -165,6 +165,9 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE job ADD COLUMN machine_verdicts TEXT NOT NULL DEFAULT '';
     CREATE INDEX job_machines ON job (analysis, name, id) WHERE machines > 0;
     CREATE INDEX job_machines_newest ON job (analysis, id) WHERE machines > 0;
+
+    -- What was only renamed is recognised by its size, time and checksum.
+    CREATE INDEX file_gone ON file (analysis, size, mtime_ns, crc) WHERE state = 'gone';
     """,
 )
 

@@ -1,0 +1,53 @@
+"""What a job's data is, beside being there: renamed from what was analysed already, a sync program's copy, nothing but zeros. In
+the engine thread; the decisions are `plan`'s, the facts the journal's."""
+
+from __future__ import annotations
+
+from ncaasd.engine.house import Context, House
+from ncaasd.engine.packaging import Packager
+from ncaasd.engine.unitbook import UnitBook
+from ncaasd.model import Dataset, FileRow, FileState, JobRow, Place
+from ncaasd.plan import renames
+from ncaasd.plan.doubts import doubt
+from ncaasd.plan.guards import Stop
+from ncaasd.plan.renames import Piece
+
+
+class Recordings:
+    def __init__(self, house: House, packager: Packager, book: UnitBook) -> None:
+        self._house = house
+        self._packager = packager
+        self._book = book
+
+    def stop(self, context: Context, job: JobRow) -> Stop | None:
+        """Why `job`, whose data is all in S3, is held for what its data is."""
+        if job.attempt:
+            return None
+        journal = self._house.journal
+
+        def at(place: Place) -> FileRow | None:
+            row = journal.file_at(place)
+            return None if row is None or row.state is FileState.GONE else row
+
+        return doubt(
+            job,
+            [self._piece(context, job, d) for d in job.spec.datasets],
+            at=at,
+            gone_like=lambda row: journal.gone_like(
+                context.name, row.stat, row.crc if row.stored else "", renames.COARSEST
+            ),
+            jobs_using=lambda key: journal.jobs_using(context.name, key),
+        )
+
+    def _piece(self, context: Context, job: JobRow, dataset: Dataset) -> Piece | None:
+        """None where no file here is the dataset, or nobody knows what it was made of."""
+        row = self._house.journal.file_of(dataset)
+        if row is None or row.state is FileState.GONE:
+            return None
+        return self._packed(context, job, row) if row.place.is_package else renames.itself(row)
+
+    def _packed(self, context: Context, job: JobRow, row: FileRow) -> Piece | None:
+        rules = (m for ms in context.rules.values() for m in ms)
+        m = next((m for m in rules if m.packs and row.place.tree == f"package:{m.rule.name}"), None)
+        unit = self._book.at(context.name, m, job.spec.unit) if m else None
+        return renames.packed(m, unit, self._packager.of(context, m.rule.name)) if m and unit else None
