@@ -11,8 +11,8 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.house import Context, House
-from ncaasd.engine.opening import found_by_first_scan, rig_was_here
-from ncaasd.engine.submitting import Ending, Order, Report, SameJob, draft_of, submit_once
+from ncaasd.engine.opening import doubted
+from ncaasd.engine.submitting import Ending, Mark, Order, Report, SameJob, draft_of, submit_once
 from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, ConfigFact, Supplies
 from ncaasd.engine.watching import Watch
 from ncaasd.errors import NcaasdError
@@ -22,6 +22,7 @@ from ncaasd.neurocaas.submission import validate_job
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.guards import Limits, Stop, Tally, guard, tally, way_on
 from ncaasd.plan.jobs import next_step
+from ncaasd.plan.journals import was_there
 from ncaasd.plan.retry import backoff
 
 DUE_AT_A_TIME = 200
@@ -198,15 +199,16 @@ class Jobs:
 
     def _submission(self, context: Context, job: JobRow, config: ConfigFact) -> Callable[[], None]:
         house = self._house
-        etags, ids = {}, []
+        etags, files = {}, []
         for dataset in job.spec.datasets:
             rows = house.journal.files_with_key(context.name, dataset.key)
             if rows and rows[0].state is not FileState.GONE:
                 etags[dataset.key] = rows[0].etag
-                ids.append(rows[0].id)
+                files += self._declarer.recorded(context, rows[0])
         manifest = house.journal.file_at(Place(context.name, "", job.spec.declared_in))
-        if job.phase is Phase.OPEN and job.attempt == 0 and manifest and rig_was_here(house, context):
-            rebuilt = found_by_first_scan(house, context, [*ids, manifest.id])
+        first_scan = doubted(house.journal, context.name)
+        if job.phase is Phase.OPEN and job.attempt == 0 and manifest and first_scan:
+            rebuilt = job.rebuilt or was_there([*files, manifest], first_scan)
             house.journal.update_job(job.row, rebuilt=rebuilt)
             job = replace(job, rebuilt=rebuilt)
         if job.phase is not Phase.OPEN:
@@ -316,6 +318,16 @@ class _JournaledSubmit:
             return found
 
         return self._house.desk.ask(commit)
+
+    def count(self) -> Mark:
+        house, analysis, layout = self._house, self._context.name, self._context.layout
+
+        def commit() -> Mark:
+            generation, submits = house.journal.count_submit(analysis)
+            older = (layout.journal_mark(house.rig, generation, submits - 1),) if submits > 1 else ()
+            return Mark(layout.journal_mark(house.rig, generation, submits), older)
+
+        return house.desk.ask(commit)
 
     def attempt(self) -> None:
         def commit() -> None:

@@ -37,7 +37,9 @@ class Reporter:
         changed, self._declarer.changed = self._declarer.changed, set()
         for analysis, path in changed:
             context = self._house.contexts.get(analysis)
-            if context is not None and path:  # a job that was started elsewhere is declared nowhere
+            if context is not None and not context.looked:
+                self._declarer.changed.add((analysis, path))  # what is there may know more than this journal
+            elif context is not None and path:  # a job that was started elsewhere is declared nowhere
                 self._write(context, path)
         # A manifest of 10,000 jobs takes seconds to render: no more than a twentieth of the engine's time goes into it.
         self._next = monotonic + max(EVERY, 20 * (self._house.clock.monotonic() - monotonic))

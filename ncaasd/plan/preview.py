@@ -23,7 +23,9 @@ from ncaasd.plan.files import map_file
 from ncaasd.plan.gates import Passage, Way
 from ncaasd.plan.guards import Limits, guard, tally
 from ncaasd.plan.jobs import DatasetFact, next_step
+from ncaasd.plan.journals import FirstScan, was_there
 
+ASKED_OF_S3 = "but held if S3 shows no trace of it: this rig has submitted jobs that its journal does not know"
 NOT_YET = (FileState.SETTLING, FileState.WHOLE)
 
 
@@ -44,6 +46,7 @@ class Facts:
     only: str = ""  # the manifest that is asked about; its jobs alone are planned
     wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
     care: Mapping[int, Care] = field(default_factory=dict)  # what is still to be done after results, by job
+    first_scan: FirstScan | None = None  # of a journal that doesn't know all that its rig has submitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,11 +320,25 @@ class _Planner:
             first = sum(f.file is not None and self._at[f.file.place].state is not FileState.STORED for f in facts)
             why = f"{first} file{'s' if first > 1 else ''} first to be uploaded" if first else why
             why = "its package first to be made and uploaded" if any(f.remote for f in facts) else why
+            if self._may_have_been_sent(job):
+                why = f"{why + '; ' if why else ''}{ASKED_OF_S3}"
         else:
             plan = {JobState.WAITING: "wait", JobState.HELD: "hold"}.get(step.state, "queue")
         made = PlannedJob(job.spec, plan, why, size, machines, known=known, config_key=config_key)
         made = replace(made, guard=stop.kind if stop and plan in ("hold", "queue") else step.hold)
         return self._with_submit_file(made, job)
+
+    def _may_have_been_sent(self, job: JobRow) -> bool:
+        """As the engine asks before a submit."""
+        spec, first_scan = job.spec, self._facts.first_scan
+        if "rebuilt" in job.released or first_scan is None or (job.attempt and not job.rebuilt):
+            return False
+        files = [self._by_key[d.key] for d in spec.datasets if d.key in self._by_key]
+        m = next((m for m in self._matchers if m.rule.name == spec.name and m.packs), None)
+        if m is not None and spec.unit in self._units[id(m)]:
+            files = sorted(self._units[id(m)][spec.unit].files.values(), key=lambda r: r.id)[:1]
+        manifest = self._at.get(Place(spec.analysis, "", spec.declared_in))
+        return manifest is not None and (job.rebuilt or was_there([*files, manifest], first_scan))
 
     def _goes(self, job: JobRow, machines: int) -> None:
         """What is submitted counts for those after it."""

@@ -10,6 +10,7 @@ from typing import Any
 from fakes.memory_store import MemoryStore
 
 from ncaasd.adapters.files.archive import LocalArchive
+from ncaasd.adapters.files.earlier import LocalEarlierJobs
 from ncaasd.adapters.files.packages import LocalPackages
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.files.tree import LocalTree
@@ -164,6 +165,7 @@ class InlineRig:
             },
             results=results,
             status=LocalStatusFiles(folder),
+            earlier=LocalEarlierJobs(folder, submissions=Layout(BUCKET, GROUP).submissions),
             prefix=settings.upload.prefix,
             store_for=lambda _bucket: client,
             settle=settings.watch.settle_for(False),
