@@ -59,6 +59,7 @@ class Opener:
         self._looks: dict[str, _Look] = {}
         self._looking: dict[str, float] = {}  # analysis -> monotonic: since then its folder owes an answer
         self._look_at: dict[str, float] = {}  # analysis -> monotonic: when its folder is looked at again
+        self._unread: dict[str, str] = {}  # analysis -> why its folder or the root's file couldn't be read
         self._said = ""
         self._called = house.rig  # by the config or the state, before the root was asked
 
@@ -124,19 +125,21 @@ class Opener:
         house.desk.do(f"earlier:{name}", work, lambda r: self._looked(context, r))
 
     def _looked(self, context: Context, result: Result[_Look]) -> None:
-        house, name = self._house, context.name
+        name = context.name
         self._looking.pop(name, None)
         context.looked = True
-        if result.error is not None:
-            if not isinstance(result.error, NcaasdError):
-                raise result.error
-            self._look_at[name] = house.clock.monotonic() + LOOK_AGAIN
-            return
-        look = self._looks[name] = result.get()
-        if look.trouble:
+        if result.error is not None and not isinstance(result.error, NcaasdError):
+            raise result.error
+        look = result.get() if result.error is None else _Look(trouble=str(result.error), unreadable=True)
+        if look.unreadable:
+            self._unread[name] = look.trouble
+            self._look_at[name] = self._house.clock.monotonic() + LOOK_AGAIN
+        if look.trouble and result.error is None:  # a folder that is away is said elsewhere
             self._say(look.trouble)
-        if context.opened and self._is_news(context, look):
-            context.opened = False  # it answered late: judged again before anything more is submitted
+        if result.error is None and not (look.unreadable and not _is_named(self._house)):
+            self._looks[name] = look
+            if context.opened and self._is_news(context, look):
+                context.opened = False  # it answered late: judged again before anything more is submitted
 
     def _say(self, text: str) -> None:
         if self._said != text:
@@ -158,18 +161,14 @@ class Opener:
         if not context.looked and self._owed(context, monotonic) > 0:
             return False
         context.looked = True
-        look = self._looks.get(context.name)
         house = self._house
-        if house.rig_file is None or (look is not None and not look.unreadable) or _is_named(house):
+        if context.name in self._looks or house.rig_file is None or _is_named(house):
             return True
         # The root may say that this rig has been here before: nothing is done until it can be asked.
-        why = look.trouble if look is not None else f"{house.rig_file.path} can't be looked for"
+        why = self._unread.get(context.name) or f"{house.rig_file.path} can't be looked for: the disk does not answer"
         if context.paused != why:
             context.paused = why
             house.event(context.name, "", "not opened", why, level=logging.ERROR)
-        if look is not None:
-            del self._looks[context.name]
-            self._look_at[context.name] = monotonic + LOOK_AGAIN
         return False
 
     def _unknown(self, context: Context, ids: Collection[str]) -> frozenset[str]:

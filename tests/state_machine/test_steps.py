@@ -15,7 +15,7 @@ from fakes.memory_store import Fault, MemoryStore
 from state_machine.inline_rig import BUCKET, GROUP, InlineRig, ServerClock, VirtualClock
 
 from ncaasd.engine import commands
-from ncaasd.errors import Unreachable
+from ncaasd.errors import LocalError, Unreachable
 from ncaasd.model import FileState, JobRow, JobState, Phase
 
 NO_CAPACITY = (
@@ -38,8 +38,8 @@ class Setting:
         (self.folder / "configs/c.yaml").write_text("fr: 30\n")
         self.rig = self.another("rig-a")
 
-    def another(self, name: str, more: str = CONFIG) -> InlineRig:
-        return InlineRig(name, str(self.base / "root"), str(self.base), self.server, self.clock, more)
+    def another(self, name: str, more: str = CONFIG, *, host: str = "") -> InlineRig:
+        return InlineRig(name, str(self.base / "root"), str(self.base), self.server, self.clock, more, host=host)
 
     def ask(self, name: str, *datasets: str) -> None:
         for dataset in datasets:
@@ -559,6 +559,159 @@ def test_F18_what_a_new_journal_finds_late_was_there_before(setting: Setting, tm
     setting.turns(40)
     assert held_as_rebuilt(setting)
     assert list(setting.submits().values()) == [1]
+
+
+# -- F100: a rig that the config gives no name -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nameless(setting: Setting) -> Setting:
+    setting.rig = setting.another("nameless", host="scope-pc")
+    return setting
+
+
+def rig_name(setting: Setting) -> str:
+    assert setting.rig.engine is not None
+    return setting.rig.engine.house.rig
+
+
+@pytest.mark.parametrize("lost", ["journal", "root-s file"])
+def test_F100_a_rig_keeps_its_name_when_its_host_is_renamed(nameless: Setting, lost: str) -> None:
+    setting, mark = nameless, nameless.base / "root/.ncaasd-rig"
+    setting.ask("one", "a.tif")
+    setting.run()
+    name = rig_name(setting)
+    assert name.startswith("scope-pc-") and f"rig: {name}\n" in mark.read_text()
+    setting.tidy()
+    setting.rig.host = "new-pc"
+    if lost == "journal":
+        setting.rig.lose_journal(restore=False)
+    else:
+        setting.rig.kill()
+        mark.unlink()
+    setting.turns(20)
+    assert rig_name(setting) == name and f"rig: {name}\n" in mark.read_text()
+    assert list(setting.submits().values()) == [1]
+    if lost == "journal":
+        assert held_as_rebuilt(setting)
+    else:
+        setting.ask("two", "b.tif")
+        setting.until(lambda: len(setting.submits()) == 2, "the next job: nothing is held for it")
+
+
+def test_F100_a_journal_of_before_rigs_had_names_keeps_the_host_s(nameless: Setting) -> None:
+    setting = nameless
+    setting.turns(3)
+    with setting.rig.journal.transaction():  # as an older version left it
+        for key in ("rig", f"rigs:{BUCKET}", f"generation:{BUCKET}", f"others:{BUCKET}", f"submits:{BUCKET}"):
+            setting.rig.journal._run("DELETE FROM meta WHERE key=?", key)
+    (setting.base / "root/.ncaasd-rig").unlink()
+    setting.rig.kill()
+    setting.ask("one", "a.tif")
+    setting.until(lambda: submitted(setting), "the submit")
+    assert rig_name(setting) == "scope-pc"
+    setting.rig.host = "new-pc"
+    setting.rig.kill()
+    setting.turns(3)
+    assert rig_name(setting) == "scope-pc"
+
+
+def test_F100_nothing_is_done_before_a_new_journal_can_ask_the_root(nameless: Setting) -> None:
+    setting, mark = nameless, nameless.base / "root/.ncaasd-rig"
+    mark.write_text("no name\n")
+    setting.ask("one", "a.tif")
+    setting.turns(40)
+    assert not setting.server.created_keys()
+    assert setting.rig.engine is not None
+    (context,) = setting.rig.engine.house.contexts.values()
+    assert ".ncaasd-rig names no rig" in context.paused and "delete the file" in context.paused
+    assert mark.read_text() == "no name\n"
+    mark.write_text("rig: scope-1\n")
+    setting.until(lambda: submitted(setting) or setting.clock.sleep(10) is not None, "the submit")
+    assert rig_name(setting) == "scope-1" and not context.paused
+
+
+def test_F26_F100_nothing_is_written_where_the_root_is_not_mounted(nameless: Setting) -> None:
+    setting, root = nameless, nameless.base / "root"
+    setting.turns(3)
+    name = rig_name(setting)
+    setting.rig.kill()
+    root.rename(setting.base / "unmounted")
+    root.mkdir()
+    setting.turns(40)
+    assert [p.name for p in root.iterdir()] == [], "its mount point"
+    assert rig_name(setting) == name
+    root.rmdir()
+    (setting.base / "unmounted").rename(root)
+    setting.ask("one", "a.tif")
+    setting.until(lambda: submitted(setting) or setting.clock.sleep(10) is not None, "the submit")
+    assert setting.rig.journal.get_meta(f"rig:{BUCKET}") == "new"
+
+
+def test_F100_what_an_unmounted_root_would_have_told_is_judged_when_it_is_back(setting: Setting) -> None:
+    """S3 was emptied, and the root is away when the old copy starts: its files are asked before anything of it is submitted."""
+    setting.turns(3)
+    setting.rig.backup()
+    setting.ask("one", "a.tif")
+    setting.run()
+    setting.turns(2)
+    setting.tidy(marks=True, here=False)
+    setting.restore()
+    root = setting.base / "root"
+    root.rename(setting.base / "unmounted")
+    setting.turns(40)
+    (setting.base / "unmounted").rename(root)
+    setting.turns(60)
+    assert held_as_rebuilt(setting)
+    assert list(setting.submits().values()) == [1]
+
+
+def test_F100_a_root_that_takes_no_file_is_said_once(nameless: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: object, _rig: str) -> str:
+        raise LocalError("it is read-only", hint="remount it for writing")
+
+    setting = nameless
+    monkeypatch.setattr("ncaasd.adapters.files.rigfile.LocalRigFile.write", refuse)
+    setting.ask("one", "a.tif")
+    setting.until(lambda: submitted(setting), "the submit")
+    said = [e.text for e in setting.rig.journal.events(limit=1000) if e.kind == "rig"]
+    assert len(said) == 1 and "only the state folder knows this rig's name" in said[0]
+    name = rig_name(setting)
+    setting.rig.kill()
+    setting.turns(3)
+    assert rig_name(setting) == name
+
+
+def test_F100_a_journal_of_another_root_is_said_and_the_root_s_name_counts(nameless: Setting) -> None:
+    setting, mark = nameless, nameless.base / "root/.ncaasd-rig"
+    setting.turns(3)
+    setting.rig.kill()
+    mark.write_text("rig: rig-b\n")
+    setting.ask("one", "a.tif")
+    setting.turns(20)
+    assert rig_name(setting) == "rig-b" and held_as_rebuilt(setting) and not setting.submits()
+    said = [e.text for e in setting.rig.journal.events(limit=1000) if e.kind == "behind"]
+    assert len(said) == 1 and "the root is of rig rig-b" in said[0]
+    setting.rig.kill()
+    setting.ask("two", "b.tif")
+    setting.until(lambda: len(setting.submits()) == 1, "it is this root's from now on")
+    assert rig_name(setting) == "rig-b"
+
+
+def test_F100_an_edited_rig_s_name_makes_no_old_copy(setting: Setting) -> None:
+    setting.ask("one", "a.tif")
+    setting.run()
+    state = setting.rig.journal_path
+    setting.server.seed(f"{GROUP}/submissions/.ncaasd/.journals/rig-z/{'e' * 16}.000000000009", b"another rig's")
+    for name in ("rig-z", "rig-a"):
+        setting.rig.kill()
+        setting.rig = setting.another(name)
+        setting.rig.journal_path = state
+        setting.ask(name, f"{name}.tif")
+        setting.until(
+            lambda n=name: any(j.spec.name == n and j.job_id for j in setting.rig.journal.jobs()), "its submit"
+        )  # type: ignore[misc]  # a bound variable
+        assert not [e for e in setting.rig.journal.events(limit=1000) if e.kind == "behind"]
 
 
 def test_F51_an_endpoint_that_ignores_if_none_match_gets_no_submit(setting: Setting) -> None:

@@ -6,18 +6,20 @@ People and other programs may have put anything there, on a slow share: what is 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import stat as modes
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from ncaasd.model import EarlierJobs
 from ncaasd.neurocaas.naming import ID, job_id_from_folder
 
 FOLDERS = 200_000  # job folders that are looked at
-STATUS_FILES = 5_000
+MANIFESTS = 2_000  # whose status files are read
+UNITS = 500  # whose own status files are read: their manifest's tells of the newest 10,000 jobs
 STATUS_LIMIT = 16 << 20  # bytes of a manifest's status file: of 10,000 jobs
 JOB_LIMIT = 1 << 20  # bytes of a job.json
 SECONDS = 10.0
@@ -33,15 +35,20 @@ class LocalEarlierJobs:
     def jobs(self, known: Collection[str]) -> EarlierJobs:
         until = time.monotonic() + self._seconds
         ours: set[str] = set()
-        whole = self._status_files(ours, until)
+        submissions = os.path.join(self._folder, "submissions")
+        manifests = (p for p in _names(submissions) if p.endswith(".status.json"))
+        rules = os.path.join(self._folder, "manifest.status.json")
+        whole = self._status_files(itertools.chain([rules], manifests), MANIFESTS, ours, until)
+        whole &= self._status_files(_below(os.path.join(submissions, "status"), until), UNITS, ours, until)
         ours -= set(known)
         others, all_seen = self._results(known, ours, until)
         return EarlierJobs(frozenset(ours), frozenset(ours | others), whole and all_seen)
 
-    def _status_files(self, found: set[str], until: float) -> bool:
+    @staticmethod
+    def _status_files(paths: Iterable[str], most: int, found: set[str], until: float) -> bool:
         """Add the ids of submitted jobs; False when not all could be read."""
-        for number, path in enumerate(self._status_paths(until)):
-            if number >= STATUS_FILES or time.monotonic() > until:
+        for number, path in enumerate(paths):
+            if number >= most or time.monotonic() > until:
                 return False
             document = _read(path, STATUS_LIMIT)
             jobs = document.get("jobs") if isinstance(document, dict) else None
@@ -49,19 +56,6 @@ class LocalEarlierJobs:
                 if isinstance(job, dict) and job.get("submitted") and _is_id(job.get("id")):
                     found.add(job["id"])
         return True
-
-    def _status_paths(self, until: float) -> Iterator[str]:
-        yield os.path.join(self._folder, "manifest.status.json")
-        submissions = os.path.join(self._folder, "submissions")
-        yield from (p for p in _names(submissions) if p.endswith(".status.json"))
-        waiting = [os.path.join(submissions, "status")]
-        while waiting and time.monotonic() < until:
-            folder = waiting.pop()
-            for path in _names(folder):
-                if path.endswith(".json"):
-                    yield path
-                elif os.path.isdir(path) and not os.path.islink(path):
-                    waiting.append(path)
 
     def _results(self, known: Collection[str], ours: set[str], until: float) -> tuple[set[str], bool]:
         """The unknown ids that have a folder. One whose job.json says that it was submitted from here is added to `ours`:
@@ -85,6 +79,17 @@ class LocalEarlierJobs:
                 if isinstance(key, str) and key.startswith(self._submissions):
                     ours.add(job_id)
         return set(unknown), True
+
+
+def _below(folder: str, until: float) -> Iterator[str]:
+    """The JSON files of a folder and of those in it."""
+    waiting = [folder]
+    while waiting and time.monotonic() < until:
+        for path in _names(waiting.pop()):
+            if path.endswith(".json"):
+                yield path
+            elif os.path.isdir(path) and not os.path.islink(path):
+                waiting.append(path)
 
 
 def _is_id(value: object) -> bool:
