@@ -280,6 +280,21 @@ class ExactlyOnce(RuleBasedStateMachine):
                         self.server.remove(key)
                 self.tidied.add(job_id)
 
+    @rule(which=st.integers(0, 1), restore=st.booleans(), turns=st.integers(15, 30))
+    def a_season_passes(self, which: int, restore: bool, turns: int) -> None:
+        """Most of what was begun ends; then S3 is tidied, and a journal is lost, or its copy of before put back."""
+        for rig in self.rigs:
+            rig.fuse.left = None
+        if restore:
+            self.rigs[which].backup()
+        for _ in range(turns):
+            for rig in self.rigs:
+                rig.turn()
+            self.platform.step()
+            self._pass_time(1.0)
+        self.tidy_s3()
+        self.lose_the_journal(which, restore)
+
     @rule(which=st.integers(0, 1))
     def back_up_the_journal(self, which: int) -> None:
         self.rigs[which].backup()
