@@ -216,7 +216,8 @@ class Jobs:
             config = config if config.key == job.config_key else ConfigFact(key=job.config_key)
         if job.phase is Phase.OPEN:
             self._going[job.row] = (context.name, job.spec.name, job.total)
-        order = Order(job, context.layout, config.key, config.content, etags)
+        doubt = house.journal.get_meta(f"doubt:{context.name}") or ""
+        order = Order(job, context.layout, config.key, config.content, etags, doubt)
         log = _JournaledSubmit(self, context, job)
 
         def start() -> None:

@@ -270,6 +270,7 @@ class Opener:
                 last = context.scanned_to.get(tree)
                 journal.set_meta(first_scan(name, tree), PENDING if last is None else str(last))
         if verdict.doubtful:
+            journal.set_meta(f"doubt:{name}", verdict.why)
             kind = "rebuilt" if verdict.standing is Standing.REBUILT else "behind"
             text = (
                 f"{verdict.why}: what is in S3 is adopted, and jobs of files that are here now are held where S3 shows no trace"

@@ -54,6 +54,7 @@ class Order:
     config_key: str
     config: bytes | None
     etags: dict[str, str]  # key -> what the journal says is stored there; datasets not of this machine are absent
+    doubt: str = ""  # why the journal may not know that the job was submitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def _decide(order: Order, job: JobRow, store: ObjectStore, attempted: float, now
         rebuilt=job.rebuilt,
         released=job.released,
         now=now,
+        doubt=order.doubt,
     )
     return decision, at
 

@@ -61,18 +61,19 @@ class Verdict:
 
 
 def judge(memory: Memory, signs: Signs) -> Verdict:
-    files_tell = f"files here tell of {len(signs.jobs)} submitted jobs that the journal does not know"
+    such = f", such as {min(signs.jobs)}" if signs.jobs else ""
+    files_tell = f"results or status files here tell of submitted jobs that it does not know{such}"
     if not memory.opened:
         if signs.known or any(signs.submits.values()):
-            return Verdict(Standing.REBUILT, "the journal is new, but this rig has been here before")
+            return Verdict(Standing.REBUILT, "this journal is new, but its rig has been here before")
         return (
-            Verdict(Standing.REBUILT, f"the journal is new, but {files_tell}") if signs.jobs else Verdict(Standing.NEW)
+            Verdict(Standing.REBUILT, f"this journal is new, and {files_tell}") if signs.jobs else Verdict(Standing.NEW)
         )
     counts = [found.get(memory.generation, 0) for found in signs.submits.values()]
     most = max(counts, default=0)
     if most > memory.submits:
         text = f"this journal is older than what this rig has submitted (journal: {memory.submits} submits, S3: {most})"
-        return Verdict(Standing.BEHIND, f"{text}: it is an old copy")
+        return Verdict(Standing.BEHIND, text)
     if signs.root is not None and signs.root not in memory.rigs:
         return Verdict(
             Standing.FOREIGN, f"this journal is of rig {memory.rigs[-1]}, and the root is of rig {signs.root}"
@@ -81,11 +82,11 @@ def judge(memory: Memory, signs: Signs) -> Verdict:
         for generation, count in signs.submits.get(rig, {}).items():
             before = memory.others.get(generation, 0)
             if generation != memory.generation and count > before:
-                text = (
-                    f"another journal of rig {rig} has submitted {count - before} jobs that this one does not know of"
-                )
+                text = f"another journal of rig {rig} has begun {count - before} submits that this one does not know of"
                 return Verdict(Standing.FOREIGN, text)
-    return Verdict(Standing.BEHIND, f"{files_tell}: it is an old copy") if signs.jobs else Verdict(Standing.CURRENT)
+    if signs.jobs:
+        return Verdict(Standing.BEHIND, f"this journal is older than what was done: {files_tell}")
+    return Verdict(Standing.CURRENT)
 
 
 def was_there(files: Sequence[FileRow], first_scan: FirstScan | None) -> bool:

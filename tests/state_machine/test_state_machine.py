@@ -328,9 +328,12 @@ class ExactlyOnce(RuleBasedStateMachine):
         ended = [j for j in rig.journal.jobs() if j.phase is Phase.ENDED]
         if ended:
             job = data.draw(st.sampled_from(ended))
-            self.reruns.add((job.spec.name, job.spec.unit + f"#{len(self.reruns)}"))
-            self.reruns.add((job.spec.name, job.spec.unit))
+            self._asked_again(job)
             commands.apply(rig.journal, "rerun", commands.Selection(ids=(job.job_id,)), self.clock.now())
+
+    def _asked_again(self, job: JobRow) -> None:
+        self.reruns.add((job.spec.name, job.spec.unit + f"#{len(self.reruns)}"))
+        self.reruns.add((job.spec.name, job.spec.unit))
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -356,14 +359,23 @@ class ExactlyOnce(RuleBasedStateMachine):
                     with rig.journal.transaction():
                         commands.release_file(rig.journal, row, self.clock.now())
                 for job in rig.journal.jobs(unfinished=True):
-                    if job.hold:
+                    if job.state is JobState.LOST and job.job_id in self.tidied:
+                        with (
+                            rig.journal.transaction()
+                        ):  # an old copy knows it as submitted, and it will not be heard of
+                            commands.forget(rig.journal, job, self.clock.now())
+                    elif job.hold:
                         with rig.journal.transaction():
                             effect = commands.release(rig.journal, job, self.clock.now())
                         if effect.done:
                             self._lets_go(effect.job)
                         if not effect.done and job.hold != "foreign":
                             with rig.journal.transaction():
-                                commands.forget(rig.journal, job, self.clock.now())
+                                forgotten = commands.forget(rig.journal, job, self.clock.now())
+                            if not forgotten.done and job.hold == "replaced":  # as its reason says
+                                self._asked_again(job)
+                                with rig.journal.transaction():
+                                    commands.rerun(rig.journal, job, self.clock.now())
             self.platform.step()
             self._pass_time(1.0 if round_ % 10 else 4000.0)
             if round_ > 30 and round_ % 10 == 0 and self._quiet():
@@ -390,7 +402,7 @@ class ExactlyOnce(RuleBasedStateMachine):
                 assert row.state == "stored", f"{rig.name}: {name} is {row.state}: {row.reason}"
                 assert self.server.body(key_of(name)) == content
             for job in rig.journal.jobs():
-                if job.forgotten or job.spec.origin is Origin.ELSEWHERE:
+                if job.forgotten or job.spec.origin is Origin.ELSEWHERE or job.job_id in self.tidied:
                     continue
                 if all(d.name in self.contents for d in job.spec.datasets):
                     text = f"{rig.name}: {job.spec.name} {job.spec.unit} is {job.state} ({job.reason})"
