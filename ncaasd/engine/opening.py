@@ -30,7 +30,7 @@ from ncaasd.plan.journals import FirstScan, Memory, Signs, Standing, judge, othe
 from ncaasd.plan.retry import backoff
 
 ID_DIGITS = 15
-LOOK_WAIT = 20.0  # seconds; a folder that doesn't answer keeps an analysis from being opened for no longer
+LOOK_WAIT = 12.0  # seconds; a folder that doesn't answer keeps an analysis from being opened for no longer
 LOOK_AGAIN = 15.0
 PENDING = "pending"  # instead of the last file of a first scan that has not ended
 

@@ -37,9 +37,7 @@ class Reporter:
         changed, self._declarer.changed = self._declarer.changed, set()
         for analysis, path in changed:
             context = self._house.contexts.get(analysis)
-            if context is not None and not context.looked:
-                self._declarer.changed.add((analysis, path))  # what is there may know more than this journal
-            elif context is not None and path:  # a job that was started elsewhere is declared nowhere
+            if context is not None and path:  # a job that was started elsewhere is declared nowhere
                 self._write(context, path)
         # A manifest of 10,000 jobs takes seconds to render: no more than a twentieth of the engine's time goes into it.
         self._next = monotonic + max(EVERY, 20 * (self._house.clock.monotonic() - monotonic))
@@ -62,6 +60,10 @@ class Reporter:
     def _put(self, context: Context, files: dict[str, bytes]) -> None:
         fresh = {name: body for name, body in files.items() if self._is_news(context.name, name, body)}
         if not fresh:
+            return
+        if not context.looked:  # what is there may know more than this journal: see engine/opening.py
+            self._unwritten |= {(context.name, name): body for name, body in fresh.items()}
+            self._retry = self._house.clock.monotonic() + EVERY
             return
         writer = context.status
 

@@ -433,6 +433,17 @@ def test_F100_files_here_tell_of_jobs_when_s3_shows_nothing(setting: Setting, ke
     )
 
 
+def test_F100_a_new_journal_under_another_prefix_is_no_way_round(setting: Setting) -> None:
+    """The ids are others then, so S3 shows no trace of them, tidied or not."""
+    setting.ask("one", "a.tif")
+    setting.run()
+    setting.rig.lose_journal(restore=False)
+    setting.rig = setting.another("rig-a", f"{CONFIG}upload: {{prefix: other/}}\n")
+    setting.turns(20)
+    assert held_as_rebuilt(setting)
+    assert list(setting.submits().values()) == [1]
+
+
 def test_F100_results_of_others_and_garbage_are_no_sign(setting: Setting) -> None:
     results = setting.folder / "results"
     texts = {

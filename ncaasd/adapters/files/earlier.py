@@ -22,7 +22,7 @@ MANIFESTS = 2_000  # whose status files are read
 UNITS = 500  # whose own status files are read: their manifest's tells of the newest 10,000 jobs
 STATUS_LIMIT = 16 << 20  # bytes of a manifest's status file: of 10,000 jobs
 JOB_LIMIT = 1 << 20  # bytes of a job.json
-SECONDS = 10.0
+SECONDS = 8.0
 
 
 class LocalEarlierJobs:
