@@ -153,6 +153,7 @@ def _list_and_put(
             return missing
         # 5: counted here and in S3 before anything is sent, so that an old copy of the journal is known for one (F100).
         mark = log.count()
+        crash("submit.counted")
         store.put(mark.key, MARK, crc=crc64nvme(MARK), only_if_absent=False)
         crash("submit.marked")
         # 6: from here on a PUT may be on its way, whatever happens to us.
