@@ -199,7 +199,8 @@ class Opener:
             )
         self._opening.add(context.name)
         store, layout, house = context.store, context.layout, self._house
-        look = self._looks.get(context.name, _Look())
+        seen = self._looks.get(context.name)
+        look = seen or _Look()
         rig = look.rig or house.rig
         memory = self._memory(context)
         names = list(dict.fromkeys([*memory.rigs, rig]))
@@ -230,7 +231,7 @@ class Opener:
                             store.delete(mark.key)
             return _Opened(conditional)
 
-        house.desk.do(f"open:{context.name}", work, lambda r: self._done(context, r))
+        house.desk.do(f"open:{context.name}", work, lambda r: self._done(context, seen, r))
 
     def _commit(
         self,
@@ -285,7 +286,7 @@ class Opener:
         value = {"jobs": sorted(noted | jobs.seen), "usable": jobs.complete or not jobs.submitted}
         self._house.journal.set_meta(f"noted:{context.name}", json.dumps(value))
 
-    def _done(self, context: Context, result: Result[_Opened]) -> None:
+    def _done(self, context: Context, seen: _Look | None, result: Result[_Opened]) -> None:
         house = self._house
         self._opening.discard(context.name)
         error = result.error
@@ -300,6 +301,9 @@ class Opener:
                 house.event(context.name, "", kind, str(error), level=logging.ERROR)
             return
         house.unpause(context)
+        late = self._looks.get(context.name)
+        if late is not None and late is not seen and self._is_news(context, late):
+            return  # the folder answered meanwhile: judged again
         context.opened = True
         house.journal.wake_unended_jobs(context.name)
         if not result.get().conditional:
