@@ -78,12 +78,12 @@ def judge(memory: Memory, signs: Signs) -> Verdict:
         return Verdict(
             Standing.FOREIGN, f"this journal is of rig {memory.rigs[-1]}, and the root is of rig {signs.root}"
         )
-    for rig in memory.rigs:  # of a name that is new to it, another's journals are only noted
-        for generation, count in signs.submits.get(rig, {}).items():
-            before = memory.others.get(generation, 0)
-            if generation != memory.generation and count > before:
-                text = f"another journal of rig {rig} has begun {count - before} submits that this one does not know of"
-                return Verdict(Standing.FOREIGN, text)
+    rig = memory.rigs[-1]  # of a name that is new to it, or that it has given up, another's journals are only noted
+    for generation, count in signs.submits.get(rig, {}).items():
+        before = memory.others.get(generation, 0)
+        if generation != memory.generation and count > before:
+            text = f"another journal of rig {rig} has begun {count - before} submits that this one does not know of"
+            return Verdict(Standing.FOREIGN, f"{text} (have two machines this name? give each its own `rig:`)")
     if signs.jobs:
         return Verdict(Standing.BEHIND, f"this journal is older than what was done: {files_tell}")
     return Verdict(Standing.CURRENT)

@@ -46,6 +46,9 @@ def shows(**submits: int) -> Signs:
         # `rig:` was edited: the journals under the new name are another rig's, if anybody's; our own is known under any.
         (KEPT, Signs(True, {"rig-a": {G: 12}, "rig-z": {K: 7}}), Standing.CURRENT),
         (KEPT, Signs(True, {"rig-a": {G: 12}, "rig-z": {G: 15}}), Standing.BEHIND),
+        # It was given its own name, because another machine has the one that it had.
+        (replace(KEPT, rigs=["rig-a", "rig-z"]), Signs(True, {"rig-a": {G: 12, H: 99}, "rig-z": {}}), Standing.CURRENT),
+        (replace(KEPT, rigs=["rig-a", "rig-z"]), Signs(True, {"rig-a": {G: 13}, "rig-z": {G: 1}}), Standing.BEHIND),
     ],
 )
 def test_F100_what_is_known_of_a_journal(memory: Memory, signs: Signs, standing: Standing) -> None:
