@@ -369,6 +369,15 @@ class JobRow:
     machine_verdicts: str = ""  # what machines that share a status file have said so far (neurocaas.machines.Memory)
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierJobs:
+    """What files on the disk tell of jobs that a journal doesn't know, by id."""
+
+    submitted: frozenset[str]  # from here, surely
+    seen: frozenset[str]  # all that have a folder or a line, those included
+    complete: bool  # False: there was more than could be looked at
+
+
 class ArtefactState(StrEnum):
     WANTED = "wanted"
     FETCHED = "fetched"

@@ -9,7 +9,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Protocol
 
-from ncaasd.model import DownloadTask, Listing, Look, ObjectInfo, Outcome, Part, Progress, ScanDelta, Stat, UploadTask
+from ncaasd.model import (
+    DownloadTask,
+    EarlierJobs,
+    Listing,
+    Look,
+    ObjectInfo,
+    Outcome,
+    Part,
+    Progress,
+    ScanDelta,
+    Stat,
+    UploadTask,
+)
 
 
 class Clock(Protocol):
@@ -189,6 +201,27 @@ class StatusWriter(Protocol):
 
     def remove(self, path: str) -> None:
         """Remove a status file that this writer once wrote; nothing happens when it is not there."""
+
+
+class RigFile(Protocol):
+    """The file in the root that names the rig whose root it is."""
+
+    @property
+    def path(self) -> str: ...
+
+    def read(self) -> str | None:
+        """The name; None when there is no such file. Raises RootMissing, LocalError when it can't be read or names none."""
+
+    def write(self, rig: str) -> str:
+        """Make it, never over one that is there. Returns the name that it has now. Raises LocalError."""
+
+
+class EarlierWork(Protocol):
+    """What files of an analysis's folder tell of jobs that were submitted."""
+
+    def jobs(self, known: Collection[str]) -> EarlierJobs:
+        """Those that are not `known`, by id. Never raises for what is in the files; takes seconds at most, unless a mount
+        hangs."""
 
 
 class TransferLog(Protocol):

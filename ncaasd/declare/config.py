@@ -84,7 +84,11 @@ def _off(value: Any) -> Any:
 class Config(Sections):
     """Everything optional but `group`, `root` and `analyses`."""
 
-    rig: Annotated[Name | None, Absent] = Field(default=None, description="This rig's name; else the host's.")
+    rig: Annotated[Name | None, Absent] = Field(
+        default=None,
+        description="This rig's name, another for each machine; else one made of the host's at the first start, and kept in the "
+        "state and in the root (`.ncaasd-rig`), whatever becomes of the host's.",
+    )
     state: Annotated[Absolute | None, Absent] = Field(
         default=None,
         description="Where the journal and the lock are: on a local disk, outside the root. Else $STATE_DIRECTORY under "

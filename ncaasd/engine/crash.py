@@ -14,7 +14,15 @@ from ncaasd.ports import CrashPoint, no_crash
 VARIABLE = "NCAASD_TEST_CRASH"
 
 # Beside those of the transfers (adapters/transfers) and of the journal's migrations.
-ENGINE_POINTS = ("open.committed", "submit.before_intent", "submit.intended", "submit.attempted", "submit.put")
+ENGINE_POINTS = (
+    "open.committed",
+    "submit.before_intent",
+    "submit.intended",
+    "submit.counted",
+    "submit.marked",
+    "submit.attempted",
+    "submit.put",
+)
 
 
 def armed() -> CrashPoint:

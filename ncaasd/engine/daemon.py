@@ -17,10 +17,12 @@ import platformdirs
 
 from ncaasd.adapters.credentials import StoreFactory
 from ncaasd.adapters.files.archive import LocalArchive
+from ncaasd.adapters.files.earlier import LocalEarlierJobs
 from ncaasd.adapters.files.mounts import MountPoints, events_from, filesystem_of, is_network
 from ncaasd.adapters.files.names import Ignoring
 from ncaasd.adapters.files.packages import LocalPackages
 from ncaasd.adapters.files.results import LocalResults
+from ncaasd.adapters.files.rigfile import LocalRigFile
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.adapters.lock import Locked
@@ -35,6 +37,7 @@ from ncaasd.engine.clock import SystemClock
 from ncaasd.engine.desk import Result, ThreadDesk
 from ncaasd.engine.engine import Engine
 from ncaasd.engine.house import Context, House
+from ncaasd.engine.opening import remembered_rig
 from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.errors import JournalError, LocalError, StateError
 from ncaasd.model import DownloadTask, Progress, UploadTask
@@ -71,8 +74,8 @@ def journal_path(folder: str) -> str:
     return os.path.join(folder, "journal.sqlite")
 
 
-def rig_name(config: Config) -> str:
-    return config.rig or socket.gethostname().partition(".")[0] or "rig"
+def host_name() -> str:
+    return socket.gethostname().partition(".")[0] or "rig"
 
 
 @dataclass
@@ -115,7 +118,9 @@ def running(
             desk=desk,
             clock=clock,
             contexts=contexts,
-            rig=rig_name(config),
+            rig=config.rig or "",
+            rig_file=None if config.rig else LocalRigFile(config.root),
+            host=host_name(),
             crash=crash,
             patience=patience or Patience(),
             spread=random.random,
@@ -123,6 +128,7 @@ def running(
             tools=tools,
             archive=LocalArchive(),
         )
+        house.rig = house.rig or remembered_rig(house)
         stack.callback(desk.close)
         _take_up(config, house)
         engine = Engine(house, root=config.root, sources=config.sources, tools=config.tools)
@@ -210,6 +216,7 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
         trees=dict(trees),
         results=results,
         status=LocalStatusFiles(folder),
+        earlier=LocalEarlierJobs(folder, submissions=Layout(name, config.group).submissions),
         store_for=store_for,
         settle=settings.watch.settle_for(True),
         polled=True,

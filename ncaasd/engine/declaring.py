@@ -427,6 +427,12 @@ class Declarer:
     def _checksum_of(self, context: Context) -> Callable[[str], str]:
         return lambda name: self._configs.get((context.name, f"configs/{name}"), ("", b""))[0]
 
+    def recorded(self, context: Context, row: FileRow) -> list[FileRow]:
+        """The recordings behind an input: of a package the oldest, since a unit that was packed before is known by its name."""
+        if not row.place.is_package:
+            return [row]
+        return sorted(self._packager.members_of(context, row), key=lambda r: r.id)[:1]
+
     # -- configs -----------------------------------------------------------------------------------------------------
 
     def _keep_config(self, context: Context, row: FileRow, data: bytes) -> None:

@@ -19,10 +19,12 @@ from ncaasd.ports import (
     Archive,
     Clock,
     CrashPoint,
+    EarlierWork,
     FileTree,
     ObjectStore,
     PackageBuilder,
     ResultsTree,
+    RigFile,
     StatusWriter,
     ToolRunner,
     Transfers,
@@ -50,7 +52,12 @@ class Context:
     polled: bool = False  # its file system sends no events for remote changes
     prefix: str = ""
     rules: dict[str, list[Matcher]] = field(default_factory=dict)  # by manifest, in force
-    opened: bool = False  # probe, marker and inventory are done: uploads and submits may begin
+    opened: bool = False  # probe, marks and inventory are done: uploads and submits may begin
+    earlier: EarlierWork | None = None  # what files here tell of jobs
+    looked: bool = False  # those files were read, or don't answer: status files may be written over
+    scanned_to: dict[str, int] = field(
+        default_factory=dict
+    )  # tree -> the last file that this process's first scan found
     submits_blocked: str = ""  # why nothing is submitted here
     paused: str = ""  # why nothing is asked of S3 for now
     paused_until: float = 0.0
@@ -72,13 +79,15 @@ class House:
     desk: Desk
     clock: Clock
     contexts: dict[str, Context]
-    rig: str
+    rig: str  # its name; one that the root's own file gives is known when an analysis is open
     transfers: Transfers = field(init=False)  # given when the pool is made, which needs the engine first
     patience: Patience = field(default_factory=Patience)
     crash: CrashPoint = no_crash
     packer: PackageBuilder | None = None
     archive: Archive | None = None
     tools: ToolRunner | None = None
+    rig_file: RigFile | None = None  # None: the config names the rig
+    host: str = ""  # this machine's name
     spread: Callable[[], float] = lambda: 0.5  # in [0, 1): keeps many from coming back at once
 
     def event(self, analysis: str, subject: str, kind: str, text: str, *, level: int = logging.INFO) -> None:

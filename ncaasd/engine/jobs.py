@@ -11,10 +11,10 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.house import Context, House
-from ncaasd.engine.opening import found_by_first_scan, rig_was_here
+from ncaasd.engine.opening import doubted
 from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.recordings import Recordings
-from ncaasd.engine.submitting import Ending, Order, Report, SameJob, draft_of, submit_once
+from ncaasd.engine.submitting import Ending, Mark, Order, Report, SameJob, draft_of, submit_once
 from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, ConfigFact, Supplies
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.watching import Watch
@@ -28,6 +28,7 @@ from ncaasd.plan.expand import Beside, Matcher
 from ncaasd.plan.files import in_words, taken_by
 from ncaasd.plan.guards import MENDED, Limits, Stop, Tally, guard, machines_of, tally, way_on
 from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
+from ncaasd.plan.journals import was_there
 from ncaasd.plan.retry import backoff
 
 DUE_AT_A_TIME = 200
@@ -281,13 +282,13 @@ class Jobs:
     def _submission(self, context: Context, job: JobRow, config: ConfigFact) -> Callable[[], None]:
         house = self._house
         etags: dict[str, str] = {}
-        ids: list[int] = []
+        files: list[FileRow] = []
         others: set[str] = set()
         for dataset in job.spec.datasets:
             row = house.journal.file_of(dataset)
             if row is not None and row.state is not FileState.GONE:
                 etags[dataset.key] = row.etag
-                ids.append(row.id)
+                files += self._declarer.recorded(context, row)
             if dataset.place is None or len(house.journal.files_with_key(context.name, dataset.key)) < 2:
                 continue
             if row is not None and row.stored is not None:
@@ -299,8 +300,9 @@ class Jobs:
                 if any(d.key == dataset.key and d.place not in (None, dataset.place) for d in j.spec.datasets)
             }
         manifest = house.journal.file_at(Place(context.name, "", job.spec.declared_in))
-        if job.phase is Phase.OPEN and job.attempt == 0 and manifest and rig_was_here(house, context):
-            rebuilt = found_by_first_scan(house, context, [*ids, manifest.id])
+        first_scan = doubted(house.journal, context.name)
+        if job.phase is Phase.OPEN and job.attempt == 0 and manifest and first_scan:
+            rebuilt = job.rebuilt or was_there([*files, manifest], first_scan)
             house.journal.update_job(job.row, rebuilt=rebuilt)
             job = replace(job, rebuilt=rebuilt)
         if job.phase is not Phase.OPEN:
@@ -309,7 +311,8 @@ class Jobs:
         if job.phase is Phase.OPEN:
             each = house.journal.machines_per_dataset(context.name, job.spec.name)
             self._going[job.row] = (context.name, job.spec.name, machines_of(job, each))
-        order = Order(job, context.layout, config.key, config.content, etags, frozenset(others - {""}))
+        doubt = house.journal.get_meta(f"doubt:{context.name}") or ""
+        order = Order(job, context.layout, config.key, config.content, etags, frozenset(others - {""}), doubt)
         log = _JournaledSubmit(self, context, job)
 
         def start() -> None:
@@ -426,6 +429,16 @@ class _JournaledSubmit:
             return found
 
         return self._house.desk.ask(commit)
+
+    def count(self) -> Mark:
+        house, analysis, layout = self._house, self._context.name, self._context.layout
+
+        def commit() -> Mark:
+            generation, submits = house.journal.count_submit(analysis)
+            older = (layout.journal_mark(house.rig, generation, submits - 1),) if submits > 1 else ()
+            return Mark(layout.journal_mark(house.rig, generation, submits), older)
+
+        return house.desk.ask(commit)
 
     def attempt(self) -> None:
         def commit() -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.opening import PENDING, first_scan
 from ncaasd.errors import LocalError, NcaasdError, RootMissing
 from ncaasd.model import FileRow, FileState, Look, Place, ScanDelta, Stat
 from ncaasd.plan import skipping
@@ -355,10 +356,21 @@ class Observer:
                 return
             watched.news = None
             watched.scans += 1
-            meta = f"first scan:{watched.context.name}"
-            if watched.scans == 1 and not watched.name and journal.get_meta(meta) is None:
-                # What a new journal's first look found; later files are new for sure (see engine/opening.py).
-                journal.set_meta(meta, str(journal.last_file_id()))
+            if watched.scans == 1:
+                self._first_scan_done(watched)
+
+    def _first_scan_done(self, watched: Watched) -> None:
+        """What a new journal's first look found, or an old copy's: later files are new for sure (see engine/opening.py)."""
+        journal, context = self._house.journal, watched.context
+        last = context.scanned_to[watched.name] = journal.last_file_id()
+        main = journal.get_meta(first_scan(context.name, ""))
+        known = journal.get_meta(first_scan(context.name, watched.name))
+        if known == PENDING or (known is None and (not watched.name or main is None)):
+            journal.set_meta(first_scan(context.name, watched.name), str(last))
+        if not watched.name and main is None:
+            for name in context.trees.keys() - {""}:  # a source that takes longer isn't taken for one that came later
+                if journal.get_meta(first_scan(context.name, name)) is None:
+                    journal.set_meta(first_scan(context.name, name), PENDING)
 
     def _look_done(self, watched: Watched, result: Result[_Looked], due: set[str]) -> None:
         if not self._worked(watched, result):

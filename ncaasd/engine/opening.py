@@ -1,34 +1,53 @@
 """Before anything of an analysis is uploaded or submitted: prove the endpoint, learn what this rig did before.
 
 1. The endpoint must honour If-None-Match on a key of ours, else nothing is submitted there (F51).
-2. The rig's marker says whether this rig has had a journal before. What was seen is committed before the marker is put,
-   so a crash between can't make an old rig look new (docs/exactly-once.md).
+2. What speaks of earlier work is gathered: the marks of this rig's journals in S3, and the files in the analysis's folder.
+   `plan/journals` judges whether this journal knows of all that (F18, F81, F100). What was seen is committed before
+   anything is put, so a crash between can't make an old rig look new, or an old copy look current (docs/exactly-once.md).
 3. With a new journal, what is in S3 already is noted, so that it is recognised instead of sent again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import math
+import uuid
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from awscrt.checksums import crc64nvme
 
+from ncaasd.adapters.journal import Journal
 from ncaasd.adapters.probe import honours_if_none_match
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House
-from ncaasd.errors import Exists, NcaasdError, StoreError
-from ncaasd.model import ObjectInfo
+from ncaasd.errors import Exists, LocalError, NcaasdError, StoreError
+from ncaasd.model import EarlierJobs, ObjectInfo
 from ncaasd.neurocaas.naming import ID_LIMIT
+from ncaasd.plan.journals import FirstScan, Memory, Signs, Standing, judge, others_now, rig_of
 from ncaasd.plan.retry import backoff
 
 ID_DIGITS = 15
+LOOK_WAIT = 12.0  # seconds; a folder that doesn't answer keeps an analysis from being opened for no longer
+LOOK_AGAIN = 15.0
+PENDING = "pending"  # instead of the last file of a first scan that has not ended
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
     conditional: bool
-    inventory: tuple[ObjectInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the disk tells: the rig that the root's own file names, and jobs that the journal doesn't know."""
+
+    rig: str | None = None
+    jobs: EarlierJobs | None = None
+    trouble: str = ""  # why the root's file can't be used
+    unreadable: bool = False  # it is there
 
 
 class Opener:
@@ -37,12 +56,26 @@ class Opener:
         self._opening: set[str] = set()
         self._failures: dict[str, int] = {}
         self._next: dict[str, float] = {}
+        self._looks: dict[str, _Look] = {}
+        self._looking: dict[str, float] = {}  # analysis -> monotonic: since then its folder owes an answer
+        self._look_at: dict[str, float] = {}  # analysis -> monotonic: when its folder is looked at again
+        self._unread: dict[str, str] = {}  # analysis -> why its folder or the root's file couldn't be read
+        self._said = ""
+        self._called = house.rig  # by the config or the state, before the root was asked
 
     def turn(self) -> None:
-        now = self._house.clock.now()
+        now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
         for context in self._house.contexts.values():
-            waiting = now < self._next.get(context.name, 0) or not self._house.awake(context)
-            if not context.opened and context.name not in self._opening and not waiting:
+            name = context.name
+            if name not in self._looks and name not in self._looking and monotonic >= self._look_at.get(name, 0.0):
+                self._look(context)
+            waiting = now < self._next.get(name, 0) or not self._house.awake(context)
+            if (
+                not context.opened
+                and name not in self._opening
+                and not waiting
+                and self._has_looked(context, monotonic)
+            ):
                 self._open(context)
 
     def forget_appointments(self) -> None:
@@ -50,18 +83,112 @@ class Opener:
 
     def settled(self) -> bool:
         """Every analysis is open, or has been tried and failed."""
-        return all(c.opened or c.paused for c in self._house.contexts.values()) and not self._opening
+        contexts = self._house.contexts.values()
+        return all(c.opened or c.paused for c in contexts) and not self._opening
 
     def next_due(self) -> float | None:
         """Wall time."""
-        return min(
-            (
-                max(self._next.get(c.name, 0.0), c.paused_until)
-                for c in self._house.contexts.values()
-                if not c.opened and c.name not in self._opening
-            ),
-            default=None,
+        now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
+        times = []
+        for c in self._house.contexts.values():
+            if not c.opened and c.name not in self._opening:
+                times.append(max(self._next.get(c.name, 0.0), c.paused_until, now + self._owed(c, monotonic)))
+        return min(times, default=None)
+
+    # -- what the disk tells -----------------------------------------------------------------------------------------
+
+    def _look(self, context: Context) -> None:
+        """Before the first status file is written: those that are there may know more than this journal."""
+        house, name = self._house, context.name
+        self._looking[name] = house.clock.monotonic()
+        known = house.journal.submitted_ids(name) | _noted(house, context)[0]
+        rig, rig_file, earlier = house.rig, house.rig_file, context.earlier
+
+        def work() -> _Look:
+            context.trees[""].check()
+            jobs = earlier.jobs(known) if earlier is not None else None
+            if rig_file is None:
+                return _Look(jobs=jobs)
+            try:
+                found = rig_file.read()
+            except LocalError as error:
+                return _Look(jobs=jobs, trouble=str(error), unreadable=True)
+            try:
+                if found is None:
+                    context.results.check()  # F26, F90: nothing is written into the mount point of a disk that is away
+                    found = rig_file.write(rig)
+            except LocalError as error:
+                why = f"{rig_file.path} can't be written, so only the state folder knows this rig's name: {error}"
+                return _Look(jobs=jobs, trouble=why)
+            return _Look(found, jobs)
+
+        house.desk.do(f"earlier:{name}", work, lambda r: self._looked(context, r))
+
+    def _looked(self, context: Context, result: Result[_Look]) -> None:
+        name = context.name
+        self._looking.pop(name, None)
+        context.looked = True
+        if result.error is not None and not isinstance(result.error, NcaasdError):
+            raise result.error
+        look = result.get() if result.error is None else _Look(trouble=str(result.error), unreadable=True)
+        if look.unreadable:
+            self._unread[name] = look.trouble
+            self._look_at[name] = self._house.clock.monotonic() + LOOK_AGAIN
+        if look.trouble and result.error is None:  # a folder that is away is said elsewhere
+            self._say(look.trouble)
+        if result.error is None and not (look.unreadable and not _is_named(self._house)):
+            self._looks[name] = look
+            if context.opened and self._is_news(context, look):
+                context.opened = False  # it answered late: judged again before anything more is submitted
+
+    def _say(self, text: str) -> None:
+        if self._said != text:
+            self._said = text
+            self._house.event("", "", "rig", text, level=logging.WARNING)
+
+    def _is_news(self, context: Context, look: _Look) -> bool:
+        other = look.rig is not None and look.rig not in self._memory(context).rigs
+        return other or bool(look.jobs and self._unknown(context, look.jobs.submitted))
+
+    def _owed(self, context: Context, monotonic: float) -> float:
+        """For so many seconds its folder is waited for."""
+        if context.name in self._looks:
+            return 0.0
+        since = self._looking.get(context.name)
+        return 0.0 if since is None else max(0.0, since + LOOK_WAIT - monotonic)
+
+    def _has_looked(self, context: Context, monotonic: float) -> bool:
+        if not context.looked and self._owed(context, monotonic) > 0:
+            return False
+        context.looked = True
+        house = self._house
+        if context.name in self._looks or house.rig_file is None or _is_named(house):
+            return True
+        # The root may say that this rig has been here before: nothing is done until it can be asked.
+        why = self._unread.get(context.name) or f"{house.rig_file.path} can't be looked for: the disk does not answer"
+        if context.paused != why:
+            context.paused = why
+            house.event(context.name, "", "not opened", why, level=logging.ERROR)
+        return False
+
+    def _unknown(self, context: Context, ids: Collection[str]) -> frozenset[str]:
+        """What neither is in the journal as submitted, nor was judged before."""
+        noted, usable = _noted(self._house, context)
+        return frozenset(ids) - self._house.journal.submitted_ids(context.name) - noted if usable else frozenset()
+
+    def _memory(self, context: Context) -> Memory:
+        journal, name = self._house.journal, context.name
+        opened = journal.get_meta(_rig(context)) is not None
+        rigs = json.loads(journal.get_meta(f"rigs:{name}") or "[]")
+        return Memory(
+            opened=opened,
+            generation=journal.get_meta(f"generation:{name}") or "",
+            submits=int(journal.get_meta(f"submits:{name}") or 0),
+            others=json.loads(journal.get_meta(f"others:{name}") or "{}"),
+            rigs=rigs or ([self._called] if opened else []),  # of an older version
         )
+
+    # -- opening -----------------------------------------------------------------------------------------------------
 
     def _open(self, context: Context) -> None:
         if len(context.layout.bucket) + ID_DIGITS > ID_LIMIT:
@@ -72,36 +199,94 @@ class Opener:
             )
         self._opening.add(context.name)
         store, layout, house = context.store, context.layout, self._house
-        marker = layout.rig_marker(house.rig)
-        known = house.journal.get_meta(_rig(context)) is not None
+        seen = self._looks.get(context.name)
+        look = seen or _Look()
+        rig = look.rig or house.rig
+        memory = self._memory(context)
+        names = list(dict.fromkeys([*memory.rigs, rig]))
+        if not memory.opened and house.rig_file is not None and house.host not in names:
+            names.append(house.host)  # by which an older version called a rig without a name
 
         def work() -> _Opened:
             conditional = honours_if_none_match(store, layout.probe_key())
+            marks = {n: store.list(layout.journal_marks(n)).objects for n in names}
             found: list[ObjectInfo] = []
-            if not known:
-                seen = store.find(marker) is not None
+            known = False
+            if not memory.opened:
+                known = any(store.find(layout.rig_marker(n)) is not None for n in names)
                 found = [*store.list(layout.inputs).objects, *store.list(layout.configs).objects]
-
-                def commit() -> None:
-                    house.journal.set_meta(_rig(context), "seen" if seen else "new")
-                    house.journal.add_inventory(context.name, ((o.key, o.size, o.etag) for o in found))
-                    if seen:
-                        text = (
-                            f"the journal is new, but rig {house.rig} has been here before: what is in S3 is adopted, and jobs"
-                            " of old files that left no trace are held"
-                        )
-                        house.event(context.name, "", "rebuilt", text, level=logging.WARNING)
-
-                house.desk.ask(commit)
-                house.crash("open.committed")
-            body = f"rig {house.rig}\n".encode()
+            submits = {n: layout.marked_submits(n, (o.key for o in objects)) for n, objects in marks.items()}
+            house.desk.ask(lambda: self._commit(context, rig, look, known, submits, found))
+            house.crash("open.committed")
+            body = f"rig {rig}\n".encode()
             with contextlib.suppress(Exists):
-                store.put(marker, body, crc=crc64nvme(body), only_if_absent=True)
-            return _Opened(conditional, tuple(found))
+                store.put(layout.rig_marker(rig), body, crc=crc64nvme(body), only_if_absent=True)
+            for name, counts in submits.items():
+                # What a crash has left of this journal's marks: the newest tells all. Where that isn't allowed, no harm is done.
+                newest = layout.journal_mark(name, memory.generation, counts.get(memory.generation, 0))
+                mine = layout.journal_marks(name) + memory.generation
+                for mark in marks[name]:
+                    if memory.generation and mark.key.startswith(mine) and mark.key < newest:
+                        with contextlib.suppress(StoreError):
+                            store.delete(mark.key)
+            return _Opened(conditional)
 
-        house.desk.do(f"open:{context.name}", work, lambda r: self._done(context, r))
+        house.desk.do(f"open:{context.name}", work, lambda r: self._done(context, seen, r))
 
-    def _done(self, context: Context, result: Result[_Opened]) -> None:
+    def _commit(
+        self,
+        context: Context,
+        rig: str,
+        look: _Look,
+        known: bool,
+        submits: dict[str, dict[str, int]],
+        found: Sequence[ObjectInfo],
+    ) -> None:
+        """Judge, and remember what was seen. In a transaction."""
+        house, journal, name = self._house, self._house.journal, context.name
+        memory = self._memory(context)  # as it is now: a submit may have been under way when this opening began
+        jobs = self._unknown(context, look.jobs.submitted) if look.jobs else frozenset()
+        signs = Signs(known, submits, look.rig, jobs)
+        verdict = judge(memory, signs)
+        generation = memory.generation
+        if not generation or (verdict.doubtful and memory.opened):
+            # Another one, so that what this journal submits from now on is told apart from what it didn't know of.
+            generation = uuid.uuid4().hex[:16]
+            journal.set_meta(f"generation:{name}", generation)
+            journal.set_meta(f"submits:{name}", "0")
+        journal.set_meta(f"others:{name}", json.dumps(others_now(memory, signs, generation)))
+        journal.set_meta(f"rigs:{name}", json.dumps([*(n for n in memory.rigs if n != rig), rig]))
+        if look.jobs is not None and (jobs or not memory.opened):
+            self._note(context, look.jobs)
+        house.rig = rig
+        if house.rig_file is not None:
+            journal.set_meta("rig", rig)
+        if not memory.opened:
+            journal.set_meta(_rig(context), "seen" if verdict.doubtful else "new")
+            journal.add_inventory(name, ((o.key, o.size, o.etag) for o in found))
+        elif verdict.doubtful:
+            journal.set_meta(_rig(context), "seen")
+            journal.doubt_unended_jobs(name)
+            for tree in context.trees:
+                last = context.scanned_to.get(tree)
+                journal.set_meta(first_scan(name, tree), PENDING if last is None else str(last))
+        if verdict.doubtful:
+            journal.set_meta(f"doubt:{name}", verdict.why)
+            kind = "rebuilt" if verdict.standing is Standing.REBUILT else "behind"
+            text = (
+                f"{verdict.why}: what is in S3 is adopted, and jobs of files that are here now are held where S3 shows no trace"
+                " of them; `ncaasd status` lists them, and `ncaasd release ID` (or `--rule NAME`) lets them go on"
+            )
+            house.event(name, "", kind, text, level=logging.WARNING)
+
+    def _note(self, context: Context, jobs: EarlierJobs) -> None:
+        """Those were judged, and are no news at the next start. Where there is more than could be looked at, what files tell
+        would be news for ever, so this journal doesn't ask them any more."""
+        noted, _usable = _noted(self._house, context)
+        value = {"jobs": sorted(noted | jobs.seen), "usable": jobs.complete or not jobs.submitted}
+        self._house.journal.set_meta(f"noted:{context.name}", json.dumps(value))
+
+    def _done(self, context: Context, seen: _Look | None, result: Result[_Opened]) -> None:
         house = self._house
         self._opening.discard(context.name)
         error = result.error
@@ -116,6 +301,9 @@ class Opener:
                 house.event(context.name, "", kind, str(error), level=logging.ERROR)
             return
         house.unpause(context)
+        late = self._looks.get(context.name)
+        if late is not None and late is not seen and self._is_news(context, late):
+            return  # the folder answered meanwhile: judged again
         context.opened = True
         house.journal.wake_unended_jobs(context.name)
         if not result.get().conditional:
@@ -123,19 +311,54 @@ class Opener:
                 "this S3 endpoint ignores If-None-Match, so a job could be started twice: nothing is submitted to it"
             )
             house.event(context.name, "", "submits blocked", context.submits_blocked, level=logging.ERROR)
-        house.event(context.name, "", "opened", f"s3://{context.layout.bucket}/{context.layout.group}/ answers")
+        house.event(
+            context.name,
+            "",
+            "opened",
+            f"s3://{context.layout.bucket}/{context.layout.group}/ answers; this is rig {house.rig}",
+        )
 
 
 def _rig(context: Context) -> str:
     return f"rig:{context.name}"
 
 
-def rig_was_here(house: House, context: Context) -> bool:
-    """Whether this journal is newer than the rig's first one."""
-    return house.journal.get_meta(_rig(context)) == "seen"
+def first_scan(analysis: str, tree: str) -> str:
+    """The journal's name for the last file that was there when it first looked: later ones are new recordings for sure."""
+    return f"first scan:{analysis}:{tree}" if tree else f"first scan:{analysis}"
 
 
-def found_by_first_scan(house: House, context: Context, file_ids: list[int]) -> bool:
-    """Whether all these files were there when this journal first looked: later ones are new recordings for sure."""
-    last = house.journal.get_meta(f"first scan:{context.name}")
-    return last is not None and bool(file_ids) and all(i <= int(last) for i in file_ids)
+def _noted(house: House, context: Context) -> tuple[frozenset[str], bool]:
+    """(ids of jobs that files told of at an earlier start; whether files can be asked still)"""
+    value = json.loads(house.journal.get_meta(f"noted:{context.name}") or "{}")
+    return frozenset(value.get("jobs", ())), bool(value.get("usable", True))
+
+
+def remembered_rig(house: House) -> str:
+    """The name of a rig that the config gives none, as far as the state tells."""
+    journal = house.journal
+    names = list(house.contexts)
+    used = [n for name in names for n in json.loads(journal.get_meta(f"rigs:{name}") or "[]")]
+    worked = any(journal.get_meta(f"rig:{name}") is not None for name in names)
+    return rig_of(journal.get_meta("rig"), used=used, worked=worked, host=house.host, letters=uuid.uuid4().hex[:6])
+
+
+def _is_named(house: House) -> bool:
+    """Whether the journal knows the rig's name, or this rig from before it had one."""
+    journal = house.journal
+    return journal.get_meta("rig") is not None or any(journal.get_meta(_rig(c)) for c in house.contexts.values())
+
+
+def doubted(journal: Journal, analysis: str) -> FirstScan | None:
+    """What to doubt in an analysis, for `plan.journals.was_there`: the rig may have submitted jobs that the journal doesn't know
+    of. None: nothing."""
+    if journal.get_meta(f"rig:{analysis}") != "seen":
+        return None
+
+    def last_of(tree: str) -> float:
+        last = journal.get_meta(first_scan(analysis, tree))
+        if last is None:  # a source, in a journal of an older version
+            last = journal.get_meta(first_scan(analysis, ""))
+        return math.inf if last in (None, PENDING) else int(last)
+
+    return last_of

@@ -63,6 +63,10 @@ class Reporter:
         fresh = {name: body for name, body in files.items() if self._is_news(context.name, name, body)}
         if not fresh:
             return
+        if not context.looked:  # what is there may know more than this journal: see engine/opening.py
+            self._unwritten |= {(context.name, name): body for name, body in fresh.items()}
+            self._retry = self._house.clock.monotonic() + EVERY
+            return
         writer = context.status
 
         def work() -> None:

@@ -135,7 +135,7 @@ def _serve_one(
         waker = Waker(known.clock, wakes, lambda _name: known.desk.tell(lambda: None))
         control = ControlServer(state_folder(config), lambda request: handle(house, request))
         notify("READY=1", "STATUS=watching " + ", ".join(config.analyses))
-        log.info("watching %s for %s as rig %s", config.root, ", ".join(config.analyses), house.engine.house.rig)
+        log.info("watching %s for %s", config.root, ", ".join(config.analyses))
         try:
             wait, looked = 0.0, time.monotonic()
             while not (signals.stop or stop()):

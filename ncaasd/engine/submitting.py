@@ -5,6 +5,7 @@ Runs on a lane, never in the engine thread; what must be committed before the ne
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from ncaasd.ports import Clock, CrashPoint, ObjectStore, no_crash
 TRIES = 4  # of list-and-put in one go; after that the engine comes back later
 ATTEMPTS_SEARCHED = 1000
 ID_DIGITS = 15
+MARK = b"The name of this object says how many jobs a journal of ncaasd has begun to submit. ncaasd needs it: leave it here.\n"
 
 
 class Ending(StrEnum):
@@ -53,6 +55,15 @@ class Order:
     config: bytes | None
     etags: dict[str, str]  # key -> what the journal says is stored there; datasets not of this machine are absent
     others: frozenset[str] = frozenset()  # ids of jobs of other local files that had these keys before
+    doubt: str = ""  # why the journal may not know that the job was submitted
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The object whose key tells how many submits this journal has begun, and those of which it takes the place."""
+
+    key: str
+    older: tuple[str, ...] = ()
 
 
 class SameJob(NcaasdError):
@@ -66,6 +77,9 @@ class SubmitLog(Protocol):
         self, job_id: str, attempt: int, key: str, body: bytes, config_key: str, datasets: Sequence[Dataset]
     ) -> JobRow:
         """Commit the intent. Raises NcaasdError when the job's files have changed since, so it must wait again; SameJob."""
+
+    def count(self) -> Mark:
+        """Commit that one more submit begins, and say how that is marked in S3."""
 
     def attempt(self) -> None:
         """Commit that a PUT may be sent from now on."""
@@ -125,6 +139,7 @@ def _list_and_put(
     foreign: Callable[[str], ObjectStore] | None,
 ) -> Report:
     attempted = job.attempted
+    marked: list[str] = []
     for _ in range(TRIES):
         # 4: what is there decides, not what we remember.
         decision, at = _decide(order, job, store, attempted, clock.now())
@@ -137,16 +152,25 @@ def _list_and_put(
         missing = _unverified(order, store, foreign, config=True)
         if missing:
             return missing
-        # 5: from here on a PUT may be on its way, whatever happens to us.
+        # 5: counted here and in S3 before anything is sent, so that an old copy of the journal is known for one (F100).
+        mark = log.count()
+        crash("submit.counted")
+        store.put(mark.key, MARK, crc=crc64nvme(MARK), only_if_absent=False)
+        crash("submit.marked")
+        # 6: from here on a PUT may be on its way, whatever happens to us.
         log.attempt()
         attempted = attempted or clock.now()
         crash("submit.attempted")
         try:
             put = store.put(job.submit_key, job.body, crc=crc64nvme(job.body), only_if_absent=True, retry=False)
         except (Exists, Busy, Unreachable, Throttled):
-            continue  # 6: back to 4
+            marked.append(mark.key)
+            continue  # 7: back to 4
         crash("submit.put")
         log.submitted(at=put.modified, adopted=False, reason="")
+        for older in (*mark.older, *marked):
+            with contextlib.suppress(StoreError):  # what is left does no harm: the highest tells all
+                store.delete(older)
         return Report(Ending.SUBMITTED)
     return Report(Ending.UNSURE, reason="S3 gave no clear answer to the submit; it is looked at again")
 
@@ -170,6 +194,7 @@ def _decide(order: Order, job: JobRow, store: ObjectStore, attempted: float, now
         rebuilt=job.rebuilt,
         released=job.released,
         now=now,
+        doubt=order.doubt,
     )
     return decision, at
 

@@ -203,7 +203,8 @@ class Watch:
         """Of the same declaration, past the guards that the last one was released from."""
         house = self._house
         spec = replace(job.spec, datasets=tuple(replace(d, etag="") for d in job.spec.datasets))
-        row = house.journal.add_job(spec, job.attempt + 1, house.clock.now(), size=job.size)
+        # Where the last attempt may be one that this journal lost sight of, so may the next.
+        row = house.journal.add_job(spec, job.attempt + 1, house.clock.now(), size=job.size, rebuilt=job.rebuilt)
         # An attempt is no new job, so it is none too many at once.
         house.journal.update_job(row, released=job.released | {"backlog"})
         made = house.journal.job(row)

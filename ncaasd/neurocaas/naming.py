@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from anyascii import anyascii
@@ -31,6 +31,7 @@ _SEGMENT_HASH = 8  # hexadecimal digits of the hash in the name of what could no
 _STEM_LIMIT = 100  # characters that a transliteration may take: a name of emoji would come to a thousand
 # What stands before the last ending and belongs to it: a.ome.tif, a.nii.gz, a.csv.gz.
 _TWO_ENDINGS = re.compile(r"(?:ome\.[A-Za-z0-9]+|[A-Za-z][A-Za-z0-9]{0,4}\.(?:gz|bz2|xz|zst|lz4))")
+_MARK = re.compile(r"([0-9a-f]{16})\.([0-9]{12})")
 _JOB_FOLDER = re.compile(r"job__([^_/]+)_([^/]+)/?")
 _TRIGGERS = {
     "submit.json": "NeuroCAAS starts (and bills) a job for every key that ends so, wherever it lies in the bucket",
@@ -79,6 +80,24 @@ class Layout:
     def rig_marker(self, rig: str) -> str:
         """The object that tells a rig with a new journal that it has been here before."""
         return f"{self.submissions}.ncaasd/{rig}"
+
+    def journal_marks(self, rig: str) -> str:
+        """Below it lies the mark of each journal that the rig has had: see `journal_mark`. Not below `rig_marker(rig)`, which
+        is an object, and no object may lie below another where keys are files (SeaweedFS); no rig's name begins with a dot."""
+        return f"{self.submissions}.ncaasd/.journals/{rig}/"
+
+    def journal_mark(self, rig: str, generation: str, submits: int) -> str:
+        """The object whose key says how many submits a journal has begun: a key of `submissions/` can be listed, not read."""
+        return f"{self.journal_marks(rig)}{generation}.{submits:012d}"
+
+    def marked_submits(self, rig: str, keys: Iterable[str]) -> dict[str, int]:
+        """Generation -> the highest count that the marks among `keys` tell."""
+        found: dict[str, int] = {}
+        for key in keys:
+            mark = _MARK.fullmatch(key.removeprefix(self.journal_marks(rig)))
+            if mark is not None:
+                found[mark[1]] = max(found.get(mark[1], 0), int(mark[2]))
+        return found
 
     def probe_key(self) -> str:
         """The object on which the endpoint must prove that it honours If-None-Match."""

@@ -24,7 +24,9 @@ from ncaasd.plan.files import collision, holder, in_words, map_file, taken_by
 from ncaasd.plan.gates import Passage, Way
 from ncaasd.plan.guards import Known, Limits, Stop, guard, machines_of, newest_known, per_dataset, tally
 from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
+from ncaasd.plan.journals import FirstScan, was_there
 
+ASKED_OF_S3 = "but held if S3 shows no trace of it: this rig has submitted jobs that its journal does not know"
 NOT_YET = (FileState.SETTLING, FileState.WHOLE)
 
 
@@ -45,6 +47,7 @@ class Facts:
     only: str = ""  # the manifest that is asked about; its jobs alone are planned
     wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
     care: Mapping[int, Care] = field(default_factory=dict)  # what is still to be done after results, by job
+    first_scan: FirstScan | None = None  # of a journal that doesn't know all that its rig has submitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +367,8 @@ class _Planner:
             first = sum(f.file is not None and self._at[f.file.place].state is not FileState.STORED for f in facts)
             why = f"{first} file{'s' if first > 1 else ''} first to be uploaded" if first else why
             why = "its package first to be made and uploaded" if any(f.remote for f in facts) else why
+            if self._may_have_been_sent(job):
+                why = f"{why + '; ' if why else ''}{ASKED_OF_S3}"
         else:
             plan = {JobState.WAITING: "wait", JobState.HELD: "hold"}.get(step.state, "queue")
         made = PlannedJob(job.spec, plan, why, size, machines, known=known, config_key=config_key)
@@ -406,6 +411,18 @@ class _Planner:
             if unit is not None:
                 return renames.packed(m, unit, self._package_of(m))
         return None
+
+    def _may_have_been_sent(self, job: JobRow) -> bool:
+        """As the engine asks before a submit."""
+        spec, first_scan = job.spec, self._facts.first_scan
+        if "rebuilt" in job.released or first_scan is None or (job.attempt and not job.rebuilt):
+            return False
+        files = [row for d in spec.datasets if (row := self._file(d)) is not None]
+        m = next((m for m in self._matchers if m.rule.name == spec.name and m.packs), None)
+        if m is not None and spec.unit in self._units[id(m)]:
+            files = sorted(self._units[id(m)][spec.unit].files.values(), key=lambda r: r.id)[:1]
+        manifest = self._at.get(Place(spec.analysis, "", spec.declared_in))
+        return manifest is not None and (job.rebuilt or was_there([*files, manifest], first_scan))
 
     def _goes(self, job: JobRow, machines: int) -> None:
         """What is submitted counts for those after it."""

@@ -30,10 +30,18 @@ class Decision:
 
 
 def decide(
-    found: Found, *, our_etag: str, attempted: float, rebuilt: bool, released: frozenset[str], now: float
+    found: Found,
+    *,
+    our_etag: str,
+    attempted: float,
+    rebuilt: bool,
+    released: frozenset[str],
+    now: float,
+    doubt: str = "",
 ) -> Decision:
     """`our_etag`: the MD5 of the exact body. `attempted`: when a PUT may first have been sent, 0 for never.
-    `rebuilt`: declared to a new journal on a rig that has had one before, so it may have been done already.
+    `rebuilt`: the journal is new on a rig that has had one, or was an old copy, so this may have been done already.
+    `doubt`: how that was found out, for people.
     """
     if found.submit_etag == our_etag:
         return Decision(Step.ADOPT, reason="its submit file is in S3 already")
@@ -49,8 +57,8 @@ def decide(
         return Decision(
             Step.HOLD,
             "rebuilt",
-            "this rig's journal is new, but the rig has submitted jobs before, and S3 shows no trace of this one: it may have"
-            " been run and cleaned away",
+            "S3 shows no trace of it, and it may have been run and cleaned away: "
+            + (doubt or "this rig has submitted jobs that its journal does not know"),
         )
     if attempted and now - attempted > UNSURE_AFTER and "unsure" not in released:
         return Decision(

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 
 from ncaasd.adapters.files.mounts import events_from, filesystem_of, is_network
+from ncaasd.adapters.files.rigfile import LocalRigFile
 from ncaasd.adapters.journal import open_reader
 from ncaasd.adapters.lock import running
 from ncaasd.declare import ignored
 from ncaasd.declare.config import Config, inside
-from ncaasd.errors import NcaasdError
+from ncaasd.errors import NcaasdError, RootMissing
 from ncaasd.show import words
 from ncaasd.show.check import Finding, Level, above
 from ncaasd.show.places import journal_of, state_of
@@ -37,6 +38,7 @@ def machine_findings(config: Config) -> Iterator[Finding]:
             yield Finding("source", Level.BAD, f"{name}: {path} is not there, or can't be read", "is it mounted?")
     yield _ignored(config)
     yield from _state(config)
+    yield _rig(config)
     yield from _disks(config)
     yield from _inotify(config)
 
@@ -113,6 +115,30 @@ def _writing(folder: str, *, really: bool) -> str:
             return ""
     except OSError as error:
         return error.strerror or str(error)
+
+
+def _rig(config: Config) -> Finding:
+    """By which name this rig is known in S3."""
+    if config.rig:
+        return Finding("rig", Level.GOOD, f"{config.rig}, as the config names it")
+    remembered: str | None = None
+    with contextlib.suppress(NcaasdError), contextlib.closing(open_reader(journal_of(config))) as journal:
+        remembered = journal.get_meta("rig")
+    root = LocalRigFile(config.root)
+    try:
+        named = root.read()
+    except RootMissing:
+        named = None  # said of the root
+    except NcaasdError as error:
+        return Finding("rig", Level.BAD, error.message, error.hint)
+    if named and remembered and named != remembered:
+        text = f"the state is of rig {remembered}, and the root is of rig {named} ({root.path})"
+        fix = "put the state folder back that belongs to this root; else the root's name counts, and what is there is asked about"
+        return Finding("rig", Level.BAD, text, fix)
+    name = named or remembered
+    if name is None:
+        return Finding("rig", Level.GOOD, f"it gets a name at its first start, kept in {root.path}")
+    return Finding("rig", Level.GOOD, f"{name}, kept in {root.path if named else 'the state folder'}")
 
 
 def _state(config: Config) -> Iterator[Finding]:

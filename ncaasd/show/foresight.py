@@ -13,6 +13,7 @@ from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import Config
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.documents import job_document, text
+from ncaasd.engine.opening import doubted
 from ncaasd.errors import DeclarationError, NcaasdError, Problem
 from ncaasd.model import Artefact, FileRow, FileState, JobSpec, Place, ScanDelta, Stat
 from ncaasd.neurocaas.naming import Layout
@@ -209,6 +210,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             now=now,
             wanted=_wanted(journal, analysis),
             care=_care(journal, analysis),
+            first_scan=doubted(journal, analysis) if journal is not None else None,
         ),
         tuple(troubles),
         found,

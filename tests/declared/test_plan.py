@@ -132,6 +132,25 @@ def test_what_is_held_is_said_with_its_guard(
     assert len(rig.submits()) == expected.get("submit", 0)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_F100_what_is_held_where_s3_shows_no_trace_is_said(rig: DeclaredRig, packed: bool) -> None:
+    """The journal is new on a rig that has had one; its config is missing, so nothing of it is submitted yet."""
+    rule = {"datasets": "*.tif", "unit": "{animal}", "package": "zip"} if packed else {}
+    rig.write("inputs/M7/a.tif", "a")
+    rig.rules({"config": "later.yaml", **rule})
+    rig.rig.server.seed("lab/submissions/.ncaasd/rig-a", b"rig")
+    rig.turns(20)
+    rig.write("inputs/M8/b.tif", "b")
+    rig.turns(6)
+    rig.write("configs/later.yaml", "fr: 30\n")
+    made = {j.spec.unit: j for p in foreseen(rig).previews for j in p.jobs}
+    old, new = sorted(made)
+    assert [made[u].plan for u in (old, new)] == ["submit", "submit"]
+    assert "held if S3 shows no trace of it" in made[old].why and "held" not in made[new].why
+    rig.turns(30)
+    assert {j.spec.unit: (j.hold, bool(j.submitted)) for j in rig.jobs()} == {old: ("rebuilt", False), new: ("", True)}
+
+
 def test_a_canary_goes_first(rig: DeclaredRig) -> None:
     for name in "abc":
         rig.write(f"inputs/{name}.tif", name)

@@ -118,9 +118,7 @@ def test_F81_an_old_copy_of_the_journal_adopts_what_s3_has(rig: Rig) -> None:
     rig.drop("inputs/first.bin", blob(10_000, 1))
     rig.start(command=False)
     rig.wait_done(1)
-    copy = os.path.join(rig.folder, "backup.sqlite")
-    with rig.reading() as journal:
-        journal.backup(copy)
+    copy = back_up(rig)
     for number in range(3):
         rig.drop(f"inputs/later{number}.bin", blob(10_000 + number, 10 + number))
     rig.drop("inputs/big.bin", blob(20 * MIB, 19))
@@ -129,14 +127,164 @@ def test_F81_an_old_copy_of_the_journal_adopts_what_s3_has(rig: Rig) -> None:
     rig.stop()
     ids = {j.job_id for j in rig.jobs()}
 
-    lose_journal(rig)
-    os.makedirs(rig.state)
-    os.rename(copy, rig.journal_path)
+    put_back(rig, copy)
     assert len(rig.jobs()) == 1
     run_until_done(rig, 6)
     rig.check(6)
     assert {j.job_id for j in rig.jobs()} == ids
     assert len(rig.events("adopted")) == 5
+
+
+def tidy(rig: Rig) -> None:
+    """Somebody deletes the submit files and results of this rig's jobs in S3."""
+    for job in rig.own_jobs():
+        for key in [job.submit_key, *rig.bench.objects(f"results/job__{BUCKET}_{job.job_id}/")]:
+            rig.bench.delete(key.removeprefix(f"{GROUP}/"))
+
+
+def put_away(rig: Rig) -> None:
+    """Results and status files are moved to another disk, so that nothing here tells of jobs."""
+    results = os.path.join(rig.home, "results")
+    for name in os.listdir(results):
+        if name.startswith("job__"):
+            shutil.rmtree(os.path.join(results, name))
+    for folder in (rig.home, os.path.join(rig.home, "submissions")):
+        for name in os.listdir(folder):
+            if name.endswith(".status.json"):
+                os.unlink(os.path.join(folder, name))
+    shutil.rmtree(os.path.join(rig.home, "submissions", "status"), ignore_errors=True)
+
+
+def back_up(rig: Rig) -> str:
+    copy = os.path.join(rig.folder, "backup.sqlite")
+    with rig.reading() as journal:
+        journal.backup(copy)
+    return copy
+
+
+def put_back(rig: Rig, copy: str) -> None:
+    lose_journal(rig)
+    os.makedirs(rig.state)
+    os.rename(copy, rig.journal_path)
+
+
+def drop_later(rig: Rig) -> set[str]:
+    """Four recordings; their names."""
+    names = {f"later{number}.bin" for number in range(4)}
+    for number, name in enumerate(sorted(names)):
+        rig.drop(f"inputs/{name}", blob(10_000 + number, 10 + number))
+    return names
+
+
+def held_ones(rig: Rig) -> set[str]:
+    return {j.spec.unit for j in rig.jobs() if j.state is JobState.HELD and j.hold == "rebuilt"}
+
+
+def done_with(rig: Rig, unit: str) -> bool:
+    return any(j.spec.unit == unit and j.state is JobState.DONE for j in rig.jobs())
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["results-kept", "results-put-away"])
+@pytest.mark.parametrize("prefix", [None, "other/"], ids=["as-it-was", "prefix-edited"])
+def test_F100_an_old_copy_of_the_journal_after_s3_was_tidied(rig: Rig, prefix: str | None, kept: bool) -> None:
+    rig.drop_config()
+    rig.drop_rule()
+    rig.drop("inputs/first.bin", blob(10_000, 1))
+    rig.start(command=False)
+    rig.wait_done(1)
+    copy = back_up(rig)
+    later = drop_later(rig)
+    rig.wait_done(5)
+    rig.stop()
+    tidy(rig)
+    before = rig.submits()
+    if not kept:
+        put_away(rig)
+    put_back(rig, copy)
+    if prefix:
+        rig.configure({"upload": {"prefix": prefix}})
+
+    rig.start(command=False)
+    rig.wait_for(lambda: held_ones(rig) == later, "the four to be held")
+    rig.drop("inputs/new.bin", blob(6_000, 21))  # a recording that comes later goes on by itself
+    rig.wait_for(lambda: done_with(rig, "new.bin"), "the new one to be done")
+    rig.stop()
+    assert rig.submits() == before | {rig.job("new.bin").submit_key: 1}
+    (said,) = rig.events("behind")
+    assert "older than what this rig has submitted (journal: 1 submits, S3: 5)" in said.text
+    assert "ncaasd release" in said.text
+
+    rig.start(command=False)  # and it is no old copy any more
+    rig.drop("inputs/newer.bin", blob(6_000, 22))
+    rig.wait_for(lambda: done_with(rig, "newer.bin"), "the newer one to be done")
+    rig.stop()
+    assert len(rig.events("behind")) == 1 and held_ones(rig) == later
+
+
+def test_F100_a_new_journal_on_a_host_that_was_renamed(rig: Rig) -> None:
+    rig.configure({"rig": None})
+    rig.drop_config()
+    rig.drop_rule()
+    rig.start(host="scope-pc")
+    later = drop_later(rig)
+    rig.wait_done(4)
+    name = (rig.live() or {})["rig"]
+    rig.stop()
+    assert name.startswith("scope-pc-")
+    with open(os.path.join(rig.root, ".ncaasd-rig"), encoding="utf-8") as file:
+        assert f"rig: {name}\n" in file.read()
+    tidy(rig)
+    put_away(rig)
+    lose_journal(rig)
+    before = rig.submits()
+    rig.start(host="new-pc")
+    rig.wait_for(lambda: held_ones(rig) == later, "the four to be held")
+    assert (rig.live() or {})["rig"] == name
+    rig.stop()
+    assert rig.submits() == before
+
+
+def test_F100_a_rig_of_before_it_had_a_name_keeps_its_hosts(rig: Rig) -> None:
+    """An older version marked S3 under the host's name, and its journal is lost just when the new version comes."""
+    host = f"old-pc-{rig.name}"
+    rig.configure({"rig": None})
+    rig.bench.put(f"submissions/.ncaasd/{host}", b"rig\n")
+    rig.drop_config()
+    rig.drop_rule()
+    later = drop_later(rig)
+    rig.start(host=host)
+    rig.wait_for(lambda: held_ones(rig) == later, "the four to be held")
+    rig.stop()
+    assert not rig.submits()
+
+
+def test_F100_a_root_without_its_file_gets_the_state_s_name(rig: Rig) -> None:
+    """A new disk, or an upgrade; a read-only root is said, and nothing else is made of it."""
+    rig.configure({"rig": None})
+    path = os.path.join(rig.root, ".ncaasd-rig")
+    rig.start(host="scope-pc")
+    rig.wait_for(lambda: os.path.exists(path), "the root's file")
+    rig.wait_for(lambda: rig.events("opened"), "the opening")
+    rig.stop()
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    os.unlink(path)
+    rig.start(host="new-pc")
+    rig.wait_for(lambda: len(rig.events("opened")) == 2, "the second opening")
+    rig.stop()
+    with open(path, encoding="utf-8") as file:
+        assert file.read() == text
+    assert not rig.events("behind")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("rig: another-rig\n")  # this state is put beside another rig's root
+    rig.start(host="new-pc")
+    rig.wait_for(lambda: rig.events("behind"), "it to be said")
+    rig.wait_for(lambda: len(rig.events("opened")) == 3, "the third opening")
+    assert (rig.live() or {})["rig"] == "another-rig"
+    rig.stop()
+    assert "the root is of rig another-rig" in rig.events("behind")[0].text
+    with open(path, encoding="utf-8") as file:
+        assert file.read() == "rig: another-rig\n"
 
 
 def test_F82_a_rerun_gets_a_new_id_once(rig: Rig) -> None:

@@ -123,6 +123,11 @@ class MemoryStore:
         with self._lock:
             return {key: len(versions) for key, versions in self._versions.items()}
 
+    def first_body(self, key: str) -> bytes:
+        """What was first put there, whatever became of it."""
+        with self._lock:
+            return self._versions[key][0].body
+
     def body(self, key: str) -> bytes:
         """The object's bytes; KeyError when it is not there."""
         with self._lock:

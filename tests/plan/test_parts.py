@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def rule(**more: Any) -> Matcher:
 def row(name: str, state: FileState = FileState.STORED, reason: str = "") -> FileRow:
     place = Place(ANALYSIS, "", f"inputs/M7/1/{name}")
     key = f"lab/inputs/M7/1/{name}"
-    return FileRow(hash(name), place, Stat(1, 1, 1, 1), state, reason, 0.0, key, None, "", 0.0, 0)
+    return FileRow(zlib.crc32(name.encode()), place, Stat(1, 1, 1, 1), state, reason, 0.0, key, None, "", 0.0, 0)
 
 
 def unit(*rows: FileRow) -> Unit:
@@ -114,7 +115,17 @@ SKIP, HELD, WHOLE, WRITTEN = FileState.SKIPPED, FileState.HELD, FileState.WHOLE,
         ),
         ({"with": ()}, [row("a.tif"), row("x.csv", SKIP, "a link"), row("y", HELD)], "", Beside()),
     ],
-    ids=str,
+    ids=[
+        "all is there",
+        "to be uploaded",
+        "held",
+        "gone",
+        "being written",
+        "a pause",
+        "a gate that is a link",
+        "two links",
+        "nothing else is needed",
+    ],
 )
 def test_what_keeps_a_job_back(more: dict[str, Any], rows: list[FileRow], pause: str, found: Beside) -> None:
     assert expand.beside(rule(**more), unit(*rows), pause, lambda _row: True) == found

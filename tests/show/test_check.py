@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,24 @@ def test_a_journal_that_is_none(whole: Desk, ncaasd: Call) -> None:
     whole.state.mkdir()
     (whole.state / "journal.sqlite").write_bytes(b"nonsense" * 1000)
     assert bad(ncaasd, "--offline") == ["journal"]
+
+
+def test_F100_the_rig_is_named(whole: Desk, ncaasd: Call) -> None:
+    assert said(ncaasd, "rig").startswith("it gets a name at its first start")
+    with closing(whole.journal()) as journal, journal.transaction():
+        journal.set_meta("rig", "scope-1a2b3c")
+    assert said(ncaasd, "rig").startswith("scope-1a2b3c, kept in the state folder")
+    mark = Path(whole.config.root) / ".ncaasd-rig"
+    mark.write_text("rig: scope-1a2b3c\n")
+    assert said(ncaasd, "rig").startswith(f"scope-1a2b3c, kept in {mark}")
+    assert bad(ncaasd, "--offline") == []
+    mark.write_text("rig: another\n")
+    assert "the state is of rig scope-1a2b3c, and the root is of rig another" in said(ncaasd, "rig")
+    assert bad(ncaasd, "--offline") == ["rig"]
+    mark.write_text("")
+    assert "names no rig" in said(ncaasd, "rig") and bad(ncaasd, "--offline") == ["rig"]
+    whole.configure(rig="by-config")
+    assert said(ncaasd, "rig").startswith("by-config, as the config names it")
 
 
 # -- what is declared

@@ -10,8 +10,10 @@ from typing import Any
 from fakes.memory_store import MemoryStore
 
 from ncaasd.adapters.files.archive import LocalArchive
+from ncaasd.adapters.files.earlier import LocalEarlierJobs
 from ncaasd.adapters.files.packages import LocalPackages
 from ncaasd.adapters.files.results import LocalResults
+from ncaasd.adapters.files.rigfile import LocalRigFile
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.adapters.statusfiles import LocalStatusFiles
@@ -21,6 +23,7 @@ from ncaasd.declare.config import load_config
 from ncaasd.engine.desk import InlineDesk
 from ncaasd.engine.engine import Engine
 from ncaasd.engine.house import Context, House
+from ncaasd.engine.opening import remembered_rig
 from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.model import Listing, ObjectInfo, Part
 from ncaasd.neurocaas.naming import Layout
@@ -132,7 +135,19 @@ class QuietTree(LocalTree):
 class InlineRig:
     """One daemon: a root it may share with others, and a journal of its own."""
 
-    def __init__(self, name: str, root: str, state: str, server: MemoryStore, clock: VirtualClock, config: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        root: str,
+        state: str,
+        server: MemoryStore,
+        clock: VirtualClock,
+        config: str,
+        *,
+        host: str = "",
+    ) -> None:
+        """`host`: the config gives the rig no name, and the machine is called so."""
+        self.host = host
         self.name, self.root, self.server, self.clock = name, root, server, clock
         self.journal_path = os.path.join(state, f"{name}.sqlite")
         self.backup_path = os.path.join(state, f"{name}.backup")
@@ -150,7 +165,8 @@ class InlineRig:
         folder = os.path.join(self.root, BUCKET)
         expected = journal.get_meta(f"results id:{BUCKET}")
         results = LocalResults(os.path.join(folder, "results"), expected_id=expected, adopt=True)
-        results.check()
+        if os.path.isdir(folder):
+            results.check()
         with journal.transaction():
             journal.set_meta(f"results id:{BUCKET}", results.id or "")
         client: ObjectStore = Client(self.server, fuse)
@@ -164,6 +180,7 @@ class InlineRig:
             },
             results=results,
             status=LocalStatusFiles(folder),
+            earlier=LocalEarlierJobs(folder, submissions=Layout(BUCKET, GROUP).submissions),
             prefix=settings.upload.prefix,
             store_for=lambda _bucket: client,
             settle=settings.watch.settle_for(False),
@@ -174,12 +191,15 @@ class InlineRig:
             desk=InlineDesk(journal),
             clock=self.clock,
             contexts={BUCKET: context},
-            rig=self.name,
+            rig="" if self.host else self.name,
+            rig_file=LocalRigFile(self.root) if self.host else None,
+            host=self.host,
             crash=fuse.burn,
             packer=LocalPackages(os.path.join(os.path.dirname(self.journal_path), "packages"), tools, keep_free=0),
             tools=tools,
             archive=LocalArchive(),
         )
+        house.rig = house.rig or remembered_rig(house)
         engine = Engine(house, root=self.root, sources=self.config.sources, tools=self.config.tools)
         house.transfers = TransferPool(
             lambda _analysis, _bucket: client,

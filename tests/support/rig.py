@@ -173,12 +173,15 @@ class Rig:
 
     # -- its daemon
 
-    def start(self, crash: str = "", *, command: bool = True, files: int = 0) -> Process:
+    def start(self, crash: str = "", *, command: bool = True, files: int = 0, host: str = "") -> Process:
         """Start the daemon; `crash` arms a crash point ("name:count"). Without `command` it is forked, not executed,
-        which spares it a second of imports."""
+        which spares it a second of imports. `host`: the machine's name, as it is told."""
         assert self.process is None or not self.process.running(), "it runs already"
         env = {**self.bench.sandbox.environment(), VARIABLE: crash}
-        if command:
+        if host:
+            log = self.log
+            self.process = self.bench.spawner.call("support.work:daemon_on_host", self.config, host, log=log, env=env)
+        elif command:
             self.process = self.bench.spawner.run(run_command(self.config), log=self.log, env=env, files=files)
         else:
             self.process = self.bench.spawner.call("support.work:daemon", self.config, log=self.log, env=env)

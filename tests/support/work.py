@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import time
 
 from ncaasd.adapters.journal import open_journal, open_reader, schema
@@ -19,6 +20,12 @@ def daemon(config: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     serve(config)
+
+
+def daemon_on_host(config: str, host: str) -> None:
+    """The same on a machine of that name."""
+    socket.gethostname = lambda: host  # type: ignore[assignment]  # of this process, which was forked for it
+    daemon(config)
 
 
 def journal_opened(path: str) -> None:

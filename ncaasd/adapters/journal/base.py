@@ -142,6 +142,12 @@ class Base:
     def set_meta(self, key: str, value: str) -> None:
         self._run("INSERT INTO meta VALUES (?,?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", key, value)
 
+    def count_submit(self, analysis: str) -> tuple[str, int]:
+        """One more submit of an analysis begins: (this journal's generation, submits with this one)."""
+        submits = int(self.get_meta(f"submits:{analysis}") or 0) + 1
+        self.set_meta(f"submits:{analysis}", str(submits))
+        return self.get_meta(f"generation:{analysis}") or "", submits
+
     def event(self, at: float, analysis: str, subject: str, kind: str, text: str) -> None:
         # Subjects may hold a file's name in any bytes; the log is for reading, so what isn't text is shown escaped.
         subject, text = (s.encode("utf-8", "backslashreplace").decode() for s in (subject, text))

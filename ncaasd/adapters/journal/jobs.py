@@ -147,6 +147,20 @@ class Jobs(Base):
         """The ids of every job of an analysis that was ever known."""
         return {r[0] for r in self._run("SELECT job_id FROM job WHERE analysis=? AND job_id<>''", analysis)}
 
+    def submitted_ids(self, analysis: str) -> frozenset[str]:
+        """The ids of the jobs of an analysis that were submitted, by whomever."""
+        sql = "SELECT job_id FROM job WHERE analysis=? AND job_id<>'' AND phase IN ('submitted', 'ended')"
+        return frozenset(r[0] for r in self._run(sql, analysis))
+
+    def doubt_unended_jobs(self, analysis: str) -> None:
+        """This journal is an old copy: what it knows as not submitted may have been since, and may have been run again after a
+        refusal that it saw; whatever a person said of it was said before."""
+        for row, released in self._run(
+            "SELECT id, released FROM job WHERE phase<>'ended' AND +analysis=?", analysis
+        ).fetchall():
+            kept = frozenset(k for k in released.split(",") if k and k != "rebuilt")
+            self.update_job(row, rebuilt=True, released=kept)
+
     def take_over(self, row: int, found: int) -> None:
         """Job `found`, which was thought to be started elsewhere, is job `row`: what was fetched of it is kept."""
         self._run("UPDATE artefact SET job=? WHERE job=?", row, found)

@@ -50,7 +50,7 @@ def init(
         str, typer.Option("--profile", help="The AWS profile with the group's key; else the default.")
     ] = "",
     endpoint_url: Annotated[str, typer.Option("--endpoint-url", metavar="URL", help="Another S3 than Amazon's.")] = "",
-    rig: Annotated[str, typer.Option("--rig", help="This rig's name; else the host's.")] = "",
+    rig: Annotated[str, typer.Option("--rig", help="This rig's name; else one made of the host's.")] = "",
 ) -> None:
     """Write the config (where --config says, or its usual place), and make the folders. Asks for what isn't given.
 
