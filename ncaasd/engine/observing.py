@@ -410,6 +410,7 @@ class Observer:
                 return
             house.journal.see_file(place, stat, key, FileState.REFUSED, refused, house.clock.now())
             house.event(context.name, _subject(place), "refused", f"not uploaded: {refused}", level=logging.WARNING)
+            self._with_jobs(context, place)
             return
         if as_stored:
             house.journal.see_file(place, stat, key, FileState.STORED, "", house.clock.now())
@@ -455,7 +456,14 @@ class Observer:
             watched.unsettled.pop(row.place.path, None)
         self._house.journal.set_file(row.id, FileState.REFUSED, why, self._house.clock.now())
         self._house.event(context.name, subject(row), "refused", f"not uploaded: {why}", level=logging.WARNING)
+        self._with_jobs(context, row.place)
         self._house.journal.wake_jobs_of_file(row)
+
+    def _with_jobs(self, context: Context, place: Place) -> None:
+        """The jobs of a file that waits for its name are made, and wait with it: they say why."""
+        row = self._house.journal.file_at(place)
+        if row is not None and waits_for_name(row) and (place.tree or role_of(place.path) is Role.INPUT):
+            self._whole(context, row)
 
     def look_at_name(self, context: Context, key: str) -> None:
         """Who had this key may be gone: the next one that waits for it is looked at, and goes up when it is whole."""

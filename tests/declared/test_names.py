@@ -286,6 +286,15 @@ def test_F96_what_the_first_release_refused_goes_up_under_a_name_of_its_own(rig:
     assert rig.body(safe_key("中文.tif")) == b"china"
 
 
+def test_F96_a_recording_that_comes_to_a_taken_name_has_a_job_that_says_so(rig: DeclaredRig) -> None:
+    rig.write("inputs/m1/a.tif", "of inputs")
+    rig.rules({"name": "own"}, {"name": "shared", "source": "share"})
+    rig.until(lambda: rig.submitted(1), "the first one's submit")
+    rig.record("m1/a.tif", "of the share")
+    rig.turns(20)
+    assert "inputs/m1/a.tif has its name in S3 already" in of_rule(rig, "shared").reason
+
+
 CHANGES: dict[str, Any] = {
     "found together": lambda rig: None,
     "the other renamed": lambda rig: os.rename(rig.home / "inputs/m1/a.tif", rig.home / "inputs/m1/b.tif"),
