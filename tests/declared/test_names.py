@@ -15,7 +15,7 @@ from test_plan import foreseen, plans
 
 from ncaasd.engine import commands
 from ncaasd.model import FileRow, FileState, JobRow, JobState, Phase, Place
-from ncaasd.neurocaas.naming import safe_key
+from ncaasd.neurocaas.naming import first_safe_key, safe_key
 
 KEY = f"{GROUP}/inputs/m1/a.tif"
 
@@ -293,6 +293,33 @@ def test_F96_a_recording_that_comes_to_a_taken_name_has_a_job_that_says_so(rig: 
     rig.record("m1/a.tif", "of the share")
     rig.turns(20)
     assert "inputs/m1/a.tif has its name in S3 already" in of_rule(rig, "shared").reason
+
+
+@pytest.mark.parametrize("newcomer", ["the rig with a lost journal", "another rig"])
+def test_F96_what_the_first_release_put_and_submitted_is_recognised_by_a_new_journal(
+    rig: DeclaredRig, monkeypatch: pytest.MonkeyPatch, newcomer: str
+) -> None:
+    """What is stored keeps its key, and so its job its id: it is not paid for again."""
+    with monkeypatch.context() as patch:
+        patch.setattr("ncaasd.plan.files.safe_key", first_safe_key)
+        rig.write("inputs/M 7/日本.tif", "japan")
+        rig.rules({})
+        rig.until(lambda: rig.submitted(1), "the submit")
+        assert rig.uploaded() == ["M_7/_.tif"]
+        rig.rig.kill()
+    rig.write("inputs/M 7/中文.tif", "china")  # of the same size, and of the same older key
+    if newcomer == "another rig":
+        rig.rig.name, rig.rig.journal_path = "rig-b", str(rig.base / "rig-b.sqlite")
+    else:
+        rig.rig.lose_journal(restore=False)
+    rig.until(lambda: rig.state("M 7/中文.tif") is FileState.STORED, "the new one's upload", 200)
+    rig.turns(100)
+    assert rig.uploaded() == sorted(["M_7/_.tif", safe_key("M 7/中文.tif")])
+    assert (rig.body("M_7/_.tif"), rig.body(safe_key("M 7/中文.tif"))) == (b"japan", b"china")
+    assert [s["dataname"] for s in rig.submits()].count([f"{GROUP}/inputs/M_7/_.tif"]) == 1
+    adopted = rig.job("M 7/日本.tif")
+    assert adopted.phase is Phase.SUBMITTED
+    assert len(rig.submits()) == (1 if rig.job("M 7/中文.tif").hold == "rebuilt" else 2)
 
 
 CHANGES: dict[str, Any] = {
