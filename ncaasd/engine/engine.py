@@ -48,7 +48,7 @@ class Engine:
             gone=self.declarer.gone,
             back=self.declarer.reread_unread,
             rescan=_rescan,
-            repack=self.packager.again,
+            packages=self.packager,
         )
         self.uploader = Uploader(
             house, gate=Gate(house, self.book), stored=self._stored, changed=self._changed_under_way

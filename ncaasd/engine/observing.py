@@ -9,8 +9,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House, subject
@@ -95,6 +96,19 @@ def _subject(place: Place) -> str:
     return f"file {place.tree}:{place.path}" if place.tree else f"file {place.path}"
 
 
+class Packages(Protocol):
+    """What is asked about rules' packages, which have names in S3 too."""
+
+    def again(self, context: Context, row: FileRow) -> None:
+        """A package waits for its name, which is free now: make it."""
+
+    def abandoned(self, context: Context, row: FileRow) -> bool:
+        """Whether all that a package was made of is gone."""
+
+    def keys_of(self, context: Context, row: FileRow) -> Sequence[str]:
+        """The keys of the packages that are made of a file."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Looked:
     stats: dict[str, Stat | None]
@@ -111,15 +125,14 @@ class Observer:
         gone: Callable[[Context, FileRow], None],
         back: Callable[[Context], None],
         rescan: Callable[[Context], float],
-        repack: Callable[[Context, FileRow], None],
+        packages: Packages,
     ) -> None:
-        """`whole`: a file has become so. `gone`: it was deleted or renamed. `back`: a tree that was missing is there again.
-        `repack`: the name of a package that another file had is free."""
+        """`whole`: a file has become so. `gone`: it was deleted or renamed. `back`: a tree that was missing is there again."""
         self._house = house
         self._whole = whole
         self._gone = gone
         self._back = back
-        self._repack = repack
+        self._packages = packages
         self.trees: dict[tuple[str, str], Watched] = {}
         for context in house.contexts.values():
             for name, tree in context.trees.items():
@@ -432,7 +445,7 @@ class Observer:
     def _key(self, watched: Watched, place: Place, old: FileRow | None, key: str, mapped: str) -> tuple[str, str]:
         """The key of a file that is there, and why it can't have it: another file has."""
         context, journal = watched.context, self._house.journal
-        other = holder(place, journal.files_with_key(context.name, key))
+        other = self._holder(context, place, key)
         if other is None:
             return key, ""
         stored = old is not None and old.stored is not None
@@ -447,7 +460,16 @@ class Observer:
         return key, collision(other.place, key)
 
     def _is_free(self, context: Context, place: Place, key: str) -> bool:
-        return holder(place, self._house.journal.files_with_key(context.name, key)) is None
+        return self._holder(context, place, key) is None
+
+    def _holder(self, context: Context, place: Place, key: str) -> FileRow | None:
+        journal = self._house.journal
+        other = holder(place, journal.files_with_key(context.name, key))
+        if other is None or not other.place.tree.startswith("package:") or not self._packages.abandoned(context, other):
+            return other
+        journal.set_file(other.id, FileState.GONE, "", self._house.clock.now())
+        self._house.event(context.name, subject(other), "gone", "all that it was made of is gone; what is in S3 stays")
+        return holder(place, journal.files_with_key(context.name, key))
 
     def _refuse(self, context: Context, row: FileRow, why: str) -> None:
         """It was to go up, or waits for its name already, and has to wait for another file now."""
@@ -478,7 +500,7 @@ class Observer:
             if mapped.refused:
                 self._refuse(context, row, mapped.refused)
                 continue
-            other = holder(row.place, journal.files_with_key(context.name, key))
+            other = self._holder(context, row.place, key)
             renamed = row.stored is None and mapped.key != key
             if other is not None and renamed and self._is_free(context, row.place, mapped.key):
                 journal.give_key(row.id, mapped.key)
@@ -492,7 +514,7 @@ class Observer:
         if not row.place.tree.startswith("package:"):
             return False
         if self._is_free(context, row.place, row.key):
-            self._repack(context, row)
+            self._packages.again(context, row)
         return True
 
     def _let_go(self, watched: Watched, row: FileRow) -> None:
@@ -528,8 +550,9 @@ class Observer:
         house.journal.set_file(row.id, FileState.GONE, "", house.clock.now())
         house.event(context.name, subject(row), "gone", "deleted or renamed here; what is in S3 stays")
         self._gone(context, row)
-        if row.key:
-            self.look_at_name(context, row.key)
+        for key in [row.key, *self._packages.keys_of(context, row)]:
+            if key:
+                self.look_at_name(context, key)
 
     def changed_under_way(self, row: FileRow) -> None:
         """A transfer found the file changed or gone: look again at once."""

@@ -369,6 +369,23 @@ def test_F96_a_package_and_a_file_of_its_name(rig: DeclaredRig) -> None:
     assert rig.body("M7/1.zip").startswith(b"PK")
 
 
+def test_F96_a_file_of_a_packages_name_goes_up_when_what_that_was_made_of_is_gone(rig: DeclaredRig) -> None:
+    rig.record("readme.txt")
+    rig.record("M7/1/a.tif")
+    rig.rules({"source": "share", "unit": "{animal}/{run}", "package": "zip"})
+    rig.until(lambda: rig.submitted(1), "the package's submit")
+    rig.write("inputs/M7/1.zip", "somebody's zip")
+    rig.turns(20)
+    (own,) = [f for f in rig.files() if not f.place.tree and f.place.path.endswith(".zip")]
+    assert own.state is FileState.REFUSED and own.reason.startswith("the package M7/1.zip of rule r has its name in S3")
+    os.unlink(rig.source / "M7/1/a.tif")
+    rig.turns(40)
+    assert rig.body("M7/1.zip").startswith(b"PK"), "its job may be reading it"
+    finish(rig)
+    rig.until(lambda: file_at(rig, "", "inputs/M7/1.zip").state is FileState.STORED, "its upload", 200)
+    assert rig.body("M7/1.zip") == b"somebody's zip"
+
+
 def test_F96_after_results_takes_away_only_the_jobs_own_file(rig: DeclaredRig, tmp_path: Path) -> None:
     """Its object in S3 is the other one's by now."""
     both(rig)
