@@ -16,6 +16,7 @@ from pathlib import Path
 
 TOP = Path(__file__).parents[1]
 STEPS = "tests/state_machine/test_steps.py"
+NAMES = "tests/declared/test_names.py"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,34 @@ MUTATIONS = (
         "ours=row.ours,",
         "ours=True,",
         STEPS,
+    ),
+    Mutation(
+        "asking whose file is at a dataset's key",
+        "ncaasd/plan/files.py",
+        "        if other.place != place and (\n",
+        "        if False and (\n",
+        NAMES,
+    ),
+    Mutation(
+        "keeping another file back while a job reads what is at its key",
+        "ncaasd/engine/uploading.py",
+        "known = row.stored is not None or before is not None",
+        "known = row.stored is not None",
+        NAMES,
+    ),
+    Mutation(
+        "forgetting what was stored of the file that had the key",
+        "ncaasd/engine/uploading.py",
+        "house.journal.take_key(row)",
+        "pass",
+        NAMES,
+    ),
+    Mutation(
+        "another id than that of the other file's job",
+        "ncaasd/engine/submitting.py",
+        "        if job_id in order.others:",
+        "        if False:",
+        NAMES,
     ),
     Mutation(
         "answering only after the commit",

@@ -322,6 +322,27 @@ def test_F96_what_the_first_release_put_and_submitted_is_recognised_by_a_new_jou
     assert len(rig.submits()) == (1 if rig.job("M 7/中文.tif").hold == "rebuilt" else 2)
 
 
+def test_F96_of_one_rule_the_second_ones_job_is_not_taken_for_the_first_ones(rig: DeclaredRig) -> None:
+    """One is named as the other is mapped, so that both jobs' ids are made of the same words."""
+    literal = safe_key("x y.tif")
+    rig.write("inputs/x y.tif", "the first")
+    rig.rules({})
+    rig.until(lambda: rig.submitted(1), "the first one's submit")
+    rig.write(f"inputs/{literal}", "the second")
+    rig.turns(20)
+    assert "inputs/x y.tif has its name in S3 already" in rig.job(literal).reason
+    finish(rig)
+    os.unlink(rig.home / "inputs/x y.tif")
+    rig.until(lambda: rig.body(literal) == b"the second", "the second one's upload", 200)
+    rig.rig.kill()
+    (planned,) = [j for p in foreseen(rig).previews for j in p.jobs if j.spec.unit == literal]
+    rig.until(lambda: next(j for j in rig.jobs() if j.spec.unit == literal).phase is Phase.SUBMITTED, "its submit", 200)
+    second = next(j for j in rig.jobs() if j.spec.unit == literal)
+    assert second.job_id != rig.job("x y.tif").job_id
+    assert planned.job_id == second.job_id
+    assert len(rig.submits()) == 2
+
+
 CHANGES: dict[str, Any] = {
     "found together": lambda rig: None,
     "the other renamed": lambda rig: os.rename(rig.home / "inputs/m1/a.tif", rig.home / "inputs/m1/b.tif"),
