@@ -111,8 +111,8 @@ MUTATIONS = (
     Mutation(
         "asking whose file is at a dataset's key",
         "ncaasd/plan/files.py",
-        "        if other.place != place and (\n",
-        "        if False and (\n",
+        "if other.place != place and (other.stored is not None or _has_its_key(other)):",
+        "if False:",
         NAMES,
     ),
     Mutation(

@@ -22,7 +22,7 @@ from ncaasd.neurocaas.submission import validate_job
 from ncaasd.plan.expand import Matcher
 from ncaasd.plan.files import in_words, taken_by
 from ncaasd.plan.guards import Limits, Stop, Tally, guard, tally, way_on
-from ncaasd.plan.jobs import next_step
+from ncaasd.plan.jobs import DatasetFact, next_step
 from ncaasd.plan.retry import backoff
 
 DUE_AT_A_TIME = 200
@@ -122,6 +122,7 @@ class Jobs:
             return []
         job = self._declarer.find_files(job)
         facts = [self._supplies.dataset(context, d) for d in job.spec.datasets]
+        job = self._with_keys(job, facts)
         config = self._supplies.config(context, job)
         blocked, stop = context.submits_blocked, self._stop(context, job, now)
         invalid = () if blocked else validate_job(draft_of(job, context.layout, config.key), context.layout)
@@ -143,6 +144,18 @@ class Jobs:
         self.show(job, step.state, reason, next_at=now + wait, hold=step.hold)
         asks = step.state is JobState.WAITING and (step.ask_remote or config.ask)
         return [self._asking(context, job, step.ask_remote, config.ask)] if asks else []
+
+    def _with_keys(self, job: JobRow, facts: Sequence[DatasetFact]) -> JobRow:
+        """A job that was declared before its file came, by an earlier version: under the key that the file has."""
+        datasets = tuple(
+            replace(d, key=f.file.key) if f.file is not None and f.file.key else d
+            for d, f in zip(job.spec.datasets, facts, strict=True)
+        )
+        if datasets == job.spec.datasets:
+            return job
+        spec = replace(job.spec, datasets=datasets)
+        self._house.journal.respec_job(job.row, spec)
+        return replace(job, spec=spec)
 
     def _stop(self, context: Context, job: JobRow, now: float) -> Stop | None:
         return guard(job, self._tally(context, job, now), self._limits(context, job))

@@ -13,7 +13,7 @@ from ncaasd.errors import DiskSilent, StoreError
 from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import first_safe_key, needs_mapping, part_size
 from ncaasd.plan.expand import below
-from ncaasd.plan.files import in_use, in_words, key_of
+from ncaasd.plan.files import collision, holder, in_use, in_words, key_of
 from ncaasd.plan.gates import Passage, Way
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Transfers
@@ -73,12 +73,14 @@ class Uploader:
         gate: Callable[[Context, FileRow], Passage],
         stored: Callable[[Context, FileRow], None],
         changed: Callable[[FileRow], None],
+        leaves: Callable[[Context, str], None],
     ) -> None:
-        """`gate` says whether a file may go up."""
+        """`gate` says whether a file may go up. `leaves`: one that had this key does not go up."""
         self._house = house
         self._gate = gate
         self._stored = stored
         self._changed = changed
+        self._leaves = leaves
         self._under_way: dict[int, UploadTask] = {}
         self._not_older: set[int] = set()  # files that were compared with what the first release put
         self._next = 0.0  # monotonic: until then there must be room for a handful
@@ -123,6 +125,13 @@ class Uploader:
         if ending is not None:
             text = f"waits for the end of the upload of {in_words(ending.place)}, which had its name in S3"
             house.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
+            return None
+        first = holder(row.place, others)
+        if first is not None:  # its turn came only now: a rule names it, or its unit's
+            why = collision(first.place, row.key)
+            house.journal.set_file(row.id, FileState.REFUSED, why, now)
+            house.event(context.name, subject(row), "refused", f"not uploaded: {why}", level=logging.WARNING)
+            house.journal.wake_jobs_of_file(row)
             return None
         before = next((r for r in others if r.stored is not None), None)  # the other file whose bytes are at the key
         # Asked only of what is in S3 in another version, or of another file that had this key: a job may name 10,000 datasets.
@@ -227,6 +236,8 @@ class Uploader:
                 house.journal.put_off_file(row.id, now + wait, passage.reason)
             case Way.NEVER:
                 house.journal.put_off_file(row.id, NEVER, passage.reason)
+                if row.reason != passage.reason:
+                    self._leaves(context, row.key)  # its name to others
         return False
 
     def done(self, outcome: Outcome) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ncaasd.model import FileRow, FileState, JobRow, Phase, Place
+from ncaasd.model import ABORTED, FileRow, FileState, JobRow, Phase, Place
 from ncaasd.neurocaas.naming import Layout, key_problems, needs_mapping, safe_key
 
 
@@ -68,7 +68,18 @@ def map_file(path: str, layout: Layout, *, prefix: str, names: str) -> Mapped:
 
 def holder(place: Place, others: Iterable[FileRow]) -> FileRow | None:
     """Who of the files with one key has it, beside the one at `place`: it is there, and may go up."""
-    return next((o for o in others if o.place != place and o.state not in (FileState.GONE, FileState.REFUSED)), None)
+    return next((o for o in others if o.place != place and _has_its_key(o)), None)
+
+
+def _has_its_key(row: FileRow) -> bool:
+    if row.state in (FileState.GONE, FileState.REFUSED):
+        return False
+    # What no rule names, what goes up in a package and what was aborted keeps no name from others.
+    left = bool(row.reason) and row.retry_at > _EVENTUALLY
+    return not (row.state is FileState.WHOLE and row.stored is None and (left or row.reason.startswith(ABORTED)))
+
+
+_EVENTUALLY = 1e14  # points in time beyond this mean "when something happens"
 
 
 def gives_way(held_by: FileRow, place: Place, *, stored: bool, begun: bool, together: bool) -> bool:
@@ -131,7 +142,7 @@ def with_names_given(rows: Sequence[FileRow], *, fresh: Collection[Place], waiti
     made = []
     for row in rows:
         first = having.get(row.key) if row.key else None
-        if first is None or (row.state is FileState.REFUSED and row.place not in waiting):
+        if first is None or not (_has_its_key(row) or row.place in waiting):
             made.append(row)
         elif first.place == row.place:
             let_go = row.place in waiting
@@ -150,9 +161,7 @@ def taken_by(place: Place | None, own: FileRow | None, others: Sequence[FileRow]
     if own is not None and own.stored is not None:
         return None  # another one that takes the key takes this away first
     for other in others:
-        if other.place != place and (
-            other.stored is not None or other.state not in (FileState.GONE, FileState.REFUSED)
-        ):
+        if other.place != place and (other.stored is not None or _has_its_key(other)):
             return other.place
     return None
 

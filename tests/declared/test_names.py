@@ -343,6 +343,43 @@ def test_F96_of_one_rule_the_second_ones_job_is_not_taken_for_the_first_ones(rig
     assert len(rig.submits()) == 2
 
 
+def test_F96_what_does_not_go_up_keeps_no_name_from_others(rig: DeclaredRig) -> None:
+    rig.record("m1/a.tif", "of the share, which no rule names")
+    rig.rules({"name": "own"})
+    rig.turns(20)
+    assert file_at(rig, "share", "m1/a.tif").reason == "no rule names it"
+    rig.write("inputs/m1/a.tif", "of inputs")
+    rig.until(lambda: rig.submitted(1), "the submit")
+    assert rig.body("m1/a.tif") == b"of inputs"
+    rig.rules({"name": "own"}, {"name": "shared", "source": "share"})
+    rig.turns(40)
+    assert "inputs/m1/a.tif has its name in S3 already" in of_rule(rig, "shared").reason
+    assert rig.body("m1/a.tif") == b"of inputs"
+
+
+def test_F96_two_cameras_of_which_one_is_not_named(rig: DeclaredRig) -> None:
+    other = rig.base / "another-share"
+    other.mkdir()
+    (other / "a.tif").write_bytes(b"of another, which no rule names")
+    rig.record("a.tif", "of the share")
+    rig.configure(sources={"share": str(rig.source), "another": str(other)})
+    rig.rules({"name": "x", "source": "share"})
+    rig.until(lambda: rig.submitted(1), "the submit")
+    assert rig.body("a.tif") == b"of the share"
+
+
+def test_F96_a_job_that_an_earlier_version_declared_before_its_file_came(rig: DeclaredRig) -> None:
+    rig.ask("mine", "d e.tif")
+    rig.until(rig.jobs, "the job")
+    with rig.rig.journal.transaction():
+        rig.rig.journal._run("UPDATE job_dataset SET key=?, tree=NULL, path=NULL", f"{GROUP}/inputs/d_e.tif")
+    rig.restart()
+    rig.turns(5)
+    rig.write("inputs/d e.tif", "recording")
+    rig.until(lambda: rig.submitted(1), "the submit", 400)
+    assert rig.submits()[0]["dataname"] == [f"{GROUP}/inputs/{safe_key('d e.tif')}"]
+
+
 CHANGES: dict[str, Any] = {
     "found together": lambda rig: None,
     "the other renamed": lambda rig: os.rename(rig.home / "inputs/m1/a.tif", rig.home / "inputs/m1/b.tif"),
