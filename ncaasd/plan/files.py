@@ -135,9 +135,8 @@ def with_names_given(rows: Sequence[FileRow], *, fresh: Collection[Place], waiti
     def order(row: FileRow) -> tuple[bool, bool, bool, tuple[bool, str, str]]:
         return row.stored is None, row.place in waiting, row.place in fresh, precedence(row.place)
 
-    for row in sorted(
-        (r for r in rows if r.key and (r.state is not FileState.REFUSED or r.place in waiting)), key=order
-    ):
+    wanting = (r for r in rows if r.key and (_has_its_key(r) or r.place in waiting))
+    for row in sorted(wanting, key=order):
         having.setdefault(row.key, row)
     made = []
     for row in rows:
