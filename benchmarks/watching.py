@@ -41,7 +41,20 @@ from ncaasd.declare import ignored
 from ncaasd.engine.desk import InlineDesk
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.observing import Observer
-from ncaasd.model import Dataset, FileState, JobSpec, JobState, Look, Origin, Phase, Place, ScanDelta, Stat, Stored
+from ncaasd.model import (
+    Dataset,
+    FileRow,
+    FileState,
+    JobSpec,
+    JobState,
+    Look,
+    Origin,
+    Phase,
+    Place,
+    ScanDelta,
+    Stat,
+    Stored,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTLE = 1.0
@@ -326,6 +339,16 @@ def _s5cmd(made: Bench, options: argparse.Namespace, rig: Rig, number: int) -> f
     return time.perf_counter() - began
 
 
+class _NoPackages:
+    def again(self, _context: Context, _row: FileRow) -> None: ...
+
+    def abandoned(self, _context: Context, _row: FileRow) -> bool:
+        return False
+
+    def keys_of(self, _context: Context, _row: FileRow) -> list[str]:
+        return []
+
+
 class _Told:
     """A tree that says what it is told: planning alone is timed."""
 
@@ -397,7 +420,13 @@ def _planning(folder: str, known: int, changed: int) -> tuple[float, float]:
         house = House(journal=journal, desk=InlineDesk(journal), clock=clock, contexts={NAME: context}, rig="r")
         nothing: Callable[..., None] = lambda *_: None  # noqa: E731  # three of them, for arguments
         observer = Observer(
-            house, whole=nothing, gone=nothing, skipped=nothing, back=nothing, rescan=lambda _c: 3600.0, repack=nothing
+            house,
+            whole=nothing,
+            gone=nothing,
+            skipped=nothing,
+            back=nothing,
+            rescan=lambda _c: 3600.0,
+            packages=_NoPackages(),
         )
         for _ in range(5):
             observer.turn()

@@ -17,6 +17,7 @@ from pathlib import Path
 TOP = Path(__file__).parents[1]
 STEPS = "tests/state_machine/test_steps.py"
 WHOLE = "tests/declared/test_whole_units.py"
+NAMES = "tests/declared/test_names.py"
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,34 @@ MUTATIONS = (
         "if doubt := self._jobs.data_stop(self._context, job):",
         "if doubt := None:",
         "tests/declared/test_renames.py",
+    ),
+    Mutation(
+        "asking whose file is at a dataset's key",
+        "ncaasd/plan/files.py",
+        "if other.place != place and (other.stored is not None or _has_its_key(other)):",
+        "if False:",
+        NAMES,
+    ),
+    Mutation(
+        "keeping another file back while a job reads what is at its key",
+        "ncaasd/engine/uploading.py",
+        "known = row.stored is not None or before is not None",
+        "known = row.stored is not None",
+        NAMES,
+    ),
+    Mutation(
+        "forgetting what was stored of the file that had the key",
+        "ncaasd/engine/uploading.py",
+        "house.journal.take_key(row)",
+        "pass",
+        NAMES,
+    ),
+    Mutation(
+        "another id than that of the other file's job",
+        "ncaasd/engine/submitting.py",
+        "        if job_id in order.others:",
+        "        if False:",
+        NAMES,
     ),
     Mutation(
         "answering only after the commit",

@@ -181,7 +181,8 @@ class Upload(Section):
     names: Annotated[Literal["sanitize", "refuse"], Word] = Field(
         default="sanitize",
         description="sanitize | refuse: what to do with names that have other characters than A-Z a-z 0-9 . _ -. "
-        "NeuroCAAS puts dataset names in a shell line.",
+        "NeuroCAAS puts dataset names in a shell line. Sanitized they are transliterated and get a hash: Größe 3.tif is "
+        "Grosse_3-3f6a5ddb.tif in S3.",
     )
     parallel: Count = Field(default=8, description="Files and parts under way at a time.")
     bandwidth: Annotated[tuple[Band, ...], Bands, Written(_say_bands)] = Field(

@@ -54,10 +54,14 @@ class Engine:
             skipped=self._skipped,
             back=self.declarer.reread_unread,
             rescan=_rescan,
-            repack=self.packager.again,
+            packages=self.packager,
         )
         self.uploader = Uploader(
-            house, gate=Gate(house, self.book), stored=self._stored, changed=self._changed_under_way
+            house,
+            gate=Gate(house, self.book),
+            stored=self._stored,
+            changed=self._changed_under_way,
+            leaves=self.observer.look_at_name,
         )
         self.opener = Opener(house)
         self.reporter = Reporter(house, self.declarer, root=root)

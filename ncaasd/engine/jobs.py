@@ -142,6 +142,7 @@ class Jobs:
             return []
         job = self._declarer.find_files(job)
         facts = [self._supplies.dataset(context, d) for d in job.spec.datasets]
+        job = self._with_keys(job, facts)
         if job.hold == ZEROS and all(_is_stored(f) for f in facts) and self.data_stop(context, job) is None:
             job = replace(job, hold="")  # it was written anew
         config = self._supplies.config(context, job)
@@ -219,6 +220,18 @@ class Jobs:
             if key in self._kept_back:
                 self._kept_back.discard(key)
                 self._house.journal.wake_unit(*key)
+
+    def _with_keys(self, job: JobRow, facts: Sequence[DatasetFact]) -> JobRow:
+        """A job that was declared before its file came, by an earlier version: under the key that the file has."""
+        datasets = tuple(
+            replace(d, key=f.file.key) if f.file is not None and f.file.key else d
+            for d, f in zip(job.spec.datasets, facts, strict=True)
+        )
+        if datasets == job.spec.datasets:
+            return job
+        spec = replace(job.spec, datasets=datasets)
+        self._house.journal.respec_job(job.row, spec)
+        return replace(job, spec=spec)
 
     def _stop(self, context: Context, job: JobRow, now: float) -> Stop | None:
         return guard(job, self._tally(context, job, now), self._limits(context, job))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House, subject
@@ -110,6 +111,19 @@ def _subject(place: Place) -> str:
     return f"file {place.tree}:{place.path}" if place.tree else f"file {place.path}"
 
 
+class Packages(Protocol):
+    """What is asked about rules' packages, which have names in S3 too."""
+
+    def again(self, context: Context, row: FileRow) -> None:
+        """A package waits for its name, which is free now: make it."""
+
+    def abandoned(self, context: Context, row: FileRow) -> bool:
+        """Whether all that a package was made of is gone."""
+
+    def keys_of(self, context: Context, row: FileRow) -> Sequence[str]:
+        """The keys of the packages that are made of a file."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Looked:
     looks: dict[str, Look]
@@ -127,17 +141,16 @@ class Observer:
         skipped: Callable[[Context, FileRow], None],
         back: Callable[[Context], None],
         rescan: Callable[[Context], float],
-        repack: Callable[[Context, FileRow], None],
+        packages: Packages,
     ) -> None:
         """`whole`: a file has become so; True when nobody had touched it for long when the daemon started. `gone`: it was
-        deleted or renamed. `skipped`: something is there that can't be taken. `back`: a tree that was missing is there again.
-        `repack`: the name of a package that another file had is free."""
+        deleted or renamed. `skipped`: something is there that can't be taken, or that waits for its name. `back`: a tree that was missing is there again."""
         self._house = house
         self._whole = whole
         self._gone = gone
         self._skipped = skipped
         self._back = back
-        self._repack = repack
+        self._packages = packages
         self.trees: dict[tuple[str, str], Watched] = {}
         for context in house.contexts.values():
             for name, tree in context.trees.items():
@@ -520,6 +533,7 @@ class Observer:
                 return
             house.journal.see_file(place, stat, key, FileState.REFUSED, refused, house.clock.now(), link=look.link)
             house.event(context.name, _subject(place), "refused", f"not uploaded: {refused}", level=logging.WARNING)
+            self._with_jobs(context, place)
             return
         if as_stored:
             house.journal.see_file(place, stat, key, FileState.STORED, "", house.clock.now(), link=look.link)
@@ -540,7 +554,7 @@ class Observer:
     def _key(self, watched: Watched, place: Place, old: FileRow | None, key: str, mapped: str) -> tuple[str, str]:
         """The key of a file that is there, and why it can't have it: another file has."""
         context, journal = watched.context, self._house.journal
-        other = holder(place, journal.files_with_key(context.name, key))
+        other = self._holder(context, place, key)
         if other is None:
             return key, ""
         stored = old is not None and old.stored is not None
@@ -555,7 +569,16 @@ class Observer:
         return key, collision(other.place, key)
 
     def _is_free(self, context: Context, place: Place, key: str) -> bool:
-        return holder(place, self._house.journal.files_with_key(context.name, key)) is None
+        return self._holder(context, place, key) is None
+
+    def _holder(self, context: Context, place: Place, key: str) -> FileRow | None:
+        journal = self._house.journal
+        other = holder(place, journal.files_with_key(context.name, key))
+        if other is None or not other.place.tree.startswith("package:") or not self._packages.abandoned(context, other):
+            return other
+        journal.set_file(other.id, FileState.GONE, "", self._house.clock.now())
+        self._house.event(context.name, subject(other), "gone", "all that it was made of is gone; what is in S3 stays")
+        return holder(place, journal.files_with_key(context.name, key))
 
     def _refuse(self, context: Context, row: FileRow, why: str) -> None:
         """It was to go up, or waits for its name already, and has to wait for another file now."""
@@ -564,7 +587,14 @@ class Observer:
             watched.unsettled.pop(row.place.path, None)
         self._house.journal.set_file(row.id, FileState.REFUSED, why, self._house.clock.now())
         self._house.event(context.name, subject(row), "refused", f"not uploaded: {why}", level=logging.WARNING)
+        self._with_jobs(context, row.place)
         self._house.journal.wake_jobs_of_file(row)
+
+    def _with_jobs(self, context: Context, place: Place) -> None:
+        """The jobs of a file that waits for its name are made, and wait with it: they say why."""
+        row = self._house.journal.file_at(place)
+        if row is not None and waits_for_name(row) and (place.tree or role_of(place.path) is Role.INPUT):
+            self._skipped(context, row)
 
     def look_at_name(self, context: Context, key: str) -> None:
         """Who had this key may be gone: the next one that waits for it is looked at, and goes up when it is whole."""
@@ -579,7 +609,7 @@ class Observer:
             if mapped.refused:
                 self._refuse(context, row, mapped.refused)
                 continue
-            other = holder(row.place, journal.files_with_key(context.name, key))
+            other = self._holder(context, row.place, key)
             renamed = row.stored is None and mapped.key != key
             if other is not None and renamed and self._is_free(context, row.place, mapped.key):
                 journal.give_key(row.id, mapped.key)
@@ -593,7 +623,7 @@ class Observer:
         if not row.place.is_package:
             return False
         if self._is_free(context, row.place, row.key):
-            self._repack(context, row)
+            self._packages.again(context, row)
         return True
 
     def _let_go(self, watched: Watched, row: FileRow) -> None:
@@ -629,8 +659,9 @@ class Observer:
         house.journal.set_file(row.id, FileState.GONE, "", house.clock.now())
         house.event(context.name, subject(row), "gone", "deleted or renamed here; what is in S3 stays")
         self._gone(context, row)
-        if row.key:
-            self.look_at_name(context, row.key)
+        for key in [row.key, *self._packages.keys_of(context, row)]:
+            if key:
+                self.look_at_name(context, key)
 
     def changed_under_way(self, row: FileRow) -> None:
         """A transfer found the file changed or gone: look again at once."""

@@ -147,6 +147,25 @@ class Packager:
         rule = row.place.tree.partition(":")[2]
         self.look_at_all(context, [m for ms in context.rules.values() for m in ms if m.rule.name == rule])
 
+    def abandoned(self, context: Context, row: FileRow) -> bool:
+        """Whether all that a package was made of is gone: then it needs its name no more."""
+        for rule, unit_path, file_id in self._house.journal.packages(context.name):
+            m = next((m for ms in context.rules.values() for m in ms if m.rule.name == rule and m.packs), None)
+            if file_id == row.id and m is not None:
+                unit = self._book.at(context.name, m, unit_path)
+                return unit is None or all(r.state is FileState.GONE for r in unit.files.values())
+        return False
+
+    def keys_of(self, context: Context, row: FileRow) -> list[str]:
+        """Of the packages that are made of a file."""
+        keys = []
+        for m in [m for ms in context.rules.values() for m in ms if m.packs and expand.is_of(m, row)]:
+            hit = m.unit_of(expand.below(row))
+            place = expand.package_place(context.name, m.rule, Unit(*hit)) if hit else None
+            package = self._house.journal.file_at(place) if place else None
+            keys += [package.key] if package else []
+        return keys
+
     def made_of(self, context: Context, row: FileRow) -> list[FileRow]:
         """One file of the unit that a package was made of: it names the unit."""
         for rule, unit_path, file_id in self._house.journal.packages(context.name):

@@ -258,7 +258,7 @@ def body_of(job: JobRow, config_key: str, job_id: str) -> SubmitBody:
 
 def draft_of(job: JobRow, layout: naming.Layout, config_key: str) -> SubmitBody:
     """What would be submitted, to be judged before it has an id, and where its config isn't here yet."""
-    return body_of(job, config_key or layout.configs + job.spec.config, "1" * ID_DIGITS)
+    return body_of(job, config_key or layout.configs + naming.safe_key(job.spec.config), "1" * ID_DIGITS)
 
 
 def _with_etags(datasets: Sequence[Dataset], etags: dict[str, str]) -> list[Dataset]:

@@ -11,6 +11,7 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import Absent, Corrupted, NcaasdError
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, Place
+from ncaasd.neurocaas.naming import safe_key
 from ncaasd.plan.configs import render
 from ncaasd.plan.files import in_words, taken_by
 from ncaasd.plan.jobs import DatasetFact
@@ -76,12 +77,13 @@ class Supplies:
             return (
                 self._render(context, job, name, text) if text is not None else ConfigFact(problem=self._not_yet(here))
             )
-        text, at = self._texts.get((context.name, name), (None, 0.0))
+        below = safe_key(name)
+        text, at = self._texts.get((context.name, below), (None, 0.0))
         if text is not None and self._fresh(at, CONFIG_KNOWN_FOR):
             return self._render(context, job, name, text)
         waits = f"configs/{name} (not here or not whole yet, nor in S3)"
         return ConfigFact(
-            problem=waits, ask="" if text is None and at and self._fresh(at) else context.layout.configs + name
+            problem=waits, ask="" if text is None and at and self._fresh(at) else context.layout.configs + below
         )
 
     def _config_here(self, context: Context, name: str) -> FileRow | None:

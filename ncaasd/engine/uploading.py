@@ -11,8 +11,9 @@ from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import target_of
 from ncaasd.errors import DiskSilent, StoreError
 from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
-from ncaasd.neurocaas.naming import part_size
-from ncaasd.plan.files import in_use, in_words
+from ncaasd.neurocaas.naming import first_safe_key, needs_mapping, part_size
+from ncaasd.plan.expand import below
+from ncaasd.plan.files import collision, holder, in_use, in_words, key_of
 from ncaasd.plan.gates import EMPTY, Passage, Way
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Transfers
@@ -72,13 +73,16 @@ class Uploader:
         gate: Callable[[Context, FileRow], Passage],
         stored: Callable[[Context, FileRow], None],
         changed: Callable[[FileRow], None],
+        leaves: Callable[[Context, str], None],
     ) -> None:
-        """`gate` says whether a file may go up."""
+        """`gate` says whether a file may go up. `leaves`: one that had this key does not go up."""
         self._house = house
         self._gate = gate
         self._stored = stored
         self._changed = changed
+        self._leaves = leaves
         self._under_way: dict[int, UploadTask] = {}
+        self._not_older: set[int] = set()  # files that were compared with what the first release put
         self._next = 0.0  # monotonic: until then there must be room for a handful
 
     def busy(self) -> bool:
@@ -122,6 +126,13 @@ class Uploader:
             text = f"waits for the end of the upload of {in_words(ending.place)}, which had its name in S3"
             house.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
             return None
+        first = holder(row.place, others)
+        if first is not None:  # its turn came only now: a rule names it, or its unit's
+            why = collision(first.place, row.key)
+            house.journal.set_file(row.id, FileState.REFUSED, why, now)
+            house.event(context.name, subject(row), "refused", f"not uploaded: {why}", level=logging.WARNING)
+            house.journal.wake_jobs_of_file(row)
+            return None
         before = next((r for r in others if r.stored is not None), None)  # the other file whose bytes are at the key
         # Asked only of what is in S3 in another version, or of another file that had this key: a job may name 10,000 datasets.
         known = row.stored is not None or before is not None
@@ -137,6 +148,15 @@ class Uploader:
             return None
         if not self._may_pass(context, row, now):
             return None
+        older = self._older_key(context, row) if before is None else ""
+        if older and any(
+            r.id != row.id and r.stored is None for r in house.journal.files_with_key(context.name, older)
+        ):
+            house.journal.put_off_file(row.id, now + LOOK_AGAIN, f"another file is compared with {older} in S3")
+            return None
+        if older:
+            house.journal.give_key(row.id, older)
+            row = replace(row, key=older)
         if before is not None and before.ours:
             house.journal.take_key(row)  # this rig put what is there, so it is not foreign
             row = replace(row, ours=True)
@@ -159,6 +179,36 @@ class Uploader:
         )
         self._under_way[row.id] = task
         return task
+
+    def _older_key(self, context: Context, row: FileRow) -> str:
+        """The key under which the first release may have put this very file, when this journal is newer than what is in S3
+        (lost, or another machine's): what is stored keeps its key, and its job its id. "" for none."""
+        journal, path = self._house.journal, below(row)
+        if not needs_mapping(path) or row.stored is not None or row.ours or row.id in self._not_older:
+            return ""
+        older = context.layout.input_key(context.prefix, first_safe_key(path))
+        found = journal.inventory(context.name, older)
+        is_input = bool(row.place.tree) or row.place.path.startswith("inputs/")
+        if (
+            found is None
+            or found[0] != row.stat.size
+            or not is_input
+            or row.key != key_of(path, context.layout, context.prefix)
+        ):
+            return ""
+        taken = any(r.id != row.id and r.stored is not None for r in journal.files_with_key(context.name, older))
+        return "" if taken or journal.upload_begun(row.id) else older
+
+    def _is_newer(self, context: Context, row: FileRow) -> bool:
+        """What lies under a file's older key is another's: it goes up under its own."""
+        mine = key_of(below(row), context.layout, context.prefix)
+        older = context.layout.input_key(context.prefix, first_safe_key(below(row)))
+        if row.key != older or older == mine or row.stored is not None:
+            return False
+        self._not_older.add(row.id)
+        self._house.journal.give_key(row.id, mine)
+        self._house.journal.put_off_file(row.id, 0, "")
+        return True
 
     def _path(self, context: Context, row: FileRow) -> str:
         if row.place.tree in context.trees:
@@ -188,6 +238,8 @@ class Uploader:
                 house.journal.put_off_file(row.id, NEVER, passage.reason)
                 if passage.reason == EMPTY != row.reason:
                     house.event(context.name, subject(row), "empty", passage.reason, level=logging.WARNING)
+                if row.reason != passage.reason:
+                    self._leaves(context, row.key)  # its name to others
         return False
 
     def done(self, outcome: Outcome) -> None:
@@ -216,7 +268,7 @@ class Uploader:
                 house.journal.set_file(row.id, FileState.SETTLING, text, now)
                 house.event(context.name, subject(row), "changed", text)
                 self._changed(row)
-            case Verdict.FOREIGN if row.state is FileState.GONE:
+            case Verdict.FOREIGN if row.state is FileState.GONE or self._is_newer(context, row):
                 return
             case Verdict.FOREIGN:
                 text = (

@@ -135,6 +135,11 @@ def safe_key(path: str) -> str:
     return "/".join(map(_safe_segment, path.split("/"))) if _UNSAFE.search(path) else path
 
 
+def first_safe_key(path: str) -> str:
+    """As the first release mapped paths, which made many names one: to recognise what lies in S3 under such a name."""
+    return _UNSAFE.sub("_", path)
+
+
 def _safe_segment(name: str) -> str:
     if not _UNSAFE_IN_SEGMENT.search(name):
         return name

@@ -501,12 +501,13 @@ def job_of_one_off(
 
 
 def with_keys(body: SubmitBody, layout: Layout) -> SubmitBody:
-    """A hand-written submit file whose datasets are named as they are on the disk: with the keys that those files have."""
-    names = tuple(
-        layout.inputs + safe_key(n.removeprefix(layout.inputs)) if n.startswith(layout.inputs) else n
-        for n in body.datanames
-    )
-    return replace(body, datanames=names)
+    """A hand-written submit file that names files as they are on the disk: with the keys that those have."""
+
+    def key(name: str, area: str) -> str:
+        return area + safe_key(name.removeprefix(area)) if name.startswith(area) else name
+
+    names = tuple(key(n, layout.inputs) for n in body.datanames)
+    return replace(body, datanames=names, configname=key(body.configname, layout.configs))
 
 
 def job_of_submit(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ncaasd.model import FileRow, FileState, JobRow, Phase, Place
+from ncaasd.model import ABORTED, FileRow, FileState, JobRow, Phase, Place
 from ncaasd.neurocaas.naming import Layout, key_problems, needs_mapping, safe_key
 
 
@@ -76,7 +76,18 @@ HAS_NO_NAME = (FileState.GONE, FileState.REFUSED, FileState.SKIPPED)
 
 def holder(place: Place, others: Iterable[FileRow]) -> FileRow | None:
     """Who of the files with one key has it, beside the one at `place`: it is there, and may go up."""
-    return next((o for o in others if o.place != place and o.state not in HAS_NO_NAME), None)
+    return next((o for o in others if o.place != place and _has_its_key(o)), None)
+
+
+def _has_its_key(row: FileRow) -> bool:
+    if row.state in HAS_NO_NAME:
+        return False
+    # What no rule names, what goes up in a package and what was aborted keeps no name from others.
+    left = bool(row.reason) and row.retry_at > _EVENTUALLY
+    return not (row.state is FileState.WHOLE and row.stored is None and (left or row.reason.startswith(ABORTED)))
+
+
+_EVENTUALLY = 1e14  # points in time beyond this mean "when something happens"
 
 
 def gives_way(held_by: FileRow, place: Place, *, stored: bool, begun: bool, together: bool) -> bool:
@@ -132,12 +143,13 @@ def with_names_given(rows: Sequence[FileRow], *, fresh: Collection[Place], waiti
     def order(row: FileRow) -> tuple[bool, bool, bool, tuple[bool, str, str]]:
         return row.stored is None, row.place in waiting, row.place in fresh, precedence(row.place)
 
-    for row in sorted((r for r in rows if r.key and (r.state not in HAS_NO_NAME or r.place in waiting)), key=order):
+    wanting = (r for r in rows if r.key and (_has_its_key(r) or r.place in waiting))
+    for row in sorted(wanting, key=order):
         having.setdefault(row.key, row)
     made = []
     for row in rows:
         first = having.get(row.key) if row.key else None
-        if first is None or (row.state in HAS_NO_NAME and row.place not in waiting):
+        if first is None or not (_has_its_key(row) or row.place in waiting):
             made.append(row)
         elif first.place == row.place:
             let_go = row.place in waiting
@@ -156,7 +168,7 @@ def taken_by(place: Place | None, own: FileRow | None, others: Sequence[FileRow]
     if own is not None and own.stored is not None:
         return None  # another one that takes the key takes this away first
     for other in others:
-        if other.place != place and (other.stored is not None or other.state not in HAS_NO_NAME):
+        if other.place != place and (other.stored is not None or _has_its_key(other)):
             return other.place
     return None
 

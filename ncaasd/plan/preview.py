@@ -140,6 +140,10 @@ class _Planner:
         for job in facts.jobs if self._gone else ():
             for dataset in job.spec.datasets:
                 self._users.setdefault(dataset.key, []).append(job)
+        self._ids_at: dict[str, list[tuple[Place | None, str]]] = {}  # by key: whose jobs there were
+        for job in facts.jobs:
+            for dataset in job.spec.datasets if job.job_id else ():
+                self._ids_at.setdefault(dataset.key, []).append((dataset.place, job.job_id))
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         by_name: dict[str, list[JobRow]] = {}
@@ -467,14 +471,7 @@ class _Planner:
         spec, layout = job.spec, self._facts.layout
         if spec.version == "?" or not made.config_key:
             return made
-        job_id = job.job_id or naming.job_id(
-            bucket=layout.bucket,
-            group=layout.group,
-            name=spec.name,
-            datasets=[d.key for d in spec.datasets],
-            attempt=job.attempt,
-            checksums=[spec.version] if spec.version else [],
-        )
+        job_id = job.job_id or self._new_id(job)
         body = SubmitBody(
             datanames=tuple(d.key for d in spec.datasets),
             configname=made.config_key,
@@ -483,6 +480,24 @@ class _Planner:
             resultpath=spec.resultpath,
         )
         return replace(made, job_id=job_id, submit_key=layout.submit_key(job_id), body=body.render())
+
+    def _new_id(self, job: JobRow) -> str:
+        """The next one that no other file's job had: as engine/submitting chooses it, but for what only S3 can tell."""
+        spec, layout = job.spec, self._facts.layout
+        seen = [(d, *at) for d in spec.datasets for at in self._ids_at.get(d.key, ())]
+        others = {job_id for dataset, place, job_id in seen if dataset.place and place not in (None, dataset.place)}
+        ids = (
+            naming.job_id(
+                bucket=layout.bucket,
+                group=layout.group,
+                name=spec.name,
+                datasets=[d.key for d in spec.datasets],
+                attempt=job.attempt + more,
+                checksums=[spec.version] if spec.version else [],
+            )
+            for more in range(len(others) + 1)
+        )
+        return next(job_id for job_id in ids if job_id not in others)
 
 
 def _shown(place: Place) -> str:

@@ -12,6 +12,7 @@ from ncaasd.declare.manifest import Manifest, OneOff, Rule, parse_manifest
 from ncaasd.errors import DeclarationError, Problem
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import parse_submit, validate_job
+from ncaasd.plan.expand import with_keys
 from ncaasd.plan.files import Role, role_of
 from ncaasd.plan.gates import ungated
 from ncaasd.show import words
@@ -76,7 +77,7 @@ def problems_of(config: Config, name: str, path: str) -> Iterator[tuple[Level, P
 
 def check_submit(data: bytes, path: str, layout: Layout) -> None:
     """A hand-written submit file. Raises DeclarationError with every problem."""
-    problems = validate_job(parse_submit(data, path, bucket=layout.bucket), layout)
+    problems = validate_job(with_keys(parse_submit(data, path, bucket=layout.bucket), layout), layout)
     if problems:
         raise DeclarationError([Problem(path, 0, 0, "", text) for text in problems])
 

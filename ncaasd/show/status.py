@@ -11,7 +11,7 @@ from typing import Any
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.engine.documents import text, when
-from ncaasd.model import FileRow, FileState, JobRow, JobState
+from ncaasd.model import FileRow, FileState, JobRow, JobState, Place
 from ncaasd.plan.guards import MENDED
 from ncaasd.show import words
 
@@ -22,7 +22,8 @@ ATTENTION_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One file under way. `left` in seconds, None while it isn't known."""
+    """One file under way. `name` is its key, `file` the local file that goes up, where that is known. `left` in seconds, None
+    while it isn't known."""
 
     analysis: str
     name: str
@@ -30,6 +31,7 @@ class Transfer:
     done: int
     size: int
     rate: float
+    file: str = ""
 
     @property
     def left(self) -> float | None:
@@ -92,6 +94,7 @@ class StatusReport:
                 {
                     "analysis": t.analysis,
                     "name": text(t.name),
+                    "file": text(t.file) or None,
                     "direction": "up" if t.up else "down",
                     "done": t.done,
                     "size": t.size,
@@ -165,14 +168,24 @@ def status_report(
         pid=pid,
         rig=str(live.get("rig", "")),
         analyses=tuple(found.values()),
-        transfers=tuple(
-            Transfer(t["analysis"], t["name"], t["direction"] == "up", t["done"], t["size"], t["rate"])
-            for t in live.get("transfers", ())
-        ),
+        transfers=tuple(_transfer(journal, t) for t in live.get("transfers", ())),
         attention=tuple(attention[:ATTENTION_SHOWN]),
         troubles=tuple(live.get("troubles", ())),
         watching={name: _how(mode) for name, mode in live.get("watching", {}).items()},
     )
+
+
+def _transfer(journal: Journal, t: Mapping[str, Any]) -> Transfer:
+    up = t["direction"] == "up"
+    rows = journal.files_with_key(t["analysis"], t["name"]) if up else []
+    here = next((r for r in rows if r.state not in (FileState.GONE, FileState.REFUSED)), None)
+    return Transfer(
+        t["analysis"], t["name"], up, t["done"], t["size"], t["rate"], _short(here.place) if here is not None else ""
+    )
+
+
+def _short(place: Place) -> str:
+    return f"{place.tree}:{place.path}" if place.tree else place.path
 
 
 def _how(mode: Mapping[str, str]) -> str:

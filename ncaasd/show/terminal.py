@@ -102,7 +102,7 @@ def _transfers(transfers: Sequence[Transfer]) -> Iterable[RenderableType]:
         part = f"{100 * t.done / t.size:.0f}%" if t.size else ""
         left = "" if t.left is None else f"{words.span(t.left)} left"
         arrow = "↑" if t.up else "↓"
-        name = words.cut(plain(t.name), 34)
+        name = words.cut(plain(t.file or t.name), 34)
         grid.add_row(f"  {arrow} {name}", part, words.size(t.size), words.rate(t.rate) if t.rate else "", left)
     yield grid
     if len(transfers) > TRANSFERS_SHOWN:

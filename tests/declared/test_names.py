@@ -15,7 +15,7 @@ from test_plan import foreseen, plans
 
 from ncaasd.engine import commands
 from ncaasd.model import FileRow, FileState, JobRow, JobState, Phase, Place
-from ncaasd.neurocaas.naming import safe_key
+from ncaasd.neurocaas.naming import first_safe_key, safe_key
 
 KEY = f"{GROUP}/inputs/m1/a.tif"
 
@@ -286,6 +286,100 @@ def test_F96_what_the_first_release_refused_goes_up_under_a_name_of_its_own(rig:
     assert rig.body(safe_key("中文.tif")) == b"china"
 
 
+def test_F96_a_recording_that_comes_to_a_taken_name_has_a_job_that_says_so(rig: DeclaredRig) -> None:
+    rig.write("inputs/m1/a.tif", "of inputs")
+    rig.rules({"name": "own"}, {"name": "shared", "source": "share"})
+    rig.until(lambda: rig.submitted(1), "the first one's submit")
+    rig.record("m1/a.tif", "of the share")
+    rig.turns(20)
+    assert "inputs/m1/a.tif has its name in S3 already" in of_rule(rig, "shared").reason
+
+
+@pytest.mark.parametrize("newcomer", ["the rig with a lost journal", "another rig"])
+def test_F96_what_the_first_release_put_and_submitted_is_recognised_by_a_new_journal(
+    rig: DeclaredRig, monkeypatch: pytest.MonkeyPatch, newcomer: str
+) -> None:
+    """What is stored keeps its key, and so its job its id: it is not paid for again."""
+    with monkeypatch.context() as patch:
+        patch.setattr("ncaasd.plan.files.safe_key", first_safe_key)
+        rig.write("inputs/M 7/日本.tif", "japan")
+        rig.rules({})
+        rig.until(lambda: rig.submitted(1), "the submit")
+        assert rig.uploaded() == ["M_7/_.tif"]
+        rig.rig.kill()
+    rig.write("inputs/M 7/中文.tif", "china")  # of the same size, and of the same older key
+    if newcomer == "another rig":
+        rig.rig.name, rig.rig.journal_path = "rig-b", str(rig.base / "rig-b.sqlite")
+    else:
+        rig.rig.lose_journal(restore=False)
+    rig.until(lambda: rig.state("M 7/中文.tif") is FileState.STORED, "the new one's upload", 200)
+    rig.turns(100)
+    assert rig.uploaded() == sorted(["M_7/_.tif", safe_key("M 7/中文.tif")])
+    assert (rig.body("M_7/_.tif"), rig.body(safe_key("M 7/中文.tif"))) == (b"japan", b"china")
+    assert [s["dataname"] for s in rig.submits()].count([f"{GROUP}/inputs/M_7/_.tif"]) == 1
+    adopted = rig.job("M 7/日本.tif")
+    assert adopted.phase is Phase.SUBMITTED
+    assert len(rig.submits()) == (1 if rig.job("M 7/中文.tif").hold == "rebuilt" else 2)
+
+
+def test_F96_of_one_rule_the_second_ones_job_is_not_taken_for_the_first_ones(rig: DeclaredRig) -> None:
+    """One is named as the other is mapped, so that both jobs' ids are made of the same words."""
+    literal = safe_key("x y.tif")
+    rig.write("inputs/x y.tif", "the first")
+    rig.rules({})
+    rig.until(lambda: rig.submitted(1), "the first one's submit")
+    rig.write(f"inputs/{literal}", "the second")
+    rig.turns(20)
+    assert "inputs/x y.tif has its name in S3 already" in rig.job(literal).reason
+    finish(rig)
+    os.unlink(rig.home / "inputs/x y.tif")
+    rig.until(lambda: rig.body(literal) == b"the second", "the second one's upload", 200)
+    rig.rig.kill()
+    (planned,) = [j for p in foreseen(rig).previews for j in p.jobs if j.spec.unit == literal]
+    rig.until(lambda: next(j for j in rig.jobs() if j.spec.unit == literal).phase is Phase.SUBMITTED, "its submit", 200)
+    second = next(j for j in rig.jobs() if j.spec.unit == literal)
+    assert second.job_id != rig.job("x y.tif").job_id
+    assert planned.job_id == second.job_id
+    assert len(rig.submits()) == 2
+
+
+def test_F96_what_does_not_go_up_keeps_no_name_from_others(rig: DeclaredRig) -> None:
+    rig.record("m1/a.tif", "of the share, which no rule names")
+    rig.rules({"name": "own"})
+    rig.turns(20)
+    assert file_at(rig, "share", "m1/a.tif").reason == "no rule names it"
+    rig.write("inputs/m1/a.tif", "of inputs")
+    rig.until(lambda: rig.submitted(1), "the submit")
+    assert rig.body("m1/a.tif") == b"of inputs"
+    rig.rules({"name": "own"}, {"name": "shared", "source": "share"})
+    rig.turns(40)
+    assert "inputs/m1/a.tif has its name in S3 already" in of_rule(rig, "shared").reason
+    assert rig.body("m1/a.tif") == b"of inputs"
+
+
+def test_F96_two_cameras_of_which_one_is_not_named(rig: DeclaredRig) -> None:
+    other = rig.base / "another-share"
+    other.mkdir()
+    (other / "a.tif").write_bytes(b"of another, which no rule names")
+    rig.record("a.tif", "of the share")
+    rig.configure(sources={"share": str(rig.source), "another": str(other)})
+    rig.rules({"name": "x", "source": "share"})
+    rig.until(lambda: rig.submitted(1), "the submit")
+    assert rig.body("a.tif") == b"of the share"
+
+
+def test_F96_a_job_that_an_earlier_version_declared_before_its_file_came(rig: DeclaredRig) -> None:
+    rig.ask("mine", "d e.tif")
+    rig.until(rig.jobs, "the job")
+    with rig.rig.journal.transaction():
+        rig.rig.journal._run("UPDATE job_dataset SET key=?, tree=NULL, path=NULL", f"{GROUP}/inputs/d_e.tif")
+    rig.restart()
+    rig.turns(5)
+    rig.write("inputs/d e.tif", "recording")
+    rig.until(lambda: rig.submitted(1), "the submit", 400)
+    assert rig.submits()[0]["dataname"] == [f"{GROUP}/inputs/{safe_key('d e.tif')}"]
+
+
 CHANGES: dict[str, Any] = {
     "found together": lambda rig: None,
     "the other renamed": lambda rig: os.rename(rig.home / "inputs/m1/a.tif", rig.home / "inputs/m1/b.tif"),
@@ -331,6 +425,23 @@ def test_F96_a_package_and_a_file_of_its_name(rig: DeclaredRig) -> None:
     os.unlink(rig.home / "inputs/M7/1.zip")
     rig.until(lambda: rig.submitted(1), "the submit", 200)
     assert rig.body("M7/1.zip").startswith(b"PK")
+
+
+def test_F96_a_file_of_a_packages_name_goes_up_when_what_that_was_made_of_is_gone(rig: DeclaredRig) -> None:
+    rig.record("readme.txt")
+    rig.record("M7/1/a.tif")
+    rig.rules({"source": "share", "unit": "{animal}/{run}", "package": "zip"})
+    rig.until(lambda: rig.submitted(1), "the package's submit")
+    rig.write("inputs/M7/1.zip", "somebody's zip")
+    rig.turns(20)
+    (own,) = [f for f in rig.files() if not f.place.tree and f.place.path.endswith(".zip")]
+    assert own.state is FileState.REFUSED and own.reason.startswith("the package M7/1.zip of rule r has its name in S3")
+    os.unlink(rig.source / "M7/1/a.tif")
+    rig.turns(40)
+    assert rig.body("M7/1.zip").startswith(b"PK"), "its job may be reading it"
+    finish(rig)
+    rig.until(lambda: file_at(rig, "", "inputs/M7/1.zip").state is FileState.STORED, "its upload", 200)
+    assert rig.body("M7/1.zip") == b"somebody's zip"
 
 
 def test_F96_after_results_takes_away_only_the_jobs_own_file(rig: DeclaredRig, tmp_path: Path) -> None:

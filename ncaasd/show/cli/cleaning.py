@@ -48,7 +48,8 @@ def safe(
     else:
         out = console()
         for verdict in verdicts[:SHOWN]:
-            said = f"safe     {plain(verdict.path)}  crc64nvme {verdict.crc64}" if verdict.safe else ""
+            stored = f"in S3 {verdict.key}, crc64nvme {verdict.crc64}"
+            said = f"safe     {plain(verdict.path)}  {stored}" if verdict.safe else ""
             out.print(said or f"not safe {plain(verdict.path)}: {plain(verdict.why)}", soft_wrap=True)
         if len(verdicts) > SHOWN:
             out.print(f"and {len(verdicts) - SHOWN} more (--json has all)")
