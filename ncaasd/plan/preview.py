@@ -128,13 +128,20 @@ class _Planner:
                 self._named.update((job.spec.name, d.key) for d in job.spec.datasets)
         self._hollow: dict[str, FileRow] = {}  # packages that can't be made yet, by key: as the journal would have them
         self._to_be_packed = {u.key: u.size for m in self._matchers for u in self._packages(m)}
-        self._gone: dict[int, list[FileRow]] = {}
+        self._gone: dict[tuple[int, int], list[FileRow]] = {}  # by size, and roughly by time
+        self._was = {row.place: replace(row, state=FileState.GONE) for row in facts.gone}
         for row in facts.gone:
-            self._gone.setdefault(row.stat.size, []).append(row)
+            self._gone.setdefault((row.stat.size, row.stat.mtime_ns // renames.COARSEST), []).append(row)
         self._users: dict[str, list[JobRow]] = {}
-        for job in facts.jobs if facts.gone else ():
+        for job in facts.jobs:
             for dataset in job.spec.datasets:
                 self._users.setdefault(dataset.key, []).append(job)
+        self._given: dict[str, list[tuple[str, JobRow]]] = {}  # etag -> under which key, to which job
+        for job in facts.jobs:
+            for dataset in job.spec.datasets:
+                if dataset.etag:
+                    self._given.setdefault(dataset.etag, []).append((dataset.key, job))
+        self._renewed = {r.stored[:2]: r for r in self._rows if r.stored and r.stored[:2] != r.stat[:2]}
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         for job in facts.jobs:
@@ -313,7 +320,7 @@ class _Planner:
         if job.phase is not Phase.OPEN:
             return PlannedJob(job.spec, "known", f"made already: {job.state}", size, machines, known=job)
         known = job if job.row >= 0 else None
-        if job.hold == ZEROS and self._data_stop(job) is None:
+        if job.hold == ZEROS and not job.spec.version and self._data_stop(job) is None:
             job = replace(job, hold="")  # it was written anew
         config_key, problem = self._config(job.spec)
         facts = [self._fact(d.name, d.key) for d in job.spec.datasets]
@@ -351,9 +358,25 @@ class _Planner:
             job,
             [self._piece(job, d.key) for d in job.spec.datasets],
             at=self._at.get,
-            gone_like=lambda row: self._gone.get(row.stat.size, ()),
+            gone_like=self._gone_like,
             jobs_using=lambda key: self._users.get(key, ()),
+            was=self._was.get,
+            given=self._given_to,
         )
+
+    def _gone_like(self, row: FileRow) -> list[FileRow]:
+        size, about = row.stat.size, row.stat.mtime_ns // renames.COARSEST
+        return [r for near in (about, about - 1, about + 1) for r in self._gone.get((size, near), ())]
+
+    def _given_to(self, row: FileRow) -> Iterable[JobRow]:
+        """The jobs that were given a file's content under a name that something else has now."""
+        if row.state is FileState.STORED:
+            found = self._given.get(row.etag, ())
+            return [j for key, j in found if key != row.key and renames.taken_over(row, self._by_key.get(key))]
+        old = self._renewed.get(row.stat[:2])
+        if old is None or old.stored is None or old.stored.inode != row.stat.inode or old.id == row.id:
+            return ()
+        return [j for key, j in self._given.get(old.etag, ()) if key == old.key]
 
     def _piece(self, job: JobRow, key: str) -> renames.Piece | None:
         row = self._by_key.get(key)

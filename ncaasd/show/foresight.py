@@ -253,11 +253,12 @@ def _rows(
             refused or NEW,
             0.0,
             key,
-            None,
-            "",
+            known.stored if known else None,
+            known.etag if known else "",
             0.0,
             0,
             ours=bool(known and known.ours),
+            crc=known.crc if known else "",
         )
         taken.setdefault(key, []).append(new)
         made.append(new)

@@ -136,6 +136,7 @@ MIGRATIONS: tuple[str, ...] = (
     # 4: what was only renamed is recognised by its size, time and checksum
     """
     CREATE INDEX file_gone ON file (analysis, size, mtime_ns, crc) WHERE state = 'gone';
+    CREATE INDEX job_dataset_etag ON job_dataset (etag) WHERE etag <> '';
     """,
 )
 
