@@ -133,7 +133,7 @@ MIGRATIONS: tuple[str, ...] = (
         WHERE state IN ('settling', 'whole', 'held', 'refused');
     CREATE INDEX file_count ON file (analysis, state, size) WHERE key <> '';
     """,
-    # 4: what was only renamed is recognised by its size, time and checksum
+    # 4: what was only renamed is recognised by its size, time and checksum, or by the ETag that its job was given
     """
     CREATE INDEX file_gone ON file (analysis, size, mtime_ns, crc) WHERE state = 'gone';
     CREATE INDEX job_dataset_etag ON job_dataset (etag) WHERE etag <> '';
