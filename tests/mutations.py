@@ -182,7 +182,7 @@ MUTATIONS = (
     Mutation(
         "holding what was only renamed",
         "ncaasd/plan/doubts.py",
-        " or renamed(job, pieces, gone_like, jobs_using)",
+        " or renamed(job, pieces, gone_like, jobs_using, was, given)",
         "",
         "tests/declared/test_renames.py",
     ),

@@ -281,6 +281,8 @@ class Declarer:
     def _want(self, context: Context, spec: JobSpec) -> None:
         """A job is made once; an open one follows its declaration; a submitted one stays as it is (F36, F87)."""
         journal = self._house.journal
+        if spec.version:
+            self._cancel_other_versions(context, spec)
         attempts = journal.attempts(context.name, spec.name, spec.unit, spec.version)
         if attempts:
             newest = attempts[-1]
@@ -295,6 +297,13 @@ class Declarer:
         if job is not None:
             self._house.event(context.name, job_subject(job), "declared", f"declared by {spec.declared_in}")
         self.changed.add((context.name, spec.declared_in))
+
+    def _cancel_other_versions(self, context: Context, spec: JobSpec) -> None:
+        """With `rerun_on`: a job of an older version that still waits would be run on what is there now, beside this one."""
+        for job in self._house.journal.jobs_using(context.name, spec.datasets[0].key):
+            same = (job.spec.name, job.spec.unit, job.spec.origin) == (spec.name, spec.unit, spec.origin)
+            if same and job.phase is Phase.OPEN and job.attempt == 0 and job.spec.version != spec.version:
+                self._cancel(context, job, "its data or config has changed since; another job has it as it is now")
 
     def redeclare(self, job: JobRow) -> None:
         """An open rerun takes what its rule says now: late files that were released, an edited `set`."""

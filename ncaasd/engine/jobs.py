@@ -143,7 +143,12 @@ class Jobs:
         job = self._declarer.find_files(job)
         facts = [self._supplies.dataset(context, d) for d in job.spec.datasets]
         job = self._with_keys(job, facts)
-        if job.hold == ZEROS and all(_is_stored(f) for f in facts) and self.data_stop(context, job) is None:
+        if (
+            job.hold == ZEROS
+            and not job.spec.version  # else what was written anew has a job of its own
+            and all(_is_stored(f) for f in facts)
+            and self.data_stop(context, job) is None
+        ):
             job = replace(job, hold="")  # it was written anew
         config = self._supplies.config(context, job)
         blocked, stop = context.submits_blocked, self._stop(context, job, now)

@@ -144,7 +144,8 @@ class Observer:
         packages: Packages,
     ) -> None:
         """`whole`: a file has become so; True when nobody had touched it for long when the daemon started. `gone`: it was
-        deleted or renamed. `skipped`: something is there that can't be taken, or that waits for its name. `back`: a tree that was missing is there again."""
+        deleted or renamed. `skipped`: something is there that can't be taken, or that waits for its name. `back`: a tree that
+        was missing is there again."""
         self._house = house
         self._whole = whole
         self._gone = gone

@@ -37,7 +37,22 @@ class Recordings:
                 context.name, row.stat, row.crc if row.stored else "", renames.COARSEST
             ),
             jobs_using=lambda key: journal.jobs_using(context.name, key),
+            was=journal.file_at,
+            given=lambda row: self._given(context, row),
         )
+
+    def _given(self, context: Context, row: FileRow) -> list[JobRow]:
+        """The jobs that were given a file's content under a name that something else has now."""
+        journal = self._house.journal
+        if row.state is not FileState.STORED or not row.etag:
+            return []
+        return [
+            job
+            for job in journal.jobs_given(context.name, row.etag)
+            for d in job.spec.datasets
+            if d.etag == row.etag and d.key != row.key
+            if renames.taken_over(row, next(iter(journal.files_with_key(context.name, d.key)), None))
+        ]
 
     def _piece(self, context: Context, job: JobRow, dataset: Dataset) -> Piece | None:
         """None where no file here is the dataset, or nobody knows what it was made of."""

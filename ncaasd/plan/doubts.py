@@ -27,6 +27,8 @@ def doubt(
     at: Callable[[Place], FileRow | None],
     gone_like: Callable[[FileRow], Iterable[FileRow]],
     jobs_using: Callable[[str], Iterable[JobRow]],
+    was: Callable[[Place], FileRow | None],
+    given: Callable[[FileRow], Iterable[JobRow]],
 ) -> Stop | None:
     """The first doubt about a job's data; None when there is none, or a person has released it, or asked for it again.
 
@@ -36,7 +38,7 @@ def doubt(
     if job.attempt:
         return None
     files = [file for piece in pieces if piece is not None for file in piece.files]
-    return copied(job, files, at) or blank(job, files) or renamed(job, pieces, gone_like, jobs_using)
+    return copied(job, files, at) or blank(job, files) or renamed(job, pieces, gone_like, jobs_using, was, given)
 
 
 def blank(job: JobRow, files: Iterable[FileRow]) -> Stop | None:

@@ -132,18 +132,21 @@ class _Planner:
                 self._named.update((job.spec.name, r.place) for d in job.spec.datasets if (r := self._file(d)))
         self._hollow: dict[Place, FileRow] = {}  # packages that can't be made yet: as the journal would have them
         self._to_be_packed = {place: u.size for m in self._matchers for place, u in self._packages(m)}
-        self._gone: dict[int, list[FileRow]] = {}
-        for row in facts.rows:
-            if row.state is FileState.GONE:
-                self._gone.setdefault(row.stat.size, []).append(row)
+        self._was = {row.place: row for row in facts.rows if row.state is FileState.GONE}
+        self._gone: dict[tuple[int, int], list[FileRow]] = {}  # by size, and roughly by time
+        for row in self._was.values():
+            self._gone.setdefault((row.stat.size, row.stat.mtime_ns // renames.COARSEST), []).append(row)
         self._users: dict[str, list[JobRow]] = {}
-        for job in facts.jobs if self._gone else ():
-            for dataset in job.spec.datasets:
-                self._users.setdefault(dataset.key, []).append(job)
+        self._given: dict[str, list[tuple[str, JobRow]]] = {}  # etag -> under which key, to which job
         self._ids_at: dict[str, list[tuple[Place | None, str]]] = {}  # by key: whose jobs there were
         for job in facts.jobs:
-            for dataset in job.spec.datasets if job.job_id else ():
-                self._ids_at.setdefault(dataset.key, []).append((dataset.place, job.job_id))
+            for dataset in job.spec.datasets:
+                self._users.setdefault(dataset.key, []).append(job)
+                if dataset.etag:
+                    self._given.setdefault(dataset.etag, []).append((dataset.key, job))
+                if job.job_id:
+                    self._ids_at.setdefault(dataset.key, []).append((dataset.place, job.job_id))
+        self._renewed = {r.stored[:2]: r for r in self._rows if r.stored and r.stored[:2] != r.stat[:2]}
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         by_name: dict[str, list[JobRow]] = {}
@@ -344,7 +347,7 @@ class _Planner:
         if job.phase is not Phase.OPEN:
             return PlannedJob(job.spec, "known", f"made already: {job.state}", size, machines, known=job)
         known = job if job.row >= 0 else None
-        if job.hold == ZEROS and self._data_stop(job) is None:
+        if job.hold == ZEROS and not job.spec.version and self._data_stop(job) is None:
             job = replace(job, hold="")  # it was written anew
         config_key, problem = self._config(job.spec)
         facts = [self._fact(d) for d in job.spec.datasets]
@@ -402,9 +405,28 @@ class _Planner:
             job,
             [self._piece(job, d) for d in job.spec.datasets],
             at=lambda place: None if (row := self._at.get(place)) is None or row.state is FileState.GONE else row,
-            gone_like=lambda row: self._gone.get(row.stat.size, ()),
+            gone_like=self._gone_like,
             jobs_using=lambda key: self._users.get(key, ()),
+            was=self._was.get,
+            given=self._given_to,
         )
+
+    def _gone_like(self, row: FileRow) -> list[FileRow]:
+        size, about = row.stat.size, row.stat.mtime_ns // renames.COARSEST
+        return [r for near in (about, about - 1, about + 1) for r in self._gone.get((size, near), ())]
+
+    def _given_to(self, row: FileRow) -> Iterable[JobRow]:
+        """The jobs that were given a file's content under a name that something else has now."""
+        if row.state is FileState.STORED:
+            found = self._given.get(row.etag, ())
+            return [j for key, j in found if key != row.key and renames.taken_over(row, self._there(key))]
+        old = self._renewed.get(row.stat[:2])
+        if old is None or old.stored is None or old.stored.inode != row.stat.inode or old.id == row.id:
+            return ()
+        return [j for key, j in self._given.get(old.etag, ()) if key == old.key]
+
+    def _there(self, key: str) -> FileRow | None:
+        return next((r for r in self._at_key.get(key, ()) if r.state is not FileState.GONE), None)
 
     def _piece(self, job: JobRow, dataset: Dataset) -> renames.Piece | None:
         row = self._file(dataset)

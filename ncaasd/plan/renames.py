@@ -9,9 +9,9 @@ is no rename: the old name is still there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ncaasd.model import FileRow, FileState, JobRow, JobState, Origin, Phase
+from ncaasd.model import FileRow, FileState, JobRow, JobState, Origin, Phase, Place
 from ncaasd.plan.expand import Matcher, PackageOf, Unit, below, is_of, package_name
 from ncaasd.plan.guards import Stop
 
@@ -30,7 +30,7 @@ class Piece:
     keys: frozenset[str]  # its own
     # (a file, one that is gone) -> the key that the dataset would have had with the other one in it; "" for none
     old_key: Callable[[FileRow, FileRow], str]
-    named: bool = False  # the two have one name within their units, which says as much as an inode
+    unit: int = 0  # of a package: where in its files' paths the name within the unit begins
 
 
 def itself(row: FileRow) -> Piece:
@@ -51,7 +51,9 @@ def packed(m: Matcher, unit: Unit, package_of: PackageOf) -> Piece:
         return keys[hit[0]]
 
     own = frozenset({package_of(package_name(m.rule, unit)).key})
-    return Piece([row for _name, row in unit.members(m)], own, old_key, named=True)
+    members = unit.members(m)
+    begins = len(members[0][1].place.path) - len(members[0][0]) if members else 0
+    return Piece([row for _name, row in members], own, old_key, begins)
 
 
 def same_time(one: int, other: int) -> bool:
@@ -99,11 +101,16 @@ def renamed(
     pieces: Iterable[Piece | None],
     gone_like: Callable[[FileRow], Iterable[FileRow]],
     jobs_using: Callable[[str], Iterable[JobRow]],
+    was: Callable[[Place], FileRow | None] = lambda _place: None,
+    given: Callable[[FileRow], Iterable[JobRow]] = lambda _row: (),
 ) -> Stop | None:
-    """Hold `job` when all its datasets are what one earlier job had, under names that are gone (F103).
+    """Hold `job` when all its datasets are what one earlier job had, under names that are gone (F103), or that something else
+    has now (a program that calls the newest recording `current.tif`).
 
     `pieces`: one for each dataset; None where no file here is it. `gone_like(file)`: the files that are gone and have its
-    size, and about its time. `jobs_using(key)`: every job that has a dataset of this key.
+    size, and about its time. `jobs_using(key)`: every job that has a dataset of this key. `was(place)`: what was last known
+    at a place. `given(file)`: the jobs that were
+    given this file's content under a name that something else has now (see `taken_over`).
     """
     if job.attempt or RENAMED in job.released:
         return None  # a rerun was asked for, or is the same job once more
@@ -112,22 +119,46 @@ def renamed(
     for piece in pieces:
         if piece is None or not piece.files:
             return None
-        for file in piece.files:
-            here: dict[int, JobRow] = {}
-            for before in gone_like(file):
-                if not same_recording(file, before, named=piece.named):
-                    continue
-                key = piece.old_key(file, before)
-                if key and key not in piece.keys:
-                    here |= {j.row: j for j in jobs_using(key) if same_work(job, j) and _had(j, key, before)}
-            found = here if found is None else {row: j for row, j in found.items() if row in here}
-            if not found:
-                return None
-            certain = certain and (piece.named or file.state is FileState.STORED)
+        first = piece.files[0]
+        here: dict[int, JobRow] = {}
+        for before in gone_like(first):
+            if not same_recording(first, before, named=piece.unit > 0) or not _all_gone(piece, before, was):
+                continue
+            key = piece.old_key(first, before)
+            if key and key not in piece.keys:
+                here |= {j.row: j for j in jobs_using(key) if same_work(job, j) and _had(j, key, before)}
+        here |= {j.row: j for j in given(first) if same_work(job, j)} if not piece.unit else {}
+        found = here if found is None else {row: j for row, j in found.items() if row in here}
+        if not found:
+            return None
+        certain = certain and (piece.unit > 0 or first.state is FileState.STORED)
     if not found:
         return None
     earlier = found[max(found)]
     return Stop(RENAMED, _reason(job, earlier, certain=certain), asks=True)
+
+
+def _all_gone(piece: Piece, before: FileRow, was: Callable[[Place], FileRow | None]) -> bool:
+    """Whether all else that a package is made of is gone from the unit in which its first file was."""
+    if len(piece.files) == 1:
+        return True
+    old = before.place.path[: len(before.place.path) - len(piece.files[0].place.path) + piece.unit]
+    for file in piece.files[1:]:
+        there = was(replace(before.place, path=old + file.place.path[piece.unit :]))
+        if there is None or there.state is not FileState.GONE or not same_recording(file, there, named=True):
+            return False
+    return True
+
+
+def taken_over(file: FileRow, there: FileRow | None) -> bool:
+    """Whether a name under which `file`'s content was is another file's now: `there` is what is at it. A copy's is not."""
+    if there is None or there.state is FileState.GONE or there.id == file.id or there.stored is None:
+        return False
+    if file.state is FileState.STORED and there.etag != file.etag:
+        return True  # another content is stored there since
+    # It isn't stored yet, but the name's file has changed since.
+    kept, now = there.stored, there.stat
+    return (kept.size, kept.mtime_ns) != (now.size, now.mtime_ns)
 
 
 def _had(job: JobRow, key: str, before: FileRow) -> bool:

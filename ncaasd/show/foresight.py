@@ -268,6 +268,7 @@ def _rows(
             0,
             ours=bool(known and known.ours),
             link=delta.links.get(path, ""),
+            crc=known.crc if known else "",
         )
         made.append(new)
     return made

@@ -115,6 +115,8 @@ def test_F102_an_empty_recording_waits_and_its_content_is_its_first(rig: Declare
     assert rig.events("empty") == [EMPTY]
     path.write_bytes(b"a recording")
     rig.until(lambda: rig.submitted(2), "its submit")
+    rig.turns(20)
+    assert len(rig.submits()) == 2
     rig.turns()
     assert len(rig.submits()) == 2 and not rig.events("changed") and not not_uploaded(rig)
 
@@ -279,13 +281,18 @@ def test_F102_a_copy_in_a_unit_holds_its_job_named(rig: DeclaredRig, form: dict[
     assert [(j.plan, j.guard) for j in foreseen(rig).jobs] == [("hold", "copy")]
 
 
-def test_F102_a_recording_of_nothing_but_zeros_is_held_until_it_is_written(rig: DeclaredRig) -> None:
+@pytest.mark.parametrize("rerun_on", [[], ["data"]])
+def test_F102_a_recording_of_nothing_but_zeros_is_held_until_it_is_written(
+    rig: DeclaredRig, rerun_on: list[str]
+) -> None:
     path = rig.record("a.tif", b"\0" * 100_003)
     rig.record("b.tif", b"\0" * 100_002 + b"x")
-    rig.rules({"source": "share"})
+    rig.rules({"source": "share", "rerun_on": rerun_on})
     rig.until(lambda: held(rig) == {"a.tif": "zeros"} and rig.submitted(1), "the hold, and the other's submit")
     rig.turns()
     assert "has nothing but zeros in it, 100003 bytes" in rig.job("a.tif").reason
     assert [j.plan for j in foreseen(rig).jobs if j.spec.unit == "a.tif"] == ["hold"]
     path.write_bytes(b"a recording")
     rig.until(lambda: rig.submitted(2), "its submit")
+    rig.turns(20)
+    assert len(rig.submits()) == 2

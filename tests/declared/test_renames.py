@@ -68,6 +68,25 @@ def test_F103_a_renamed_folder_is_held_and_released_by_a_person(rig: DeclaredRig
     rig.until(lambda: len(rig.submits()) == jobs + 1, "the submit of what was released")
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_F103_a_name_that_the_next_recording_takes_over_is_no_longer_its(rig: DeclaredRig, ended: bool) -> None:
+    """Some programs call the newest one `current.tif`, and give it its own name when the next begins."""
+    current = rig.record("M7/current.tif", "the first")
+    rig.rules(FORMS["one file a job"])
+    rig.until(lambda: rig.submitted(1), "the submit")
+    if ended:
+        rig.run_jobs()
+    os.rename(current, rig.source / "M7/2024-01-02.tif")
+    rig.record("M7/current.tif", "another")
+    rig.rig.kill()
+    assert planned(rig)["M7/2024-01-02.tif"][0] == "hold"  # before the daemon has seen it
+    rig.until(lambda: held(rig) == ["M7/2024-01-02.tif"], "the hold")
+    rig.turns(20)
+    assert planned(rig)["M7/2024-01-02.tif"][0] == "hold"
+    assert "M7/2024-01-02.tif is M7/current.tif renamed, which job" in rig.job("M7/2024-01-02.tif").reason
+    assert len(rig.submits()) == 1
+
+
 def test_F103_a_restart_and_other_inodes_change_nothing(rig: DeclaredRig) -> None:
     session(rig, "M7/d1", "a.tif")
     rig.rules(FORMS["one file a job"])
@@ -188,6 +207,18 @@ def test_F103_a_one_off_of_a_renamed_file_with_the_same_config_is_held(rig: Decl
     rig.turns()
     assert held(rig) == ["b.tif"] and rig.job("second").hold == "renamed"
     assert rig.job("third").phase is Phase.SUBMITTED
+
+
+def test_F103_a_package_of_a_unit_that_lost_a_file_is_another(rig: DeclaredRig) -> None:
+    session(rig, "M7/d1", "a.tif", "b.tif")
+    rig.rules(FORMS["a zip"])
+    rig.until(lambda: rig.submitted(1), "the submit")
+    rig.run_jobs()
+    (rig.source / "M8/d1").mkdir(parents=True)
+    for name in ("a.tif", "DONE"):
+        os.rename(rig.source / "M7/d1" / name, rig.source / "M8/d1" / name)
+    rig.record("M8/d1/b.tif", "another b".ljust(40))
+    rig.until(lambda: len(rig.submits()) == 2, "the other package's job")
 
 
 def test_F103_a_sibling_that_came_with_the_rename_makes_it_another_job(rig: DeclaredRig) -> None:

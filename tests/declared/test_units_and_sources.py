@@ -185,3 +185,17 @@ def test_a_package_is_made_anew_where_rerun_on_names_the_data(rig: DeclaredRig) 
     rig.record("M7/1/b.tif", "another")
     rig.until(lambda: len(rig.submits()) == 2, "the second job", 200)
     assert rig.body("M7/1.zip") != first
+
+
+def test_a_version_that_still_waits_is_not_run_beside_the_one_after_it(rig: DeclaredRig) -> None:
+    """Both would be run on what is there now, and be paid for."""
+    rig.record("a.tif", "one")
+    rig.rules({"source": "share", "rerun_on": ["data"], "config": "later.yaml"})
+    rig.until(lambda: len(rig.jobs()) == 1, "the job")
+    first = rig.job().spec.version
+    rig.record("a.tif", "another")
+    rig.until(lambda: [j.spec.version for j in rig.jobs()] not in ([], [first]), "the other version")
+    rig.write("configs/later.yaml", "fr: 1\n")
+    rig.turns(40)
+    assert len(rig.submits()) == 1 and rig.job().spec.version != first
+    assert "another job has it as it is now" in rig.events("cancelled")[0]

@@ -104,3 +104,29 @@ def test_it_costs_what_is_under_way(journals: tuple[Journal, Journal], what: str
 def test_a_walk_through_everything_is_noticed(journals: tuple[Journal, Journal]) -> None:
     few, many = (steps(journal, lambda j: j.count_files()) for journal in journals)
     assert many > 5 * few
+
+
+def test_F103_what_is_gone_is_looked_up_by_size_and_time(tmp_path: Path) -> None:
+    """Recordings of one protocol have one size, and all of last year's may be gone."""
+
+    def gone(path: Path, many: int) -> Journal:
+        journal = open_journal(str(path))
+        with journal.transaction():
+            for number in range(many):
+                seen = Stat(1000, number * 10**10, 1, number)
+                place = Place(A, "", f"inputs/{number}.tif")
+                row = journal.see_file(place, seen, f"lab/{place.path}", FileState.STORED, "", 1.0)
+                journal.file_stored(row, seen, Stored(f"lab/{place.path}", 1000, "e", number), 1.0)
+                journal.set_file(row, FileState.GONE, "", 1.0)
+        return journal
+
+    def ask(journal: Journal) -> None:
+        found = journal.gone_like(A, Stat(1000, 10**11 + 5, 1, 1), f"{10:016x}", 2 * 10**9)
+        assert [(row.place.path, row.crc) for row in found] == [("inputs/10.tif", f"{10:016x}")]
+        assert not journal.gone_like(A, Stat(1000, 10**11 + 5, 1, 1), f"{11:016x}", 2 * 10**9)
+
+    with (
+        contextlib.closing(gone(tmp_path / "few", 200)) as few,
+        contextlib.closing(gone(tmp_path / "many", 2000)) as many,
+    ):
+        assert steps(many, ask) <= 1.2 * steps(few, ask) + 100

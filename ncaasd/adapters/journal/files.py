@@ -131,10 +131,10 @@ class Files(Base):
 
     def gone_like(self, analysis: str, stat: Stat, crc: str, within: int) -> list[FileRow]:
         """The files that are gone and were of this size and, to `within` ns, of this time of modification; with this checksum,
-        unless it is "". At most a thousand."""
+        unless it is "". At most a thousand, those of the nearest times first."""
         rows = self._run(
             f"SELECT {_FILE} FROM file INDEXED BY file_gone WHERE state='gone' AND analysis=?1 AND size=?2"
-            " AND mtime_ns>?3-?4 AND mtime_ns<?3+?4 AND (?5='' OR crc=?5) ORDER BY mtime_ns LIMIT 1000",
+            " AND mtime_ns>?3-?4 AND mtime_ns<?3+?4 AND (?5='' OR crc=?5) ORDER BY abs(mtime_ns-?3) LIMIT 1000",
             analysis, stat.size, stat.mtime_ns, within, crc,
         )  # fmt: skip
         return [_file(r) for r in rows]

@@ -300,6 +300,11 @@ class Jobs(Base):
         # The + keeps SQLite from going through every job of the analysis.
         return self._jobs("WHERE +analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)", analysis, key)
 
+    def jobs_given(self, analysis: str, etag: str) -> list[JobRow]:
+        """The newest hundred jobs that were submitted with a dataset of this content."""
+        given = "SELECT job FROM job_dataset INDEXED BY job_dataset_etag WHERE etag=? AND etag<>'' ORDER BY job DESC LIMIT 100"
+        return self._jobs(f"WHERE id IN ({given}) AND +analysis=?", etag, analysis)
+
     def wake_jobs_using(self, analysis: str, key: str) -> None:
         self._run(
             "UPDATE job SET next_at=0 WHERE phase='open' AND +analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)",

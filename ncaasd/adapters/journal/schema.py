@@ -166,8 +166,9 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX job_machines ON job (analysis, name, id) WHERE machines > 0;
     CREATE INDEX job_machines_newest ON job (analysis, id) WHERE machines > 0;
 
-    -- What was only renamed is recognised by its size, time and checksum.
+    -- What was only renamed is recognised by its size, time and checksum, or by the ETag that its job was given.
     CREATE INDEX file_gone ON file (analysis, size, mtime_ns, crc) WHERE state = 'gone';
+    CREATE INDEX job_dataset_etag ON job_dataset (etag) WHERE etag <> '';
     """,
 )
 
