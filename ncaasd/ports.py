@@ -9,7 +9,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Protocol
 
-from ncaasd.model import DownloadTask, Listing, Look, ObjectInfo, Outcome, Part, Progress, ScanDelta, Stat, UploadTask
+from ncaasd.model import (
+    DownloadTask,
+    LinkTarget,
+    Listing,
+    Look,
+    ObjectInfo,
+    Outcome,
+    Part,
+    Progress,
+    ScanDelta,
+    Stat,
+    UploadTask,
+)
 
 
 class Clock(Protocol):
@@ -172,6 +184,10 @@ class FileTree(Protocol):
     def look(self, path: str) -> Look:
         """The same, and why it is no file. Raises RootMissing; what the system refuses on `path` alone is said in the answer."""
 
+    def target(self, link: str) -> LinkTarget | None:
+        """Where a link that was followed leads (`FileRow.link`); None when the config does not allow it any more. Touches no
+        disk."""
+
     def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
         """A small file whole, and the observation it was read at. Raises FileChanged, FileVanished, LocalError."""
 
@@ -244,6 +260,7 @@ class PackFile:
     name: str
     path: str
     expect: Stat
+    link: LinkTarget | None = None  # where `path` leads, when it is a link that is followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +313,9 @@ class Archive(Protocol):
         """Delete the recording if it still is what `expect` says. Raises FileChanged; nothing when it is gone."""
 
 
+# A descriptor, for reading, of the file that a link leads to; nothing but a regular file is opened, and no other link is
+# followed on the way. Raises OSError.
+OpenLink = Callable[[LinkTarget], int]
 OutcomeSink = Callable[[Outcome], None]
 CrashPoint = Callable[[str], None]
 

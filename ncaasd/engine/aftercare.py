@@ -18,7 +18,19 @@ from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import Packager
 from ncaasd.errors import FileVanished, LocalError, NcaasdError, ToolFailed
 from ncaasd.model import Artefact, FileRow, FileState, JobRow
-from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, needed, not_here, stays, steps, well_done
+from ncaasd.plan.aftercare import (
+    LOCAL,
+    REMOTE,
+    RUN,
+    archive_path,
+    is_link,
+    linked,
+    needed,
+    not_here,
+    stays,
+    steps,
+    well_done,
+)
 from ncaasd.plan.retry import backoff
 
 AT_A_TIME = 20
@@ -170,9 +182,12 @@ class Aftercare:
         packed = item.row.key not in [d.key for d in job.spec.datasets]
         if row.stat != item.row.stat:
             return "it has changed"
-        why = stays(row, fresh) if not packed else ""
+        why = stays(row, fresh) if not packed else is_link(row)
         if why:
             return why
+        link = linked(journal.link_to(row.place))
+        if link:
+            raise _Wait(f"{row.place.path}: {link}")
         keys = {row.key, *(d.key for d in job.spec.datasets)}
         waits = needed([j for key in keys for j in journal.jobs_using(job.spec.analysis, key)])
         if waits:

@@ -166,7 +166,7 @@ class Packager:
             del self._orders[file_id]  # when it is whole again, it is wanted again
             return
         members = to_pack(house.journal, order.context.name, order.matcher, unit)
-        files = [PackFile(n, f"{order.context.trees[r.place.tree].root}/{r.place.path}", r.stat) for n, r in members]
+        files = [_to_read(order.context, name, member) for name, member in members]
         package = order.matcher.rule.package
         command = self._tools[package.tool] if isinstance(package, PackageTool) else None
         target = target_of(row)
@@ -247,6 +247,11 @@ def _mapped(context: Context, name: str) -> tuple[str, str]:
     names = context.settings.upload.names
     mapped = map_file(f"inputs/{name}", context.layout, prefix=context.prefix, names=names)
     return mapped.key, mapped.refused
+
+
+def _to_read(context: Context, name: str, row: FileRow) -> PackFile:
+    tree = context.trees[row.place.tree]
+    return PackFile(name, f"{tree.root}/{row.place.path}", row.stat, tree.target(row.link) if row.link else None)
 
 
 def target_of(row: FileRow) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from ncaasd.engine.desk import Desk
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import target_of
-from ncaasd.errors import DiskSilent, StoreError
+from ncaasd.errors import DiskSilent, FileUnreadable, StoreError
 from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import part_size
 from ncaasd.plan.files import in_use
@@ -25,6 +25,7 @@ LOOK_AGAIN_AT_UNIT = 300.0  # whatever changes a unit makes its files due at onc
 CONFIGS_FIRST = -1.0
 FOREIGN_AGAIN = 3600.0
 SILENT_AGAIN = 3600.0
+UNREADABLE_AGAIN = 3600.0
 
 
 class JournaledTransfers:
@@ -139,6 +140,7 @@ class Uploader:
             ours=row.ours,
             look_first=row.state is FileState.HELD or house.journal.inventory(context.name, row.key) is not None,
             order=order,
+            link=context.trees[row.place.tree].target(row.link) if row.link else None,
         )
         self._under_way[row.id] = task
         return task
@@ -155,6 +157,10 @@ class Uploader:
         house = self._house
         if not (row.place.tree in context.trees or row.place.tree.startswith("package:")):
             house.journal.put_off_file(row.id, NEVER, f"the config has no source {row.place.tree} any more")
+            return False
+        if row.link and context.trees[row.place.tree].target(row.link) is None:
+            text = f"a symbolic link to {row.link}, which is in no folder of `links` in the config any more"
+            house.journal.put_off_file(row.id, NEVER, text)
             return False
         passage = self._gate(context, row)
         match passage.way:
@@ -234,6 +240,14 @@ class Uploader:
             house.journal.put_off_file(row.id, later, str(error))
             return
         failures = row.failures + 1
+        if isinstance(error, FileUnreadable):
+            # A person must mend it. That gives it another ctime, so it is found at once then (as any change is).
+            again = now + UNREADABLE_AGAIN
+            house.journal.set_file(row.id, FileState.HELD, str(error), now, retry_at=again, failures=failures)
+            if row.reason != str(error):
+                house.event(context.name, subject(row), "unreadable", str(error), level=logging.ERROR)
+                house.journal.wake_jobs_using(context.name, row.key)
+            return
         wait = backoff(failures, first=5, most=300, spread=house.spread())
         level = logging.WARNING if isinstance(error, StoreError) and error.transient else logging.ERROR
         if row.reason != str(error):

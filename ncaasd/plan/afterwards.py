@@ -13,7 +13,7 @@ from ncaasd.declare.config import Analysis
 from ncaasd.declare.sections import Delete
 from ncaasd.model import Artefact, ArtefactState, FileRow, FileState, JobRow, JobSpec, Origin, Phase
 from ncaasd.neurocaas.naming import Layout, folder_name
-from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, needed, stays, steps, well_done
+from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, is_link, linked, needed, stays, steps, well_done
 
 Care = Mapping[str, tuple[str, str, int]]  # step -> (wanted | done | left, why, failures): as the journal has it
 AT_ITS_END = "when it has ended"
@@ -85,9 +85,11 @@ def removals(
     at: Callable[[str], FileRow | None],
     files_of: Callable[[str], Sequence[FileRow]],
     using: Callable[[str], Iterable[JobRow]],
+    link_to: Callable[[FileRow], FileRow | None] = lambda _row: None,
 ) -> list[PlannedRemoval]:
     """What `after_results` would take away. `care`: what the journal has still to do for jobs that have ended; `at`: what
-    is put to a key; `files_of`: the recordings of it (those that a package is made of); `using`: the jobs that name it."""
+    is put to a key; `files_of`: the recordings of it (those that a package is made of); `using`: the jobs that name it;
+    `link_to`: a link that leads to a recording."""
     found: dict[tuple[bool, str], PlannedRemoval] = {}
     for job in jobs:
         if job.spec.origin is Origin.ELSEWHERE:
@@ -97,7 +99,7 @@ def removals(
             rows = files_of(dataset.key)
             if LOCAL in pending:
                 for row in rows:
-                    removal = _local(job, row, dataset.key, pending, settings, using)
+                    removal = _local(job, row, dataset.key, pending, settings, using, linked(link_to(row)))
                     if removal is not None:
                         found.setdefault((True, removal.what), removal)
             if REMOTE in pending and dataset.key.startswith(layout.inputs):
@@ -122,6 +124,7 @@ def _local(
     pending: Sequence[str],
     settings: Analysis,
     using: Callable[[str], Iterable[JobRow]],
+    link: str,
 ) -> PlannedRemoval | None:
     if row.state is FileState.GONE:
         return None
@@ -131,12 +134,14 @@ def _local(
     kept = ""
     if row.place.tree:
         kept = f"it lies in {row.place.tree}, which is only read"
+    elif row.link:
+        kept = is_link(row)
     elif job.ended and job.row is not None and row.key == key:
         kept = stays(row, job.row)
     deletes = isinstance(policy.local_inputs, Delete)
     waits = needed(_others(job, [*using(key), *(using(row.key) if row.key != key else ())]))
     equal = f"when {copy} has the same bytes" if deletes else ""
-    condition = "" if kept else _first(job, pending, settings, [LOCAL, waits, equal])
+    condition = "" if kept else _first(job, pending, settings, [LOCAL, waits, link, equal])
     return PlannedRemoval(what, True, row.stat.size, job.job_id, not deletes, copy, condition, kept)
 
 

@@ -13,6 +13,7 @@ from ncaasd.declare.template import expand as fill_in
 from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Origin, Place
 from ncaasd.neurocaas.naming import Layout, safe_key
 from ncaasd.neurocaas.submission import SubmitBody
+from ncaasd.plan.files import found_by_itself
 from ncaasd.plan.matching import UnitTemplate, compile_glob
 
 _THERE = (FileState.WHOLE, FileState.STORED, FileState.HELD, FileState.REFUSED, FileState.READ)
@@ -241,7 +242,7 @@ def jobs_of_rule(
     made = _Made(m.rule, analysis, declared_in, config_checksum, package_of)
     if m.unit:
         return [s for u in units(m, rows) for s in _jobs_of_unit(m, u, made)]
-    wanted = [r for r in rows if r.state in _THERE and m.wants(below(r))]
+    wanted = [r for r in rows if r.state in _THERE and m.wants(below(r)) and not found_by_itself(r)]
     specs = [made.spec(below(r), [_itself(r)], {}) for r in wanted]
     return [s for s in specs if s is not None]
 

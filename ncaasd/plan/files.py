@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ncaasd.errors import FileUnreadable
 from ncaasd.model import FileRow, JobRow, Phase, Place
 from ncaasd.neurocaas.naming import Layout, key_problems, needs_mapping, safe_key
 
@@ -67,6 +70,25 @@ def collision(place: Place, others: Sequence[FileRow]) -> str:
         if other.place != place and other.state not in ("gone", "refused"):
             return f"{other.place.path} maps to the same key in S3 already ({other.key}): rename one of them"
     return ""
+
+
+def found_by_itself(row: FileRow) -> bool:
+    """Whether a file is a link to another one that the same scan finds: `latest.tif -> run5.tif`. As a part of a unit it is a
+    file like any other (a DeepLabCut project has its videos so); alone it would be the same data paid for twice."""
+    return bool(row.link) and not row.link.startswith("/")
+
+
+def unreadable(path: str, error: OSError, uid: int) -> FileUnreadable:
+    """What is said of a file that is there and can't be read. `uid`: the daemon's user."""
+    code = errno.errorcode.get(error.errno or 0, "")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        hint = (
+            f"let the daemon's user (uid {uid}) read it, such as with `chmod a+r {shlex.quote(shown)}`: it goes up then"
+        )
+    else:
+        hint = "check its disk, or copy the file here once more; it is tried again every hour"
+    return FileUnreadable(f"{path} cannot be read: {error.strerror} ({code})", hint=hint)
 
 
 def in_use(row: FileRow, jobs: Sequence[JobRow]) -> JobRow | None:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from ncaasd.declare.units import say_duration
 from ncaasd.model import ABORTED, FileRow, FileState
 from ncaasd.plan.expand import Matcher, Unit, below
+from ncaasd.plan.files import found_by_itself
 
 MANIFEST = "manifest.yaml"
 
@@ -62,6 +63,8 @@ def passage(
                 f"came after {unit.path} was submitted, so no job has it: `ncaasd release {row.place.path}` lets it go up,"
                 f" and `ncaasd rerun {unit.path}` runs the unit again with it",
             )
+    if wanting and found_by_itself(row) and not any(m.unit for m in wanting):
+        return Passage(Way.NEVER, "a symbolic link to a file of the same tree, which is found by itself")
     if wanting and all(m.packs for m in wanting):
         return Passage(Way.NEVER, "goes up in its unit's package, not by itself")
     return GO

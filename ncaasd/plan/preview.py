@@ -180,6 +180,8 @@ class _Planner:
             for unit in self._units.get(id(m), {}).values()
         }
 
+        links = {(r.place.tree, r.link): r for r in self._rows if r.link and r.state is not FileState.GONE}
+
         def files_of(key: str) -> Sequence[FileRow]:
             row = self._by_key.get(key)
             return packed.get(key, [row] if row else [])
@@ -192,6 +194,7 @@ class _Planner:
             at=self._by_key.get,
             files_of=files_of,
             using=lambda key: using.get(key, ()),
+            link_to=lambda row: links.get((row.place.tree, row.place.path)),
         )
 
     # -- uploads -----------------------------------------------------------------------------------------------------

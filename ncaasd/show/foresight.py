@@ -163,10 +163,10 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
     settings = config.analyses[analysis]
     layout = Layout(analysis, config.group)
     troubles: list[str] = []
-    home = LocalTree(os.path.join(config.root, analysis), ignore=settings.watch.ignore)
+    home = LocalTree(os.path.join(config.root, analysis), ignore=settings.watch.ignore, links=config.links)
     trees = {"": home}
     for name, path in config.sources.items():
-        trees[name] = LocalTree(path, ignore=settings.watch.ignore, within=())
+        trees[name] = LocalTree(path, ignore=settings.watch.ignore, within=(), links=config.links)
     known = {f.place: f for f in journal.files(analysis)} if journal is not None else {}
     rows: list[FileRow] = [r for r in known.values() if r.place.tree not in trees]  # packages
     for name, tree in trees.items():

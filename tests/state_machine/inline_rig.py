@@ -10,6 +10,7 @@ from typing import Any
 from fakes.memory_store import MemoryStore
 
 from ncaasd.adapters.files.archive import LocalArchive
+from ncaasd.adapters.files.links import open_target
 from ncaasd.adapters.files.packages import LocalPackages
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.files.tree import LocalTree
@@ -159,8 +160,11 @@ class InlineRig:
             settings=settings,
             layout=Layout(BUCKET, GROUP),
             trees={
-                "": QuietTree(folder, ignore=settings.watch.ignore),
-                **{n: QuietTree(p, ignore=settings.watch.ignore, within=()) for n, p in self.config.sources.items()},
+                "": QuietTree(folder, ignore=settings.watch.ignore, links=self.config.links),
+                **{
+                    n: QuietTree(p, ignore=settings.watch.ignore, within=(), links=self.config.links)
+                    for n, p in self.config.sources.items()
+                },
             },
             results=results,
             status=LocalStatusFiles(folder),
@@ -191,6 +195,7 @@ class InlineRig:
             limit=lambda: None,
             crash=fuse.burn,
             jitter=lambda: 0.5,
+            open_link=open_target,
         )
         self.engine = engine
 
