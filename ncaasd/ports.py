@@ -182,7 +182,8 @@ class FileTree(Protocol):
         """None when it is not there, or is not a regular file."""
 
     def look(self, path: str) -> Look:
-        """The same, and why it is no file. Raises RootMissing; what the system refuses on `path` alone is said in the answer."""
+        """The same, and why it is no file; of a path that ends in "/", why that folder can't be entered. Raises RootMissing; what
+        the system refuses on `path` alone is said in the answer."""
 
     def target(self, link: str) -> LinkTarget | None:
         """Where a link that was followed leads (`FileRow.link`); None when the config does not allow it any more. Touches no

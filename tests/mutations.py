@@ -121,6 +121,13 @@ MUTATIONS = (
         'db.execute("PRAGMA synchronous=NORMAL")',
         "tests/journal/test_journal.py",
     ),
+    Mutation(
+        "no job for a link to a file that is found by itself",
+        "ncaasd/plan/files.py",
+        'return bool(row.link) and not row.link.startswith("/")',
+        "return False",
+        "tests/declared/test_linked_recordings.py",
+    ),
 )
 
 

@@ -228,6 +228,7 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
         status=LocalStatusFiles(folder),
         store_for=store_for,
         settle=settings.watch.settle_for(True),
+        settle_links=settings.watch.settle_for(True),
         polled=True,
         prefix=settings.upload.prefix,
     )
@@ -269,7 +270,12 @@ def _take_up(config: Config, house: House) -> None:
         if started:
             house.event(context.name, "", "disk back", f"{context.trees[''].root} answers")
 
+    def looked_at_links(context: Context, result: Result[bool]) -> None:
+        context.settle_links = context.settings.watch.settle_for(not result.get())
+
     for name, context in house.contexts.items():
+        sends = partial(_all_send_events, config.links)
+        house.desk.do(f"links:{name}", sends, partial(looked_at_links, context))  # not waited for: one may hang
         known = house.journal.get_meta(f"first scan:{name}") is not None
         work = partial(look, context, known=known, partials=_partials(house.journal, name))
         house.desk.do(f"results:{name}", work, partial(looked, context))
@@ -282,6 +288,10 @@ def _take_up(config: Config, house: House) -> None:
         context.results_trouble = f"{context.trees[''].root} does not answer: its mount hangs"
         with house.journal.transaction():
             house.event(name, "", "hanging", f"{context.results_trouble}; everything else goes on", level=logging.ERROR)
+
+
+def _all_send_events(folders: Iterable[str]) -> bool:
+    return all(events_from(folder)[0] for folder in folders)
 
 
 def _results_id(analysis: str) -> str:

@@ -48,6 +48,7 @@ class Context:
     store_for: Callable[[str], ObjectStore]
     settle: float
     polled: bool = False  # its file system sends no events for remote changes
+    settle_links: float = 0.0  # at least so long, for a file that a link out of its tree leads to: it may be on a share
     prefix: str = ""
     rules: dict[str, list[Matcher]] = field(default_factory=dict)  # by manifest, in force
     opened: bool = False  # probe, marker and inventory are done: uploads and submits may begin

@@ -34,6 +34,7 @@ class _Unsettled:
     observation: Observation
     look_at: float
     why: str = ""
+    link: str = ""
 
 
 @dataclass
@@ -130,8 +131,8 @@ class Observer:
         """Files that were settling when we stopped are to be looked at again."""
         now = self._house.clock.monotonic()
         for row in self._house.journal.files(watched.context.name, tree=watched.name, states=[FileState.SETTLING]):
-            observation = Observation(row.stat, now, now, self._old(watched, row.stat))
-            watched.look_later(row.place.path, _Unsettled(row.id, observation, now))
+            observation = Observation(row.stat, now, now, self._old(watched, Look(row.stat, row.link)))
+            watched.look_later(row.place.path, _Unsettled(row.id, observation, now, link=row.link))
 
     # -- from outside ------------------------------------------------------------------------------------------------
 
@@ -290,8 +291,8 @@ class Observer:
         """What a scan found, one file at a time."""
         first = watched.scans == 0
         for path, stat in delta.changed.items():
-            sign = self._old(watched, stat) if first else Sign.NONE
             look = Look(stat, delta.links.get(path, ""))
+            sign = self._old(watched, look) if first else Sign.NONE
             yield lambda path=path, look=look, sign=sign: self._saw(watched, path, look, now, sign)  # type: ignore[misc]  # mypy can't infer a lambda's defaults
         for path in delta.gone:
             yield lambda path=path: self._lost(watched, path)  # type: ignore[misc]  # as above
@@ -399,7 +400,7 @@ class Observer:
         verdict = settle(
             waiting.observation,
             now,
-            watched.context.settle,
+            _settle_for(watched, waiting.link),
             held_open=path in looked.held_open,
             short_of_space=looked.short_of_space,
         )
@@ -466,12 +467,16 @@ class Observer:
         file_id = house.journal.see_file(place, stat, key, FileState.SETTLING, "", house.clock.now(), link=look.link)
         waiting = watched.unsettled.get(path)
         observation = observe(waiting.observation if waiting else None, stat, now, sign)
-        verdict = settle(observation, now, context.settle)
+        verdict = settle(observation, now, _settle_for(watched, look.link))
         look_at = verdict.until if isinstance(verdict, Wait) else now
-        watched.look_later(path, _Unsettled(file_id, observation, look_at))
+        watched.look_later(path, _Unsettled(file_id, observation, look_at, link=look.link))
 
-    def _old(self, watched: Watched, stat: Stat) -> Sign:
-        if watched.context.polled or not long_untouched(stat, self._house.clock.now(), watched.context.settle):
+    def _old(self, watched: Watched, look: Look) -> Sign:
+        stat = look.stat
+        # What a link leads to may be on a share, with another machine's clock.
+        if watched.context.polled or look.link or stat is None:
+            return Sign.NONE
+        if not long_untouched(stat, self._house.clock.now(), watched.context.settle):
             return Sign.NONE
         return Sign.OLD
 
@@ -502,3 +507,9 @@ class Observer:
         if watched is not None:
             watched.hinted.add(row.place.path)
             watched.known.pop(row.place.path, None)
+
+
+def _settle_for(watched: Watched, link: str) -> float:
+    """Seconds of quiet after which a file is whole. A share's files need longer, also behind a link from a local disk."""
+    context = watched.context
+    return max(context.settle, context.settle_links) if link.startswith("/") else context.settle

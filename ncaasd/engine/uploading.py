@@ -126,7 +126,7 @@ class Uploader:
             return None
         size = part_size(row.stat.size)
         upload_id, parts = house.journal.begin_upload(row.id, row.key, row.stat, size, now)
-        house.journal.put_off_file(row.id, NEVER, "")
+        house.journal.put_off_file(row.id, NEVER, row.reason if row.state is FileState.HELD else "")
         order = CONFIGS_FIRST if row.place.path.startswith("configs/") else row.stat.mtime_ns / 1e9
         task = UploadTask(
             file_id=row.id,
@@ -256,3 +256,5 @@ class Uploader:
             )
         if row.state is FileState.WHOLE:
             house.journal.set_file(row.id, FileState.WHOLE, str(error), now, retry_at=now + wait, failures=failures)
+        elif row.state is FileState.HELD:  # why it is held stays; whether it still is, is asked again
+            house.journal.put_off_file(row.id, now + FOREIGN_AGAIN, row.reason)

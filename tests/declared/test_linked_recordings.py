@@ -313,3 +313,42 @@ def test_F97_a_package_names_the_file_that_cannot_be_read(
     monkeypatch.undo()
     (rig.source / "M7/1/bad.tif").chmod(0o600)
     rig.until(lambda: rig.submitted(1), "the submit")
+
+
+def test_F29_a_file_behind_a_link_out_of_the_tree_settles_as_on_a_share(rig: DeclaredRig) -> None:
+    """It may be on one, where what other machines write is seen late."""
+    rig.configure(links=[str(rig.base / "videos")])
+    rig.rig.start()
+    assert rig.rig.engine is not None
+    rig.rig.engine.house.contexts[NAME].settle_links = 60.0
+    video = elsewhere(rig, "v.tif", b"V")
+    os.utime(video, (1, 1))
+    os.symlink(video, rig.home / "inputs/video.tif")
+    rig.write("inputs/run5.tif", "five")
+    os.symlink("run5.tif", rig.home / "inputs/here.tif")
+    rig.until(lambda: rig.state("here.tif") is FileState.STORED, "the link within")
+    assert rig.state("run5.tif") is FileState.STORED
+    assert rig.state("video.tif") is FileState.SETTLING
+    rig.until(lambda: rig.state("video.tif") is FileState.STORED, "the other", 200)
+
+
+def test_F97_a_hinted_folder_that_cannot_be_entered_is_recorded_at_once(
+    rig: DeclaredRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.configure(watch={"settle": "1s", "rescan": "1h", "min_free": 0})
+    rig.turns(4)
+    (rig.source / "M7/1/closed").mkdir(parents=True)
+    (rig.source / "M7/1/open").mkdir()
+    real = os.open
+
+    def refused(path: str, *args: object, **kwargs: object) -> int:
+        if path == "closed":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)  # type: ignore[arg-type]  # handed through as they come
+
+    monkeypatch.setattr(os, "open", refused)
+    assert rig.rig.engine is not None
+    for folder in ("M7/1/closed/", "M7/1/open/", "M7/1/none/"):
+        rig.rig.engine.observer.hint(NAME, "share", folder)
+    rig.turns(3)
+    assert {f.place.path: f.state for f in rig.files() if f.place.tree} == {"M7/1/closed/": FileState.SKIPPED}

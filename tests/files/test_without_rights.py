@@ -59,6 +59,9 @@ def look(root: str, links: str) -> dict[str, Any]:
     tree = LocalTree(root, within=(), links=[links])
     delta = tree.scan({})
     said: dict[str, Any] = {"changed": sorted(delta.changed), "skipped": delta.skipped, "links": delta.links}
+    for folder in ("open/", "closed/", "unlisted/", "none/", "open/a.tif/"):
+        found = tree.look(folder)
+        said[f"look {folder}"] = [found.skipped, found.unseen]
     for name, stat in sorted(delta.changed.items()):
         path = f"{root}/{name}"
         target = tree.target(delta.links[name]) if name in delta.links else None
@@ -97,6 +100,10 @@ def test_F97_without_rights(base: Path) -> None:
     assert said["changed"] == ["open/a.tif", "open/bad.tif", "v.avi", "w.avi"]
     assert set(said["skipped"]) == {"closed/", "unlisted/"}
     assert all("cannot be opened: Permission denied" in why and "chmod a+rx" in why for why in said["skipped"].values())
+    for folder in ("closed/", "unlisted/"):
+        assert said[f"look {folder}"] == [said["skipped"][folder], True], "at once, where its making was hinted"
+    for folder in ("open/", "none/", "open/a.tif/"):
+        assert said[f"look {folder}"] == ["", False]
     assert said["links"] == {"v.avi": f"{base}/videos/hidden/v.avi", "w.avi": f"{base}/videos/bad.avi"}
     for name in ("open/bad.tif", "w.avi"):
         kind, text = said[name]

@@ -21,7 +21,7 @@ from functools import partial
 
 from ncaasd.adapters.files.links import Links, NotFollowed
 from ncaasd.adapters.files.names import IgnoredNames
-from ncaasd.adapters.files.walk import FOLDER, NOT_THERE, Found, kind_of, walk
+from ncaasd.adapters.files.walk import FOLDER, NOT_THERE, Found, enter, kind_of, walk
 from ncaasd.adapters.files.writers import held_for_writing
 from ncaasd.errors import FileChanged, FileVanished, LocalError, RootMissing, UnsafePath
 from ncaasd.model import LinkTarget, Look, ScanDelta, Stat
@@ -110,6 +110,8 @@ class LocalTree:
         return self.look(path).stat
 
     def look(self, path: str) -> Look:
+        if path.endswith("/"):
+            return self._look_at_folder(path)
         if not self._is_scanned(path):  # a hint may name anything; a file that no scan reports is none
             return Look(None)
         try:
@@ -129,6 +131,24 @@ class LocalTree:
         if modes.S_ISREG(seen.st_mode):
             return Look(Stat.of(seen))
         return Look(None, skipped="" if modes.S_ISDIR(seen.st_mode) else kind_of(seen.st_mode))
+
+    def _look_at_folder(self, path: str) -> Look:
+        """Whether it can be entered and listed."""
+        if not self._is_scanned(path[:-1]):
+            return Look(None)
+        try:
+            with self._parent(path[:-1]) as (folder, name):
+                found = Found({})
+                fd = enter(folder, name, path, found)
+                if fd >= 0:
+                    os.close(fd)
+        except FileVanished:
+            return Look(None)
+        except RootMissing:
+            raise
+        except LocalError as error:
+            return Look(None, skipped=str(error), unseen=True)
+        return Look(None, skipped=found.skipped.get(path, ""), unseen=bool(found.unseen))
 
     def target(self, link: str) -> LinkTarget | None:
         return self._links.target(link)

@@ -108,7 +108,7 @@ def walk(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) -> 
                 os.close(fd)
                 continue
             name = pending.pop()
-            child = _enter(fd, name, f"{prefix}{name}/", found)
+            child = enter(fd, name, f"{prefix}{name}/", found)
             if not pending:
                 stack.pop()
                 os.close(fd)
@@ -124,7 +124,7 @@ def walk(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) -> 
             os.close(open_folder[0])
 
 
-def _enter(parent: int, name: str, path: str, found: Found) -> int:
+def enter(parent: int, name: str, path: str, found: Found) -> int:
     """The descriptor of a subfolder; -1 when it cannot be opened, which is noted unless it has just vanished."""
     try:
         return os.open(name, FOLDER, dir_fd=parent)
