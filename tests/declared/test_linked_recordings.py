@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from declared_rig import DeclaredRig, FileState, python
 
+from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import open_reader
 from ncaasd.engine.commands import release_files
 from ncaasd.model import FileRow, JobState, Phase
@@ -145,6 +146,26 @@ def test_a_link_whose_folder_left_the_config_does_not_go_up(rig: DeclaredRig) ->
     assert "M7/1/m1.tif" not in rig.uploaded()
 
 
+def test_until_a_scan_has_said_so_a_link_that_the_config_forbids_does_not_go_up_either(rig: DeclaredRig) -> None:
+    seldom = {"settle": "1s", "rescan": "1h", "min_free": 0}
+    rig.configure(links=[str(rig.base / "videos")], watch=seldom)
+    rig.rules({"unit": "{animal}/{run}", "complete_when": "DONE"})
+    rig.write("inputs/M7/1/x.txt", "x")
+    os.symlink(elsewhere(rig, "m1.tif", b"V"), rig.home / "inputs/M7/1/m1.tif")
+    rig.until(lambda: rig.state("M7/1/m1.tif") is FileState.WHOLE, "the link")
+    engine = rig.rig.engine
+    assert engine is not None
+    tree = engine.house.contexts[NAME].trees[""]
+    assert isinstance(tree, LocalTree)
+    tree._links = LocalTree(tree.root)._links  # as with another config, before its first scan
+    rig.write("inputs/M7/1/DONE", "x")
+    engine.observer.hint(NAME, "", "inputs/M7/1/DONE")
+    rig.until(lambda: rig.state("M7/1/DONE") is FileState.STORED, "the others")
+    rig.turns(3)
+    assert "M7/1/m1.tif" not in rig.uploaded()
+    assert "in no folder of `links`" in row(rig, "M7/1/m1.tif").reason
+
+
 # -- alone
 
 
@@ -242,7 +263,8 @@ def test_what_a_package_was_made_of_stays_where_it_is_a_link(rig: DeclaredRig) -
     rig.until(lambda: rig.submitted(1), "the submit")
     rig.run_jobs()
     rig.until(lambda: not (rig.home / "inputs/M7/1/a.tif").exists(), "the move of an ordinary one")
-    rig.turns(5)
+    rig.until(lambda: rig.events("after results"), "the word on the link")
+    assert rig.events("after results") == [f"inputs/M7/1/v.tif stays: it is a symbolic link to {videos}/v.tif"]
     assert (rig.home / "inputs/M7/1/v.tif").is_symlink()
     assert (videos / "v.tif").exists()
 
