@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ncaasd.declare.manifest import PackageTool
 from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.house import Context, House, subject, target_of_link
 from ncaasd.engine.unitbook import UnitBook, packed, to_pack
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, ToolFailed
 from ncaasd.model import FileRow, FileState, Place, Stat
@@ -166,7 +166,7 @@ class Packager:
             del self._orders[file_id]  # when it is whole again, it is wanted again
             return
         members = to_pack(house.journal, order.context.name, order.matcher, unit)
-        files = [_to_read(order.context, name, member) for name, member in members]
+        files = [self._to_read(order.context, name, member) for name, member in members]
         package = order.matcher.rule.package
         command = self._tools[package.tool] if isinstance(package, PackageTool) else None
         target = target_of(row)
@@ -176,6 +176,10 @@ class Packager:
             lambda: packer.build(target, files, command),
             lambda r: self._built(file_id, order, expand.fingerprint(members), r),
         )
+
+    def _to_read(self, context: Context, name: str, row: FileRow) -> PackFile:
+        link = target_of_link(self._house.journal, context, row) if row.link else None
+        return PackFile(name, f"{context.trees[row.place.tree].root}/{row.place.path}", row.stat, link)
 
     def _built(self, file_id: int, order: _Order, fingerprint: str, result: Result[Packed]) -> None:
         house = self._house
@@ -247,11 +251,6 @@ def _mapped(context: Context, name: str) -> tuple[str, str]:
     names = context.settings.upload.names
     mapped = map_file(f"inputs/{name}", context.layout, prefix=context.prefix, names=names)
     return mapped.key, mapped.refused
-
-
-def _to_read(context: Context, name: str, row: FileRow) -> PackFile:
-    tree = context.trees[row.place.tree]
-    return PackFile(name, f"{tree.root}/{row.place.path}", row.stat, tree.target(row.link) if row.link else None)
 
 
 def target_of(row: FileRow) -> str:

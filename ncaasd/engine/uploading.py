@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection
 
 from ncaasd.engine.desk import Desk
-from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.house import Context, House, subject, target_of_link
 from ncaasd.engine.packaging import target_of
 from ncaasd.errors import DiskSilent, FileUnreadable, StoreError
 from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
@@ -140,7 +140,7 @@ class Uploader:
             ours=row.ours,
             look_first=row.state is FileState.HELD or house.journal.inventory(context.name, row.key) is not None,
             order=order,
-            link=context.trees[row.place.tree].target(row.link) if row.link else None,
+            link=target_of_link(house.journal, context, row) if row.link else None,
         )
         self._under_way[row.id] = task
         return task
@@ -158,7 +158,7 @@ class Uploader:
         if not (row.place.tree in context.trees or row.place.tree.startswith("package:")):
             house.journal.put_off_file(row.id, NEVER, f"the config has no source {row.place.tree} any more")
             return False
-        if row.link and context.trees[row.place.tree].target(row.link) is None:
+        if row.link and target_of_link(house.journal, context, row) is None:
             text = f"a symbolic link to {row.link}, which is in no folder of `links` in the config any more"
             house.journal.put_off_file(row.id, NEVER, text)
             return False

@@ -150,10 +150,10 @@ def _judge(
     jobs = journal.jobs_using(place.analysis, carrier.key) if carrier else []
     done = [j for j in jobs if well_done(j) and _had(j, carrier)]
     trouble = "" if not done else min((_not_fetched(config, journal, j) for j in done), key=len)
-    link = is_link(row) or linked(journal.link_to(place))
-    archived, unarchived = (False, "") if link else _archived(file, stat, copy)
+    never = is_link(row) or linked(journal.link_to(place)) or ("" if row.state is not FileState.SKIPPED else row.reason)
+    archived, unarchived = (False, "") if never else _archived(file, stat, copy)
     why = (
-        link
+        never
         or ("" if unchanged(row.stat, stat) else "it has changed since ncaasd looked")
         or ("" if stored else f"it is not stored: {_not_stored(row)}")
         or ("" if done else "no job with it is done")

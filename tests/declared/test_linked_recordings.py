@@ -189,6 +189,20 @@ def test_a_link_to_the_latest_run_starts_no_job_of_its_own(rig: DeclaredRig) -> 
     assert rig.units() == ["run5.tif", "run6.tif"]
 
 
+def test_nor_does_a_link_to_a_link_to_a_video_elsewhere(rig: DeclaredRig) -> None:
+    rig.configure(links=[str(rig.base / "videos")])
+    rig.rules({"datasets": "*.tif"}, {"name": "u", "unit": "{animal}/{run}", "datasets": "*.tif", "package": "zip"})
+    os.symlink(elsewhere(rig, "v.tif", b"V"), rig.home / "inputs/v.tif")
+    os.symlink("v.tif", rig.home / "inputs/latest.tif")
+    (rig.home / "inputs/M7/1").mkdir(parents=True)
+    os.symlink("../../latest.tif", rig.home / "inputs/M7/1/a.tif")
+    rig.until(lambda: rig.submitted(2), "the submits")
+    rig.turns(8)
+    assert rig.units() == ["M7/1", "v.tif"]
+    assert rig.uploaded() == ["M7/1.zip", "v.tif"]
+    assert in_zip(rig, "M7/1.zip") == {"a.tif": b"V"}
+
+
 def test_plan_says_the_same(rig: DeclaredRig) -> None:
     rig.configure(links=[str(rig.base / "videos")])
     rig.rules({"datasets": "*.tif"})

@@ -13,6 +13,7 @@ from rich.console import Console
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.model import FileRow, Look
 from ncaasd.plan.skipping import MOST, to_record
+from ncaasd.show.safety import judge
 from ncaasd.show.status import status_report
 from ncaasd.show.terminal import render_status
 
@@ -195,6 +196,8 @@ def test_status_tells_what_is_skipped(rig: DeclaredRig) -> None:
     assert skipped["count"] == 2
     assert [s["what"] for s in skipped["first"]] == ["caiman-web/inputs/pipe.tif", "share:M7/1/b.tif"]
     assert "/etc/hostname" in skipped["first"][1]["why"]
+    (verdict,) = judge(rig.rig.config, journal, str(rig.source / "M7/1/b.tif"))
+    assert (verdict.safe, verdict.why) == (False, skipped["first"][1]["why"])
     out = io.StringIO()
     Console(file=out, width=200, markup=False, emoji=False, highlight=False).print(render_status(report))
     assert "2 skipped, such as caiman-web/inputs/pipe.tif: a named pipe, not a file" in out.getvalue()

@@ -85,6 +85,24 @@ def test_a_chain_of_links_counts_by_its_end(base: Path) -> None:
     assert f"a symbolic link to {base}/secret/s.txt, which is outside" in delta.skipped["inputs/through-inside"]
 
 
+def test_a_link_to_another_link_of_the_tree_leads_to_that(base: Path) -> None:
+    """Which is found by itself, whatever it leads to."""
+    os.symlink(base / "videos/cam1/v.avi", base / "tree/inputs/v.avi")
+    os.symlink("v.avi", base / "tree/inputs/latest.avi")
+    os.symlink("../latest.avi", base / "tree/inputs/m/newest.avi")
+    os.symlink(base / "videos/cam1", base / "tree/inputs/cam")
+    os.symlink("cam/v.avi", base / "tree/inputs/through-a-folder")
+    os.symlink(base / "videos/cam1/v.avi", base / "tree/inputs/.hidden")
+    os.symlink(".hidden", base / "tree/inputs/through-hidden")
+    assert scanned(base).links == {
+        "inputs/v.avi": f"{base}/videos/cam1/v.avi",
+        "inputs/latest.avi": "inputs/v.avi",
+        "inputs/m/newest.avi": "inputs/latest.avi",
+        "inputs/through-a-folder": f"{base}/videos/cam1/v.avi",
+        "inputs/through-hidden": f"{base}/videos/cam1/v.avi",
+    }
+
+
 def test_roots_that_are_links_themselves_are_looked_through(base: Path) -> None:
     os.rename(base / "videos", base / "disk7")
     os.symlink("disk7", base / "videos")

@@ -83,7 +83,7 @@ class Links:
         when the link itself can't be looked at."""
         link = os.stat(name, dir_fd=folder, follow_symlinks=False)
         written = os.readlink(name, dir_fd=folder)
-        real, missing = self._resolved(os.path.dirname(f"{self._real_root}/{path}"), written)
+        real, missing, others = self._resolved(os.path.dirname(f"{self._real_root}/{path}"), written)
         allowed = next((a for a in self._allowed if real.startswith(f"{a.real}/")), None)
         if missing is not None:
             of_another_disk = allowed is not None and allowed is not self._allowed[0]
@@ -111,14 +111,15 @@ class Links:
             )
         if not modes.S_ISREG(seen.st_mode):
             raise NotFollowed(f"a symbolic link to {real}, which is not a file")
-        return Followed(self._shown(target, allowed), Stat.of_link(link, seen), (seen.st_dev, seen.st_ino))
+        # Whatever of the same tree it leads to first, a file or another link to one, is found by itself.
+        own = next((below for one in (*others, real) if (below := self._found_by_itself(one))), "")
+        return Followed(own or str(target), Stat.of_link(link, seen), (seen.st_dev, seen.st_ino))
 
-    def _shown(self, target: LinkTarget, allowed: _Allowed) -> str:
-        if allowed is self._allowed[0]:
-            below = f"{self._within}/{target.path}" if self._within else target.path
-            if self._is_scanned(below):  # else no scan finds it but through the link
-                return below
-        return f"{target.root}/{target.path}"
+    def _found_by_itself(self, real: str) -> str:
+        """The path below the tree of what a scan finds; "" for anything else."""
+        own = self._allowed[0].real
+        below = real[len(self._real_root) + 1 :]
+        return below if real.startswith(f"{own}/") and self._is_scanned(below) else ""
 
     @property
     def _own_name(self) -> str:
@@ -134,10 +135,14 @@ class Links:
         own, real = (os.path.join(r, self._within).rstrip("/") for r in (self._root, self._real_root))
         return _Allowed(own, real), *(_Allowed(link, os.path.realpath(link)) for link in self._links)
 
-    def _resolved(self, folder: str, written: str) -> tuple[str, str | None]:
-        """(the path without links, why nothing is there; None when something is). `folder` is a path without links."""
+    def _resolved(self, folder: str, written: str) -> tuple[str, str | None, list[str]]:
+        """(the path without links; why nothing is there, None when something is; the links to the very same file on the way).
+
+        `folder` is a path without links.
+        """
         at = "" if written.startswith("/") else folder
         left = written.split("/")[::-1]
+        others: list[str] = []
         links = names = 0
         while left:
             name = left.pop()
@@ -149,23 +154,26 @@ class Links:
             path = f"{at}/{name}"
             names += 1
             if names > MOST_NAMES:
-                return path, "is behind too many folders"
+                return path, "is behind too many folders", []
             try:
                 is_link = modes.S_ISLNK(os.lstat(path).st_mode)
                 text = os.readlink(path) if is_link else ""
             except OSError as error:
                 rest = "/".join([path, *(n for n in reversed(left) if n not in ("", "."))])
-                return rest, "is not there" if error.errno in NOT_THERE else f"can't be reached ({error.strerror})"
+                why = "is not there" if error.errno in NOT_THERE else f"can't be reached ({error.strerror})"
+                return rest, why, []
             if not is_link:
                 at = path
                 continue
             links += 1
             if links > MOST_LINKS:
-                return path, "leads round in a circle, or over too many other links"
+                return path, "leads round in a circle, or over too many other links", []
+            if not left:
+                others.append(path)
             if text.startswith("/"):
                 at = ""
             left += text.split("/")[::-1]
-        return at or "/", None
+        return at or "/", None, others
 
 
 def _cut(path: str) -> str:
