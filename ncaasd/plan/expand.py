@@ -168,6 +168,14 @@ def is_of(m: Matcher, row: FileRow) -> bool:
     return row.place.tree == source and (bool(source) or row.place.path.startswith("inputs/"))
 
 
+def doubles(m: Matcher, row: FileRow) -> bool:
+    """Whether a link leads to a file of which the same rule makes a job: a job of the link would be the same data paid for
+    twice. In a package, or in a job of a whole unit, it is a part like any other (a DeepLabCut project has its videos so)."""
+    if m.packs or m.rule.job_per == "unit" or not found_by_itself(row):
+        return False
+    return m.wants(row.link if row.place.tree else row.link.partition("/")[2])
+
+
 def fingerprint(members: Sequence[tuple[str, FileRow]]) -> str:
     """Of what a package is made of: names, sizes, times."""
     seen = hashlib.sha256()
@@ -242,7 +250,7 @@ def jobs_of_rule(
     made = _Made(m.rule, analysis, declared_in, config_checksum, package_of)
     if m.unit:
         return [s for u in units(m, rows) for s in _jobs_of_unit(m, u, made)]
-    wanted = [r for r in rows if r.state in _THERE and m.wants(below(r)) and not found_by_itself(r)]
+    wanted = [r for r in rows if r.state in _THERE and m.wants(below(r)) and not doubles(m, r)]
     specs = [made.spec(below(r), [_itself(r)], {}) for r in wanted]
     return [s for s in specs if s is not None]
 
@@ -273,7 +281,8 @@ def _jobs_of_unit(m: Matcher, unit: Unit, made: _Made, but: Collection[str] = ()
     elif m.rule.job_per == "unit":
         groups = [(unit.path, [_itself(r) for _name, r in members])]
     else:
-        groups = [(d.name, [d]) for d in (_itself(r) for name, r in members if name not in but)]
+        alone = [r for name, r in members if name not in but and not doubles(m, r)]
+        groups = [(d.name, [d]) for d in map(_itself, alone)]
     for name, datasets in groups:
         spec = made.spec(name, datasets, unit.fields)
         if spec is not None:

@@ -73,8 +73,7 @@ def collision(place: Place, others: Sequence[FileRow]) -> str:
 
 
 def found_by_itself(row: FileRow) -> bool:
-    """Whether a file is a link to another one that the same scan finds: `latest.tif -> run5.tif`. As a part of a unit it is a
-    file like any other (a DeepLabCut project has its videos so); alone it would be the same data paid for twice."""
+    """Whether a file is a link to another one that the same scan finds: `latest.tif -> run5.tif`."""
     return bool(row.link) and not row.link.startswith("/")
 
 

@@ -8,8 +8,7 @@ from enum import StrEnum
 
 from ncaasd.declare.units import say_duration
 from ncaasd.model import ABORTED, FileRow, FileState
-from ncaasd.plan.expand import Matcher, Unit, below
-from ncaasd.plan.files import found_by_itself
+from ncaasd.plan.expand import Matcher, Unit, below, doubles
 
 MANIFEST = "manifest.yaml"
 
@@ -47,6 +46,8 @@ def passage(
     wanting = [m for m in mine if m.wants(path)]
     if tree and not wanting:
         return Passage(Way.NEVER, "no rule names it")
+    if wanting and all(doubles(m, row) for m in wanting):
+        return Passage(Way.NEVER, "a symbolic link to a file of the same tree, which is found by itself: name that one")
     for m in mine:
         unit = unit_of(m)
         if unit is None:
@@ -63,8 +64,6 @@ def passage(
                 f"came after {unit.path} was submitted, so no job has it: `ncaasd release {row.place.path}` lets it go up,"
                 f" and `ncaasd rerun {unit.path}` runs the unit again with it",
             )
-    if wanting and found_by_itself(row) and not any(m.unit for m in wanting):
-        return Passage(Way.NEVER, "a symbolic link to a file of the same tree, which is found by itself")
     if wanting and all(m.packs for m in wanting):
         return Passage(Way.NEVER, "goes up in its unit's package, not by itself")
     return GO

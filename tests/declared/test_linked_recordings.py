@@ -189,6 +189,36 @@ def test_a_link_to_the_latest_run_starts_no_job_of_its_own(rig: DeclaredRig) -> 
     assert rig.units() == ["run5.tif", "run6.tif"]
 
 
+def test_links_that_pick_recordings_for_a_rule_are_its_datasets(rig: DeclaredRig) -> None:
+    """The rule doesn't name what they lead to, so nothing is paid for twice."""
+    rig.rules({"datasets": "good/*.tif"})
+    rig.write("inputs/raw/run5.tif", "five")
+    (rig.home / "inputs/good").mkdir()
+    os.symlink("../raw/run5.tif", rig.home / "inputs/good/run5.tif")
+    rig.until(lambda: rig.submitted(1), "the submit")
+    assert rig.units() == ["good/run5.tif"]
+    assert rig.body("good/run5.tif") == b"five"
+
+
+@pytest.mark.parametrize("source", [None, "share"])
+def test_in_a_unit_of_a_job_for_each_dataset_a_link_to_one_of_them_has_none(
+    rig: DeclaredRig, source: str | None
+) -> None:
+    folder = rig.source if source else rig.home / "inputs"
+    for path in ("M7/1/run5.tif", "M7/1/raw/a.bin", "M7/1/DONE"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    os.symlink("run5.tif", folder / "M7/1/latest.tif")
+    os.symlink("raw/a.bin", folder / "M7/1/a.tif")
+    rig.rules({"source": source, "unit": "{animal}/{run}", "complete_when": "DONE", "datasets": "*.tif"})
+    rig.until(lambda: rig.submitted(2), "the submits")
+    rig.turns(10)
+    assert rig.units() == ["M7/1/a.tif", "M7/1/run5.tif"]
+    assert row(rig, "M7/1/latest.tif").state is FileState.WHOLE
+    assert "found by itself" in row(rig, "M7/1/latest.tif").reason, "and it is not held as one that came late"
+    assert "M7/1/latest.tif" not in rig.uploaded()
+
+
 def test_nor_does_a_link_to_a_link_to_a_video_elsewhere(rig: DeclaredRig) -> None:
     rig.configure(links=[str(rig.base / "videos")])
     rig.rules({"datasets": "*.tif"}, {"name": "u", "unit": "{animal}/{run}", "datasets": "*.tif", "package": "zip"})
