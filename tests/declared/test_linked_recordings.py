@@ -239,7 +239,7 @@ def test_plan_says_the_same(rig: DeclaredRig) -> None:
     rig.write("inputs/run5.tif", "five")
     os.symlink("run5.tif", rig.home / "inputs/latest.tif")
     os.symlink(elsewhere(rig, "v.tif", b"V"), rig.home / "inputs/video.tif")
-    os.symlink("/etc/passwd", rig.home / "inputs/out.tif")
+    os.symlink("/etc/passwd", rig.home / "inputs/out.txt")
     for _known in ("before the daemon ran", "after"):
         with_journal = open_reader(rig.rig.journal_path) if _known == "after" else None
         (made,) = foresee(rig.rig.config, with_journal, [NAME], rig.clock.now()).previews
