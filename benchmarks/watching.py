@@ -369,6 +369,8 @@ class _Told:
     def look(self, path: str) -> Look:
         return Look(self.stats.get(path))
 
+    def target(self, link: str) -> None: ...
+
     def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ NcaasdError                what happened, to which thing, why; `hint` says what 
 ├── LocalError             this machine: a disk, a file, a descriptor
 │   ├── FileChanged        a file is not what was observed; it settles again
 │   ├── FileVanished       a file is gone
+│   ├── FileUnreadable     a file is there, and can't be read: a person must mend its rights or its disk
 │   ├── UnsafePath         a path that would leave its folder, or is a symlink, is refused
 │   ├── DiskFull           no space, or less than is kept free
 │   ├── RootMissing        a watched or written tree is not there (unmounted?)
@@ -87,6 +88,10 @@ class FileChanged(LocalError):
 
 class FileVanished(LocalError):
     pass
+
+
+class FileUnreadable(LocalError):
+    """A file is there, and the system refuses to let it be read: for want of rights, or for a fault of its disk."""
 
 
 class UnsafePath(LocalError):

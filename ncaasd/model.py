@@ -81,6 +81,17 @@ class Stat(NamedTuple):
     def of(cls, seen: SystemStat) -> Stat:
         return cls(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
 
+    @classmethod
+    def of_link(cls, link: SystemStat, target: SystemStat) -> Stat:
+        """Of a symbolic link that is followed, and the file that it leads to.
+
+        The ctime is the later of both, to the millisecond; what is below that is made of both, so that it is another one when
+        the link is made anew or leads to another file, also one of equal size and mtime.
+        """
+        later = max(link.st_ctime_ns, target.st_ctime_ns)
+        both = (31 * link.st_ctime_ns + target.st_ctime_ns) % 999_983  # a prime: every digit of both counts
+        return cls(target.st_size, target.st_mtime_ns, later - later % 10**6 + both, target.st_ino)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
@@ -125,6 +136,17 @@ class Look:
     link: str = ""  # where it leads, when it is a link that is followed: see `FileRow.link`
     skipped: str = ""  # something is there that is no file for us; why
     unseen: bool = False  # it could not be looked at: what is known of it stays known
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTarget:
+    """Where a symbolic link leads that is followed: `path` below the folder `root` (absolute), with no other link on the way."""
+
+    root: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.root}/{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +203,7 @@ class UploadTask:
     ours: bool = False  # the journal put this key before: overwriting our own older version is allowed
     look_first: bool = False  # a listing showed something at the key: find and compare before any byte is sent
     order: float = 0.0  # lower goes first: the recording's mtime; manifests and configs before all (negative)
+    link: LinkTarget | None = None  # where `path` leads, when it is a link that is followed
 
 
 @dataclass(frozen=True, slots=True)

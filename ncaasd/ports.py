@@ -12,6 +12,7 @@ from typing import Protocol
 from ncaasd.model import (
     DownloadTask,
     EarlierJobs,
+    LinkTarget,
     Listing,
     Look,
     ObjectInfo,
@@ -182,7 +183,12 @@ class FileTree(Protocol):
         """None when it is not there, or is not a regular file."""
 
     def look(self, path: str) -> Look:
-        """The same, and why it is no file. Raises RootMissing; what the system refuses on `path` alone is said in the answer."""
+        """The same, and why it is no file; of a path that ends in "/", why that folder can't be entered. Raises RootMissing; what
+        the system refuses on `path` alone is said in the answer."""
+
+    def target(self, link: str) -> LinkTarget | None:
+        """Where a link that was followed leads (`FileRow.link`); None when the config does not allow it any more. Touches no
+        disk."""
 
     def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
         """A small file whole, and the observation it was read at. Raises FileChanged, FileVanished, LocalError."""
@@ -277,6 +283,7 @@ class PackFile:
     name: str
     path: str
     expect: Stat
+    link: LinkTarget | None = None  # where `path` leads, when it is a link that is followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +336,9 @@ class Archive(Protocol):
         """Delete the recording if it still is what `expect` says. Raises FileChanged; nothing when it is gone."""
 
 
+# A descriptor, for reading, of the file that a link leads to; nothing but a regular file is opened, and no other link is
+# followed on the way. Raises OSError.
+OpenLink = Callable[[LinkTarget], int]
 OutcomeSink = Callable[[Outcome], None]
 CrashPoint = Callable[[str], None]
 

@@ -256,6 +256,13 @@ MUTATIONS = (
         "old = ()",
         "tests/engine/test_ensemble.py",
     ),
+    Mutation(
+        "no job for a link to a file that is found by itself",
+        "ncaasd/plan/files.py",
+        'return bool(row.link) and not row.link.startswith("/")',
+        "return False",
+        "tests/declared/test_linked_recordings.py",
+    ),
 )
 
 

@@ -268,6 +268,12 @@ class _Root(threading.Thread):
             # moved out leaves watches under its old name, and a new top folder is to be watched yet.
             if (isinstance(event, DirMovedEvent) and not target) or source in self._within:
                 self._give_up(f"its folder {source} was moved away, or is new")
+            new = target or source
+            beside = self._within and not new.startswith(tuple(f"{top}/" for top in self._within))
+            if new and not beside and not self._is_ignored(new):  # one that can't be entered has no events of its own
+                with self._changed:
+                    self._gathered.setdefault(f"{new}/", False)
+                    self._changed.notify()
             return
         with self._changed:
             if source and not self._is_ignored(source):

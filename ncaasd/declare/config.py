@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ncaasd.declare import kinds, reading, unbuilt, yamlio
-from ncaasd.declare.kinds import Absent, Absolute, Bucket, Name, Takes, Text
+from ncaasd.declare.kinds import Absent, Absolute, Bucket, Listed, Name, Takes, Text
 from ncaasd.declare.reading import Misfit, Section
 from ncaasd.declare.sections import (
     AfterResults,
@@ -111,6 +111,12 @@ class Config(Sections):
         description="Read-only trees that rules may name, such as {rig1: /mnt/rig1}: a manifest can name no path outside "
         "inputs/ but through them.",
     )
+    links: Annotated[tuple[Absolute, ...], Listed] = Field(
+        default=(),
+        description="Folders outside the trees to which symbolic links in inputs/ and in sources may lead, such as "
+        "[/mnt/videos]: a link to a file in them is followed, as one to a file of its own tree is; any other is skipped, and "
+        "said. Whoever can put a link into a tree can have every file in these folders uploaded.",
+    )
     tools: dict[Name, Command] = Field(
         default={},
         description="Commands that rules (`package`) and `after_results.run` may name; a manifest can run nothing else. Each is "
@@ -151,6 +157,9 @@ def _overlaps(config: Config) -> Iterator[tuple[reading.Loc, str]]:
         for name, path in trees:
             if inside(config.state, path) or inside(path, config.state):
                 yield ("state",), f"must not overlap {called[name]}: it would be watched as if recordings were in it"
+        for number, path in enumerate(config.links):
+            if inside(config.state, path) or inside(path, config.state):
+                yield ("links", number), "must not overlap the state folder: a link could have the journal uploaded"
 
 
 def _above(path: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from ncaasd.declare.config import Config
 from ncaasd.declare.kinds import Written
 from ncaasd.declare.reading import key_of, models
 
-_BEFORE = ("group", "root", "analyses", "rig", "state", "aws", "watch", "sources", "tools")
+_BEFORE = ("group", "root", "analyses", "rig", "state", "aws", "watch", "sources", "links", "tools")
 ORDER = (*_BEFORE, "upload", "jobs", "results", "after_results", "notify", "web", "log")
 _NEW_PARAGRAPH = ("rig", "sources")
 _COLUMN = 40

@@ -18,7 +18,19 @@ from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import Packager
 from ncaasd.errors import FileVanished, LocalError, NcaasdError, ToolFailed
 from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow
-from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, needed, not_here, stays, steps, well_done
+from ncaasd.plan.aftercare import (
+    LOCAL,
+    REMOTE,
+    RUN,
+    archive_path,
+    is_link,
+    linked,
+    needed,
+    not_here,
+    stays,
+    steps,
+    well_done,
+)
 from ncaasd.plan.files import in_words
 from ncaasd.plan.retry import backoff
 
@@ -172,9 +184,12 @@ class Aftercare:
         packed = not any(d.is_of(item.row) for d in job.spec.datasets)
         if row.stat != item.row.stat:
             return "it has changed"
-        why = stays(row, fresh) if not packed else ""
+        why = stays(row, fresh) if not packed else is_link(row)
         if why:
             return why
+        link = linked(journal.link_to(row.place))
+        if link:
+            raise _Wait(f"{row.place.path}: {link}")
         packages = [r for d in job.spec.datasets if packed and (r := journal.file_of(d)) is not None]
         waits = needed([j for r in (row, *packages) for j in journal.jobs_of_file(r)])
         if waits:

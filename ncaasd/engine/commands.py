@@ -85,7 +85,12 @@ def release(journal: Journal, job: JobRow, now: float) -> Effect:
 
 
 def release_file(journal: Journal, row: FileRow, now: float) -> None:
-    """Let a held file overwrite what is at its key in S3, which this rig did not put (F95)."""
+    """Let a held file overwrite what is at its key in S3, which this rig did not put (F95); or try again to read one that could
+    not be read."""
+    if row.failures:
+        journal.set_file(row.id, FileState.WHOLE, "", now)
+        journal.event(now, row.place.analysis, f"file {row.place.path}", "released", "released by hand: tried again")
+        return
     journal.own_file(row.id, now)
     text = "released by hand: it goes up, and may overwrite what is at its key in S3"
     journal.event(now, row.place.analysis, f"file {row.place.path}", "released", text)

@@ -9,7 +9,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,7 @@ import platformdirs
 from ncaasd.adapters.credentials import StoreFactory
 from ncaasd.adapters.files.archive import LocalArchive
 from ncaasd.adapters.files.earlier import LocalEarlierJobs
+from ncaasd.adapters.files.links import open_target
 from ncaasd.adapters.files.mounts import MountPoints, events_from, filesystem_of, is_network
 from ncaasd.adapters.files.names import Ignoring
 from ncaasd.adapters.files.packages import LocalPackages
@@ -32,7 +33,7 @@ from ncaasd.adapters.tools import LocalTools
 from ncaasd.adapters.transfers import partial_token
 from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.adapters.watcher import Hint, Watcher
-from ncaasd.declare.config import Analysis, Config, bandwidth_limit
+from ncaasd.declare.config import Analysis, Config, bandwidth_limit, inside
 from ncaasd.engine.clock import SystemClock
 from ncaasd.engine.desk import Result, ThreadDesk
 from ncaasd.engine.engine import Engine
@@ -70,6 +71,19 @@ def prepare_state(folder: str) -> None:
         )
 
 
+def refuse_links_to(state: str, links: Iterable[str]) -> None:
+    """Raise StateError when a symbolic link could lead to the journal. The folders of `links` are not touched: one may be on a
+    mount that hangs. (`ncaasd check` looks through links in their paths, too.)"""
+    real = os.path.realpath(state)
+    for path in links:
+        if any(inside(one, path) or inside(path, one) for one in (state, real)):
+            raise StateError(
+                f"`links:` of the config names {path}, which overlaps the state folder {state}: a link could have the journal"
+                " uploaded",
+                hint="name a folder in `links:` that has recordings only, or put `state:` elsewhere",
+            )
+
+
 def journal_path(folder: str) -> str:
     return os.path.join(folder, "journal.sqlite")
 
@@ -104,6 +118,7 @@ def running(
     """
     state = state_folder(config)
     prepare_state(state)
+    refuse_links_to(state, config.links)
     with contextlib.ExitStack() as stack:
         stack.callback(Locked(state, config.root).close)
         journal = open_journal(journal_path(state), crash=crash)
@@ -147,6 +162,7 @@ def running(
             limit=limit_now,
             crash=crash,
             disk_of=disk_of(contexts),
+            open_link=open_target,
         )
         stack.callback(_stop, pool, desk)
         watcher = Watcher(
@@ -169,7 +185,7 @@ def disk_of(contexts: Mapping[str, Context]) -> Callable[[UploadTask | DownloadT
 
     def name(task: UploadTask | DownloadTask) -> str:
         if isinstance(task, UploadTask):
-            return mounts.of(os.path.dirname(task.path))
+            return mounts.of(os.path.dirname(str(task.link or task.path)))
         return mounts.of(contexts[task.analysis].results.root)
 
     return name
@@ -206,9 +222,9 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
     results = LocalResults(
         os.path.join(folder, "results"), min_free=settings.watch.min_free, expected_id=expected, adopt=expected is None
     )
-    trees = {"": LocalTree(folder, ignore=settings.watch.ignored)}
+    trees = {"": LocalTree(folder, ignore=settings.watch.ignored, links=config.links)}
     for source, path in config.sources.items():
-        trees[source] = LocalTree(path, ignore=settings.watch.ignored, within=())
+        trees[source] = LocalTree(path, ignore=settings.watch.ignored, within=(), links=config.links)
     return Context(
         name=name,
         settings=settings,
@@ -219,6 +235,7 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
         earlier=LocalEarlierJobs(folder, submissions=Layout(name, config.group).submissions),
         store_for=store_for,
         settle=settings.watch.settle_for(True),
+        settle_links=settings.watch.settle_for(True),
         polled=True,
         prefix=settings.upload.prefix,
     )
@@ -260,7 +277,12 @@ def _take_up(config: Config, house: House) -> None:
         if started:
             house.event(context.name, "", "disk back", f"{context.trees[''].root} answers")
 
+    def looked_at_links(context: Context, result: Result[bool]) -> None:
+        context.settle_links = context.settings.watch.settle_for(not result.get())
+
     for name, context in house.contexts.items():
+        sends = partial(_all_send_events, config.links)
+        house.desk.do(f"links:{name}", sends, partial(looked_at_links, context))  # not waited for: one may hang
         known = house.journal.get_meta(f"first scan:{name}") is not None
         work = partial(look, context, known=known, partials=_partials(house.journal, name))
         house.desk.do(f"results:{name}", work, partial(looked, context))
@@ -273,6 +295,10 @@ def _take_up(config: Config, house: House) -> None:
         context.results_trouble = f"{context.trees[''].root} does not answer: its mount hangs"
         with house.journal.transaction():
             house.event(name, "", "hanging", f"{context.results_trouble}; everything else goes on", level=logging.ERROR)
+
+
+def _all_send_events(folders: Iterable[str]) -> bool:
+    return all(events_from(folder)[0] for folder in folders)
 
 
 def _results_id(analysis: str) -> str:

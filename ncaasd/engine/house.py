@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import Analysis
 from ncaasd.engine.desk import Desk
 from ncaasd.errors import BadCredentials, ClockSkewed, Denied, NoSuchBucket
-from ncaasd.model import FileRow
+from ncaasd.model import FileRow, LinkTarget
 from ncaasd.neurocaas.evidence import Patience
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.plan.expand import Matcher
@@ -50,6 +50,7 @@ class Context:
     store_for: Callable[[str], ObjectStore]
     settle: float
     polled: bool = False  # its file system sends no events for remote changes
+    settle_links: float = 0.0  # at least so long, for a file that a link out of its tree leads to: it may be on a share
     prefix: str = ""
     rules: dict[str, list[Matcher]] = field(default_factory=dict)  # by manifest, in force
     opened: bool = False  # probe, marks and inventory are done: uploads and submits may begin
@@ -124,6 +125,21 @@ class House:
             self.pause(context, error)
             return True
         return False
+
+
+MOST_LINKS = 40  # on one way, as Linux has it
+
+
+def target_of_link(journal: Journal, context: Context, row: FileRow) -> LinkTarget | None:
+    """Where a link leads that is followed; None when the config doesn't allow it any more. It may lead to another link of its
+    tree, of which the journal knows where that leads."""
+    link = row.link
+    for _ in range(MOST_LINKS):
+        after = None if link.startswith("/") else journal.file_at(replace(row.place, path=link))
+        if after is None or not after.link:
+            break
+        link = after.link
+    return context.trees[row.place.tree].target(link)
 
 
 def subject(row: FileRow) -> str:

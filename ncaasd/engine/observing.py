@@ -47,6 +47,7 @@ class _Unsettled:
     observation: Observation
     look_at: float
     why: str = ""
+    link: str = ""
 
 
 @dataclass
@@ -172,8 +173,8 @@ class Observer:
         """Files that were settling when we stopped are to be looked at again."""
         now = self._house.clock.monotonic()
         for row in self._house.journal.files(watched.context.name, tree=watched.name, states=[FileState.SETTLING]):
-            observation = Observation(row.stat, now, now, self._old(watched, row.stat))
-            watched.look_later(row.place.path, _Unsettled(row.id, observation, now))
+            observation = Observation(row.stat, now, now, self._old(watched, Look(row.stat, row.link)))
+            watched.look_later(row.place.path, _Unsettled(row.id, observation, now, link=row.link))
 
     # -- from outside ------------------------------------------------------------------------------------------------
 
@@ -351,8 +352,8 @@ class Observer:
         """What a scan found, one file at a time."""
         first = watched.scans == 0
         for path, stat in delta.changed.items():
-            sign = self._old(watched, stat) if first else Sign.NONE
             look = Look(stat, delta.links.get(path, ""))
+            sign = self._old(watched, look) if first else Sign.NONE
             yield lambda path=path, look=look, sign=sign: self._saw(watched, path, look, now, sign)  # type: ignore[misc]  # mypy can't infer a lambda's defaults
         for path in delta.gone:
             yield lambda path=path: self._lost(watched, path)  # type: ignore[misc]  # as above
@@ -472,7 +473,7 @@ class Observer:
         verdict = settle(
             waiting.observation,
             now,
-            watched.context.settle,
+            _settle_for(watched, waiting.link),
             held_open=path in looked.held_open,
             short_of_space=looked.short_of_space,
         )
@@ -543,9 +544,9 @@ class Observer:
         file_id = house.journal.see_file(place, stat, key, FileState.SETTLING, "", house.clock.now(), link=look.link)
         waiting = watched.unsettled.get(path)
         observation = observe(waiting.observation if waiting else None, stat, now, sign)
-        verdict = settle(observation, now, context.settle)
+        verdict = settle(observation, now, _settle_for(watched, look.link))
         look_at = verdict.until if isinstance(verdict, Wait) else now
-        watched.look_later(path, _Unsettled(file_id, observation, look_at))
+        watched.look_later(path, _Unsettled(file_id, observation, look_at, link=look.link))
 
     # -- names in S3: each has one file (F96) ------------------------------------------------------------------------
 
@@ -575,7 +576,7 @@ class Observer:
     def _holder(self, context: Context, place: Place, key: str) -> FileRow | None:
         journal = self._house.journal
         other = holder(place, journal.files_with_key(context.name, key))
-        if other is None or not other.place.tree.startswith("package:") or not self._packages.abandoned(context, other):
+        if other is None or not other.place.is_package or not self._packages.abandoned(context, other):
             return other
         journal.set_file(other.id, FileState.GONE, "", self._house.clock.now())
         self._house.event(context.name, subject(other), "gone", "all that it was made of is gone; what is in S3 stays")
@@ -632,11 +633,15 @@ class Observer:
         house.journal.set_file(row.id, FileState.SETTLING, "", house.clock.now())
         house.event(watched.context.name, subject(row), "free", "no other file has its name in S3 any more: it goes up")
         house.journal.wake_jobs_of_file(row)
-        observation = Observation(row.stat, now, now, self._old(watched, row.stat))
-        watched.look_later(row.place.path, _Unsettled(row.id, observation, now))
+        observation = Observation(row.stat, now, now, self._old(watched, Look(row.stat, row.link)))
+        watched.look_later(row.place.path, _Unsettled(row.id, observation, now, link=row.link))
 
-    def _old(self, watched: Watched, stat: Stat) -> Sign:
-        if watched.context.polled or not long_untouched(stat, self._house.clock.now(), watched.context.settle):
+    def _old(self, watched: Watched, look: Look) -> Sign:
+        stat = look.stat
+        # What a link leads to may be on a share, with another machine's clock.
+        if watched.context.polled or look.link or stat is None:
+            return Sign.NONE
+        if not long_untouched(stat, self._house.clock.now(), watched.context.settle):
             return Sign.NONE
         return Sign.OLD
 
@@ -670,3 +675,9 @@ class Observer:
         if watched is not None:
             watched.hinted.add(row.place.path)
             watched.known.pop(row.place.path, None)
+
+
+def _settle_for(watched: Watched, link: str) -> float:
+    """Seconds of quiet after which a file is whole. A share's files need longer, also behind a link from a local disk."""
+    context = watched.context
+    return max(context.settle, context.settle_links) if link.startswith("/") else context.settle

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ncaasd.declare.manifest import PackageTool
 from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.house import Context, House, subject, target_of_link
 from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.unitbook import UnitBook, packed, to_pack
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, ToolFailed
@@ -210,7 +210,7 @@ class Packager:
             del self._orders[file_id]
             self.look(order.context, order.matcher, unit)
             return
-        files = [PackFile(n, f"{order.context.trees[r.place.tree].root}/{r.place.path}", r.stat) for n, r in members]
+        files = [self._to_read(order.context, name, member) for name, member in members]
         package = order.matcher.rule.package
         command = self._tools[package.tool] if isinstance(package, PackageTool) else None
         target = target_of(row)
@@ -220,6 +220,10 @@ class Packager:
             lambda: packer.build(target, files, command),
             lambda r: self._built(file_id, order, expand.fingerprint(members), r),
         )
+
+    def _to_read(self, context: Context, name: str, row: FileRow) -> PackFile:
+        link = target_of_link(self._house.journal, context, row) if row.link else None
+        return PackFile(name, f"{context.trees[row.place.tree].root}/{row.place.path}", row.stat, link)
 
     def _built(self, file_id: int, order: _Order, fingerprint: str, result: Result[Packed]) -> None:
         house = self._house

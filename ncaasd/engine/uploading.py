@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from ncaasd.engine.desk import Desk
-from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.house import Context, House, subject, target_of_link
 from ncaasd.engine.packaging import target_of
-from ncaasd.errors import DiskSilent, StoreError
+from ncaasd.errors import DiskSilent, FileUnreadable, StoreError
 from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import first_safe_key, needs_mapping, part_size
 from ncaasd.plan.expand import below
@@ -27,6 +27,7 @@ LOOK_AGAIN_AT_UNIT = 300.0  # whatever changes a unit makes its files due at onc
 CONFIGS_FIRST = -1.0
 FOREIGN_AGAIN = 3600.0
 SILENT_AGAIN = 3600.0
+UNREADABLE_AGAIN = 3600.0
 
 
 class JournaledTransfers:
@@ -162,7 +163,7 @@ class Uploader:
             row = replace(row, ours=True)
         size = part_size(row.stat.size)
         upload_id, parts = house.journal.begin_upload(row.id, row.key, row.stat, size, now)
-        house.journal.put_off_file(row.id, NEVER, "")
+        house.journal.put_off_file(row.id, NEVER, row.reason if row.state is FileState.HELD else "")
         order = CONFIGS_FIRST if row.place.path.startswith("configs/") else row.stat.mtime_ns / 1e9
         task = UploadTask(
             file_id=row.id,
@@ -176,6 +177,7 @@ class Uploader:
             ours=row.ours,
             look_first=row.state is FileState.HELD or house.journal.inventory(context.name, row.key) is not None,
             order=order,
+            link=target_of_link(house.journal, context, row) if row.link else None,
         )
         self._under_way[row.id] = task
         return task
@@ -222,6 +224,10 @@ class Uploader:
         house = self._house
         if not (row.place.tree in context.trees or row.place.is_package):
             house.journal.put_off_file(row.id, NEVER, f"the config has no source {row.place.tree} any more")
+            return False
+        if row.link and target_of_link(house.journal, context, row) is None:
+            text = f"a symbolic link to {row.link}, which is in no folder of `links` in the config any more"
+            house.journal.put_off_file(row.id, NEVER, text)
             return False
         passage = self._gate(context, row)
         match passage.way:
@@ -309,6 +315,14 @@ class Uploader:
             house.journal.put_off_file(row.id, later, str(error))
             return
         failures = row.failures + 1
+        if isinstance(error, FileUnreadable):
+            # A person must mend it. That gives it another ctime, so it is found at once then (as any change is).
+            again = now + UNREADABLE_AGAIN
+            house.journal.set_file(row.id, FileState.HELD, str(error), now, retry_at=again, failures=failures)
+            if row.reason != str(error):
+                house.event(context.name, subject(row), "unreadable", str(error), level=logging.ERROR)
+                house.journal.wake_jobs_using(context.name, row.key)
+            return
         wait = backoff(failures, first=5, most=300, spread=house.spread())
         level = logging.WARNING if isinstance(error, StoreError) and error.transient else logging.ERROR
         if row.reason != str(error):
@@ -317,3 +331,5 @@ class Uploader:
             )
         if row.state is FileState.WHOLE:
             house.journal.set_file(row.id, FileState.WHOLE, str(error), now, retry_at=now + wait, failures=failures)
+        elif row.state is FileState.HELD:  # why it is held stays; whether it still is, is asked again
+            house.journal.put_off_file(row.id, now + FOREIGN_AGAIN, row.reason)

@@ -51,10 +51,22 @@ def not_here(artefacts: Sequence[Artefact]) -> str:
     return f"{len(lacking)} of its results are not here, such as {lacking[0].name}" if lacking else ""
 
 
+def is_link(row: FileRow) -> str:
+    """Why a link stays for good: neither it nor what it leads to is moved or deleted. "" for an ordinary file."""
+    return f"it is a symbolic link to {row.link}" if row.link else ""
+
+
+def linked(link: FileRow | None) -> str:
+    """Why a recording stays for as long as `link` leads to it; "" without one."""
+    return f"{link.place.path} is a symbolic link to it" if link is not None else ""
+
+
 def stays(row: FileRow, job: JobRow) -> str:
     """Why a local input stays for good; "" when it may go as far as the journal knows."""
     if row.place.tree:
         return f"it lies in {row.place.tree}, which is only read"
+    if row.link:
+        return is_link(row)
     if row.state is not FileState.STORED or row.stored is None or not unchanged(row.stat, row.stored):
         return "it is not, or not any more, what was stored"
     mine = [d.etag for d in job.spec.datasets if d.is_of(row)]

@@ -13,7 +13,7 @@ from ncaasd.declare.config import Analysis
 from ncaasd.declare.sections import Delete
 from ncaasd.model import Artefact, ArtefactState, Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place
 from ncaasd.neurocaas.naming import Layout, folder_name
-from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, needed, stays, steps, well_done
+from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, is_link, linked, needed, stays, steps, well_done
 
 Care = Mapping[str, tuple[str, str, int]]  # step -> (wanted | done | left, why, failures): as the journal has it
 AT_ITS_END = "when it has ended"
@@ -86,10 +86,11 @@ def removals(
     files_of: Callable[[Dataset], Sequence[FileRow]],
     using: Callable[[str], Iterable[JobRow]],
     having: Callable[[Place], Iterable[JobRow]],
+    link_to: Callable[[FileRow], FileRow | None] = lambda _row: None,
 ) -> list[PlannedRemoval]:
     """What `after_results` would take away. `care`: what the journal has still to do for jobs that have ended; `at`: the
     file that a dataset is; `files_of`: its recordings (those that a package is made of); `using`: the jobs that have a key;
-    `having`: those that have a local file or package as a dataset."""
+    `having`: those that have a local file or package as a dataset; `link_to`: a link that leads to a recording."""
     found: dict[tuple[bool, str], PlannedRemoval] = {}
     for job in jobs:
         if job.spec.origin is Origin.ELSEWHERE:
@@ -99,7 +100,7 @@ def removals(
             rows = files_of(dataset)
             if LOCAL in pending:
                 for row in rows:
-                    removal = _local(job, row, dataset, pending, settings, having)
+                    removal = _local(job, row, dataset, pending, settings, having, linked(link_to(row)))
                     if removal is not None:
                         found.setdefault((True, removal.what), removal)
             if REMOTE in pending and dataset.key.startswith(layout.inputs):
@@ -124,6 +125,7 @@ def _local(
     pending: Sequence[str],
     settings: Analysis,
     having: Callable[[Place], Iterable[JobRow]],
+    link: str,
 ) -> PlannedRemoval | None:
     if row.state is FileState.GONE:
         return None
@@ -133,13 +135,15 @@ def _local(
     kept = ""
     if row.place.tree:
         kept = f"it lies in {row.place.tree}, which is only read"
+    elif row.link:
+        kept = is_link(row)
     elif job.ended and job.row is not None and dataset.is_of(row):
         kept = stays(row, job.row)
     deletes = isinstance(policy.local_inputs, Delete)
     named = [*having(row.place), *(having(dataset.place) if dataset.place not in (None, row.place) else ())]
     waits = needed(_others(job, named))
     equal = f"when {copy} has the same bytes" if deletes else ""
-    condition = "" if kept else _first(job, pending, settings, [LOCAL, waits, equal])
+    condition = "" if kept else _first(job, pending, settings, [LOCAL, waits, link, equal])
     return PlannedRemoval(what, True, row.stat.size, job.job_id, not deletes, copy, condition, kept)
 
 

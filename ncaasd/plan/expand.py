@@ -14,7 +14,7 @@ from ncaasd.declare.template import expand as fill_in
 from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Origin, Place
 from ncaasd.neurocaas.naming import Layout, safe_key
 from ncaasd.neurocaas.submission import SubmitBody
-from ncaasd.plan.files import key_of
+from ncaasd.plan.files import found_by_itself, key_of
 from ncaasd.plan.matching import UnitTemplate, compile_glob
 
 _THERE = (FileState.WHOLE, FileState.STORED, FileState.HELD, FileState.REFUSED, FileState.READ)
@@ -312,6 +312,14 @@ def is_of(m: Matcher, row: FileRow) -> bool:
     return row.place.tree == source and (bool(source) or row.place.path.startswith("inputs/"))
 
 
+def doubles(m: Matcher, row: FileRow) -> bool:
+    """Whether a link leads to a file of which the same rule makes a job: a job of the link would be the same data paid for
+    twice. In a package, or in a job of a whole unit, it is a part like any other (a DeepLabCut project has its videos so)."""
+    if m.packs or m.rule.job_per == "unit" or not found_by_itself(row):
+        return False
+    return m.wants(row.link if row.place.tree else row.link.partition("/")[2])
+
+
 def fingerprint(members: Sequence[tuple[str, FileRow]]) -> str:
     """Of what a package is made of: names, sizes, times."""
     seen = hashlib.sha256()
@@ -387,7 +395,7 @@ def jobs_of_rule(
     if m.unit:
         return [s for u in units(m, rows) for s in _jobs_of_unit(m, u, made)]
     there = (*_THERE, FileState.SKIPPED)  # what can't be taken has a job that says so
-    wanted = [r for r in rows if r.state in there and not _is_nothing(r) and m.wants(below(r))]
+    wanted = [r for r in rows if r.state in there and not _is_nothing(r) and m.wants(below(r)) and not doubles(m, r)]
     specs = [made.spec(below(r), [_itself(r)], {}) for r in wanted]
     return [s for s in specs if s is not None]
 
@@ -419,7 +427,8 @@ def _jobs_of_unit(m: Matcher, unit: Unit, made: _Made, but: Collection[str] = ()
         # One that is empty is waited for, by name; but what says that the unit is whole is none of its data.
         groups = [(unit.path, [_itself(r) for name, r in members if r.stat.size or not m.marks(name)])]
     else:
-        groups = [(d.name, [d]) for d in (_itself(r) for name, r in members if r.stat.size and name not in but)]
+        alone = [r for name, r in members if not _is_nothing(r) and name not in but and not doubles(m, r)]
+        groups = [(d.name, [d]) for d in map(_itself, alone)]
     for name, datasets in groups:
         if not datasets:
             continue

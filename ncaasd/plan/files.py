@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ncaasd.errors import FileUnreadable
 from ncaasd.model import ABORTED, FileRow, FileState, JobRow, Phase, Place
 from ncaasd.neurocaas.naming import Layout, key_problems, needs_mapping, safe_key
 
@@ -171,6 +174,24 @@ def taken_by(place: Place | None, own: FileRow | None, others: Sequence[FileRow]
         if other.place != place and (other.stored is not None or _has_its_key(other)):
             return other.place
     return None
+
+
+def found_by_itself(row: FileRow) -> bool:
+    """Whether a file is a link to another one that the same scan finds: `latest.tif -> run5.tif`."""
+    return bool(row.link) and not row.link.startswith("/")
+
+
+def unreadable(path: str, error: OSError, uid: int) -> FileUnreadable:
+    """What is said of a file that is there and can't be read. `uid`: the daemon's user."""
+    code = errno.errorcode.get(error.errno or 0, "")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        hint = (
+            f"let the daemon's user (uid {uid}) read it, such as with `chmod a+r {shlex.quote(shown)}`: it goes up then"
+        )
+    else:
+        hint = "check its disk, or copy the file here once more; it is tried again every hour"
+    return FileUnreadable(f"{path} cannot be read: {error.strerror} ({code})", hint=hint)
 
 
 def in_use(jobs: Sequence[JobRow]) -> JobRow | None:

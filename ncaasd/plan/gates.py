@@ -9,7 +9,7 @@ from enum import StrEnum
 from ncaasd.declare.manifest import Rule
 from ncaasd.declare.units import say_duration
 from ncaasd.model import ABORTED, FileRow, FileState
-from ncaasd.plan.expand import Matcher, Unit, below
+from ncaasd.plan.expand import Matcher, Unit, below, doubles
 
 MANIFEST = "manifest.yaml"
 EMPTY = "empty: it is not uploaded, and gets no job, until something is written into it"
@@ -48,6 +48,8 @@ def passage(
     wanting = [m for m in mine if m.wants(path)]
     if tree and not wanting and not any(m.accompanies(path) for m in mine):
         return Passage(Way.NEVER, "no rule names it")
+    if wanting and all(doubles(m, row) for m in wanting):
+        return Passage(Way.NEVER, "a symbolic link to a file of the same tree, which is found by itself: name that one")
     for m in mine:
         unit = unit_of(m)
         if unit is None:

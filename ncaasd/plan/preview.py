@@ -210,6 +210,8 @@ class _Planner:
             for unit in self._units.get(id(m), {}).values()
         }
 
+        links = {(r.place.tree, r.link): r for r in self._rows if r.link and r.state is not FileState.GONE}
+
         def files_of(dataset: Dataset) -> Sequence[FileRow]:
             row = self._file(dataset)
             return packed.get(dataset.place, [row] if row else [])
@@ -223,6 +225,7 @@ class _Planner:
             files_of=files_of,
             using=lambda key: using.get(key, ()),
             having=lambda place: having.get(place, ()),
+            link_to=lambda row: links.get((row.place.tree, row.place.path)),
         )
 
     # -- uploads -----------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ def machine_findings(config: Config) -> Iterator[Finding]:
         else:
             yield Finding("source", Level.BAD, f"{name}: {path} is not there, or can't be read", "is it mounted?")
     yield _ignored(config)
+    yield from _links(config)
     yield from _state(config)
     yield _rig(config)
     yield from _disks(config)
@@ -60,6 +61,25 @@ def _root(config: Config) -> Iterator[Finding]:
         return
     mount = filesystem_of(config.root)
     yield Finding("root", Level.GOOD, f"{config.root}" + (f" ({mount.fstype})" if mount.fstype else ""))
+
+
+def _links(config: Config) -> Iterator[Finding]:
+    """The folders that symbolic links may lead to."""
+    state = os.path.realpath(state_of(config))
+    for path in config.links:
+        real = os.path.realpath(path)
+        if inside(state, real) or inside(real, state):
+            text = f"{path} overlaps the state folder ({state}): a link could have the journal uploaded"
+            yield Finding("links", Level.BAD, text, "name a folder in `links:` that has recordings only")
+        elif not os.path.isdir(path):
+            yield Finding(
+                "links", Level.BAD, f"{path} is not there: links to files in it are not followed", "is it mounted?"
+            )
+        elif not os.access(path, os.X_OK):
+            fix = f"let this user ({_user()}) enter it"
+            yield Finding("links", Level.BAD, f"{path} can't be entered: links to files in it are not followed", fix)
+        else:
+            yield Finding("links", Level.GOOD, f"symbolic links may lead to {path}")
 
 
 def _overlaps(config: Config) -> Iterator[Finding]:

@@ -171,10 +171,10 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
     settings = config.analyses[analysis]
     layout = Layout(analysis, config.group)
     troubles: list[str] = []
-    home = LocalTree(os.path.join(config.root, analysis), ignore=settings.watch.ignored)
+    home = LocalTree(os.path.join(config.root, analysis), ignore=settings.watch.ignored, links=config.links)
     trees = {"": home}
     for name, path in config.sources.items():
-        trees[name] = LocalTree(path, ignore=settings.watch.ignored, within=())
+        trees[name] = LocalTree(path, ignore=settings.watch.ignored, within=(), links=config.links)
     known = {f.place: f for f in journal.files(analysis)} if journal is not None else {}
     rows: list[FileRow] = [r for r in known.values() if r.place.tree not in trees]  # packages
     gone: list[FileRow] = []

@@ -16,7 +16,7 @@ from ncaasd.engine.documents import text
 from ncaasd.engine.unitbook import packed
 from ncaasd.errors import NcaasdError, UserError
 from ncaasd.model import FileRow, FileState, JobRow, Phase, Place, Stat
-from ncaasd.plan.aftercare import archive_path, needed, not_here, well_done
+from ncaasd.plan.aftercare import archive_path, is_link, linked, needed, not_here, well_done
 from ncaasd.plan.expand import Matcher, below, matcher
 from ncaasd.plan.files import Role, role_of
 from ncaasd.plan.settling import unchanged
@@ -106,7 +106,9 @@ def judge(config: Config, journal: Journal, path: str, copy_at: str = "") -> lis
 
 def _places(config: Config, path: str) -> Iterator[tuple[str, str, str]]:
     """(analysis, tree, the tree's root) of each tree that `path` lies in."""
-    real = os.path.realpath(path)
+    # A link is judged itself, wherever it leads.
+    folder, name = (path, "") if os.path.isdir(path) and not os.path.islink(path) else os.path.split(path)
+    real = os.path.join(os.path.realpath(folder), name).rstrip("/")
     for analysis in config.analyses:
         root = os.path.join(config.root, analysis)
         if _inside(real, os.path.join(os.path.realpath(root), "inputs")):
@@ -151,9 +153,11 @@ def _judge(
     jobs = journal.jobs_of_file(carrier) if carrier else []
     done = [j for j in jobs if well_done(j) and _had(j, carrier)]
     trouble = "" if not done else min((_not_fetched(config, journal, j) for j in done), key=len)
-    archived, unarchived = _archived(file, stat, copy)
+    never = is_link(row) or linked(journal.link_to(place)) or ("" if row.state is not FileState.SKIPPED else row.reason)
+    archived, unarchived = (False, "") if never else _archived(file, stat, copy)
     why = (
-        ("" if unchanged(row.stat, stat) else "it has changed since ncaasd looked")
+        never
+        or ("" if unchanged(row.stat, stat) else "it has changed since ncaasd looked")
         or ("" if stored else f"it is not stored: {_not_stored(row)}")
         or ("" if done else "no job with it is done")
         or trouble

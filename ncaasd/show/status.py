@@ -59,13 +59,14 @@ class ManifestNote:
 @dataclass
 class AnalysisStatus:
     """One analysis: (files, bytes) by state, jobs by state, and the manifests. What is whole is to be uploaded; `left` has,
-    by reason, what will not be."""
+    by reason, what will not be. `skipped`: how many things in the trees are no files, and the first of them with why."""
 
     name: str
     files: dict[FileState, tuple[int, int]] = field(default_factory=dict)
     left: dict[str, tuple[int, int]] = field(default_factory=dict)
     jobs: dict[JobState, int] = field(default_factory=dict)
     manifests: list[ManifestNote] = field(default_factory=list)
+    skipped: tuple[int, list[tuple[Place, str]]] = (0, [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,10 @@ def _analysis_document(analysis: AnalysisStatus) -> dict[str, Any]:
         "name": analysis.name,
         "files": {str(s): {"files": n, "bytes": b} for s, (n, b) in analysis.files.items()},
         "not_uploaded": [{"why": text(why), "files": n, "bytes": b} for why, (n, b) in analysis.left.items()],
+        "skipped": {
+            "count": analysis.skipped[0],
+            "first": [{"what": text(str(place)), "why": text(why)} for place, why in analysis.skipped[1]],
+        },
         "jobs": {str(s): n for s, n in analysis.jobs.items()},
         "manifests": [
             {"path": text(m.path), "ok": not m.problems, "errors": [text(p) for p in m.problems]}
@@ -150,6 +155,7 @@ def status_report(
                 found[name].files[FileState.WHOLE] = (whole - files, much - size)
     attention: list[Attention] = []
     for name, status in found.items():
+        status.skipped = journal.first_skipped(name, ATTENTION_SHOWN)
         for path, _good, problems, at in journal.manifests(name):
             status.manifests.append(ManifestNote(path, tuple(problems.splitlines()), at))
             if problems:

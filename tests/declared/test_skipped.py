@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 from declared_rig import DeclaredRig, FileState
+from rich.console import Console
 
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.model import FileRow, Look
 from ncaasd.plan.skipping import MOST, to_record
+from ncaasd.show.safety import judge
+from ncaasd.show.status import status_report
+from ncaasd.show.terminal import render_status
 
 RULE = {"source": "share", "unit": "{animal}/{run}", "complete_when": "DONE", "job_per": "unit"}
 
@@ -178,3 +183,21 @@ def test_a_tree_of_very_many_links_does_not_fill_the_journal(rig: DeclaredRig, t
     found = skipped(rig)
     assert len(found) <= MOST
     assert "share:M7/0/" in found and "1,000 things" in found["share:M7/0/"]
+
+
+def test_status_tells_what_is_skipped(rig: DeclaredRig) -> None:
+    os.mkfifo(rig.home / "inputs/pipe.tif")
+    rig.record("M7/1/a.tif")
+    os.symlink("/etc/hostname", rig.source / "M7/1/b.tif")
+    rig.turns(4)
+    journal = rig.rig.journal
+    report = status_report(journal, None, root=str(rig.base), analyses=["caiman-web"], pid=None, now=rig.clock.now())
+    skipped = report.document()["analyses"][0]["skipped"]
+    assert skipped["count"] == 2
+    assert [s["what"] for s in skipped["first"]] == ["caiman-web/inputs/pipe.tif", "share:M7/1/b.tif"]
+    assert "/etc/hostname" in skipped["first"][1]["why"]
+    (verdict,) = judge(rig.rig.config, journal, str(rig.source / "M7/1/b.tif"))
+    assert (verdict.safe, verdict.why) == (False, skipped["first"][1]["why"])
+    out = io.StringIO()
+    Console(file=out, width=200, markup=False, emoji=False, highlight=False).print(render_status(report))
+    assert "2 skipped, such as caiman-web/inputs/pipe.tif: a named pipe, not a file" in out.getvalue()

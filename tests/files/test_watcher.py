@@ -215,6 +215,15 @@ def test_results_and_what_lies_beside_are_not_watched(watched: Path, hints: Hint
     assert hints.paths() == {"inputs/last.tif"}
 
 
+def test_a_new_folder_is_hinted_for_it_may_be_closed(watched: Path, hints: Hints) -> None:
+    """What happens in a folder that can't be entered is not told."""
+    (watched / "inputs/M7/.hidden").mkdir(parents=True)
+    (watched / "inputs/M7/s1").mkdir()
+    (watched / "inputs/M7/s1").rename(watched / "inputs/M7/s2")
+    hints.wait("inputs/M7/", "inputs/M7/s2/")
+    assert hints.paths() <= {"inputs/M7/", "inputs/M7/s1/", "inputs/M7/s2/"}
+
+
 def test_a_top_folder_that_appears_later_is_watched(watched: Path, hints: Hints) -> None:
     shutil.rmtree(watched / "configs")
     hints.wait(None)

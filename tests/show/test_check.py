@@ -85,6 +85,19 @@ def test_a_source_that_is_not_mounted(whole: Desk, ncaasd: Call) -> None:
     assert bad(ncaasd, "--offline") == ["source"]
 
 
+def test_folders_that_links_may_lead_to(whole: Desk, ncaasd: Call) -> None:
+    videos, nowhere, alias = whole.folder / "videos", whole.folder / "nowhere", whole.folder / "alias"
+    videos.mkdir()
+    whole.configure(links=[str(videos)])
+    assert bad(ncaasd, "--offline") == []
+    assert f"symbolic links may lead to {videos}" in said(ncaasd, "links")
+    alias.symlink_to(whole.state)
+    whole.configure(links=[str(videos), str(nowhere), str(alias)])
+    assert bad(ncaasd, "--offline") == ["links", "links"]
+    assert f"{nowhere} is not there" in said(ncaasd, "links")
+    assert f"{alias} overlaps the state folder" in said(ncaasd, "links")
+
+
 def test_F69_trees_that_overlap_behind_symbolic_links(whole: Desk, ncaasd: Call) -> None:
     (whole.folder / "link").symlink_to(whole.home / "inputs")
     whole.configure(sources={"rig1": str(whole.folder / "link")})

@@ -11,6 +11,7 @@ from fakes.memory_store import MemoryStore
 
 from ncaasd.adapters.files.archive import LocalArchive
 from ncaasd.adapters.files.earlier import LocalEarlierJobs
+from ncaasd.adapters.files.links import open_target
 from ncaasd.adapters.files.packages import LocalPackages
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.files.rigfile import LocalRigFile
@@ -175,8 +176,11 @@ class InlineRig:
             settings=settings,
             layout=Layout(BUCKET, GROUP),
             trees={
-                "": QuietTree(folder, ignore=settings.watch.ignored),
-                **{n: QuietTree(p, ignore=settings.watch.ignored, within=()) for n, p in self.config.sources.items()},
+                "": QuietTree(folder, ignore=settings.watch.ignored, links=self.config.links),
+                **{
+                    n: QuietTree(p, ignore=settings.watch.ignored, within=(), links=self.config.links)
+                    for n, p in self.config.sources.items()
+                },
             },
             results=results,
             status=LocalStatusFiles(folder),
@@ -211,6 +215,7 @@ class InlineRig:
             limit=lambda: None,
             crash=fuse.burn,
             jitter=lambda: 0.5,
+            open_link=open_target,
         )
         self.engine = engine
 

@@ -15,14 +15,14 @@ import zipfile
 from collections.abc import Collection, Iterator, Sequence
 
 from ncaasd.adapters.files.durable import sync_path
+from ncaasd.adapters.files.links import observed, open_expected
 from ncaasd.adapters.files.marked import refused
-from ncaasd.errors import DiskFull, FileChanged, FileVanished, LocalError, ToolFailed
+from ncaasd.errors import DiskFull, FileChanged, LocalError, ToolFailed
 from ncaasd.model import Stat
 from ncaasd.ports import Packed, PackFile, ToolRunner
 
 KEEP_FREE = 10**9  # bytes: the journal is on this disk too
 BLOCK = 1 << 20
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows
 _WORK = ".work-"
 
@@ -128,19 +128,12 @@ def _blocks(file: PackFile) -> Iterator[bytes]:
                 raise FileChanged(f"{file.path} became shorter while it was packed")
             left -= len(block)
             yield block
-        if Stat.of(os.fstat(fd)) != file.expect:
+        if observed(fd, file.path, file.link) != file.expect:
             raise FileChanged(f"{file.path} changed while it was packed")
     finally:
         os.close(fd)
 
 
 def _open(file: PackFile) -> int:
-    """The file, which is what was observed. Raises FileVanished, FileChanged."""
-    try:
-        fd = os.open(file.path, _FLAGS)
-    except FileNotFoundError as error:
-        raise FileVanished(f"{file.path} is not there any more") from error
-    if Stat.of(os.fstat(fd)) != file.expect:
-        os.close(fd)
-        raise FileChanged(f"{file.path} is not what it was when it was called whole")
-    return fd
+    """The file, which is what was observed. Raises FileVanished, FileChanged, FileUnreadable."""
+    return open_expected(file.path, file.link, file.expect)

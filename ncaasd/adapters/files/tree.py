@@ -2,10 +2,10 @@
 
 What counts as a file:
 - A regular file, under each of its names. Two hard links are two names, so two files: which of them a person means
-  cannot be told. Symbolic links are never followed, to files or folders, within the tree or out of it: what they
-  point to inside the tree is found there, and what lies outside was not dropped into it. So nothing is met twice,
-  and there are no loops.
-- FIFOs, devices, sockets and links are reported as skipped, and never opened.
+  cannot be told.
+- In a source or in `inputs/`, a symbolic link to a regular file that lies in the same tree or in one of the config's `links`
+  (see `links`), with a stat of both. Links to folders are never followed, so there are no loops.
+- FIFOs, devices, sockets and other links are reported as skipped, and never opened.
 - What cannot be read is reported as skipped, and what is known of it stays known: not being able to look is not gone.
 """
 
@@ -17,14 +17,17 @@ import stat as modes
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from ncaasd.adapters.files.links import Links, NotFollowed
 from ncaasd.adapters.files.names import IgnoredNames, Ignoring
-from ncaasd.adapters.files.walk import FOLDER, NOT_THERE, Found, kind_of, walk
+from ncaasd.adapters.files.walk import FOLDER, NOT_THERE, Found, enter, kind_of, walk
 from ncaasd.adapters.files.writers import held_for_writing
 from ncaasd.errors import FileChanged, FileVanished, LocalError, RootMissing, UnsafePath
-from ncaasd.model import Look, ScanDelta, Stat
+from ncaasd.model import LinkTarget, Look, ScanDelta, Stat
 
-WITHIN = ("inputs", "configs", "submissions")
+INPUTS = "inputs"  # of the top folders, the one in which links are followed
+WITHIN = (INPUTS, "configs", "submissions")
 MANIFEST = "manifest.yaml"
 # Base names below `submissions` that the daemon itself writes: status files, and the folder of the rules' ones.
 _OURS = IgnoredNames(["*.status.json", "status", ".*.ncaasd-tmp"])
@@ -49,13 +52,16 @@ class LocalTree:
     Keeps no lock and no descriptor between calls: one that hangs with its mount is abandoned with its thread.
     """
 
-    def __init__(self, root: str, *, ignore: Sequence[str] = (), within: Sequence[str] = WITHIN) -> None:
+    def __init__(
+        self, root: str, *, ignore: Sequence[str] = (), within: Sequence[str] = WITHIN, links: Sequence[str] = ()
+    ) -> None:
         """ignore: patterns of names, and of whole paths (`names.Ignoring`). within: the top folders to scan, with
-        `manifest.yaml` beside them; none means everything (a source)."""
+        `manifest.yaml` beside them; none means everything (a source). links: absolute folders that links may lead to."""
         self._root = os.path.abspath(root)
         self._within = tuple(within)
         self._ignored = Ignoring(ignore, areas=self._within)
         self._last: dict[str, tuple[int, int]] = {}  # each top's identity when files were last seen in it
+        self._links = Links(self._root, INPUTS if self._within else "", links, self._is_scanned)
         self._scanning = Found({})
 
     @property
@@ -79,12 +85,15 @@ class LocalTree:
         began = time.monotonic()
         found = self._scanning = Found(known)
         tops: dict[str, _Top] = {}
+        links = self._links.afresh()
         with self._root_opened() as root:
             for name in self._within:
+                found.at_link = partial(_at_link, links, found) if name == INPUTS else None
                 tops[name] = self._scan_top(root, name, found)
             if self._within:
                 self._scan_manifest(root, found)
             else:
+                found.at_link = partial(_at_link, links, found)
                 walk(os.dup(root), "", found, self._ignored.name.matches, self._ignored.path)
             tops[""] = _Top(_identity(root), found.files, len(found.met))
         if "" in found.skipped:
@@ -97,17 +106,24 @@ class LocalTree:
         self._last |= {name: top.identity for name, top in tops.items() if top.identity and top.files}
         self._scanning = Found({})  # so that the last scan's findings are not kept
         seconds = time.monotonic() - began
-        return ScanDelta(found.changed, gone, found.skipped, found.files, seconds, passed_over=found.passed_over)
+        return ScanDelta(found.changed, gone, found.skipped, found.files, seconds, found.links, found.passed_over)
 
     def stat(self, path: str) -> Stat | None:
         return self.look(path).stat
 
     def look(self, path: str) -> Look:
+        if path.endswith("/"):
+            return self._look_at_folder(path)
         if not self._is_scanned(path):  # a hint may name anything; a file that no scan reports is none
             return Look(None)
         try:
             with self._parent(path) as (folder, name):
                 seen = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if modes.S_ISLNK(seen.st_mode) and self._follows(path):
+                    found = self._links.afresh().follow(folder, name, path)
+                    return Look(found.stat, found.where)
+        except NotFollowed as error:
+            return Look(None, skipped=str(error), unseen=error.unseen)
         except FileVanished:
             return Look(None)
         except RootMissing:
@@ -117,6 +133,27 @@ class LocalTree:
         if modes.S_ISREG(seen.st_mode):
             return Look(Stat.of(seen))
         return Look(None, skipped="" if modes.S_ISDIR(seen.st_mode) else kind_of(seen.st_mode))
+
+    def _look_at_folder(self, path: str) -> Look:
+        """Whether it can be entered and listed."""
+        if not self._is_scanned(path[:-1]):
+            return Look(None)
+        try:
+            with self._parent(path[:-1]) as (folder, name):
+                found = Found({})
+                fd = enter(folder, name, path, found)
+                if fd >= 0:
+                    os.close(fd)
+        except FileVanished:
+            return Look(None)
+        except RootMissing:
+            raise
+        except LocalError as error:
+            return Look(None, skipped=str(error), unseen=True)
+        return Look(None, skipped=found.skipped.get(path, ""), unseen=bool(found.unseen))
+
+    def target(self, link: str) -> LinkTarget | None:
+        return self._links.target(link)
 
     def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
         with self._parent(path) as (folder, name):
@@ -128,12 +165,18 @@ class LocalTree:
                 os.close(fd)
 
     def held_open(self, paths: Iterable[str]) -> set[str]:
-        wanted: dict[tuple[int, int], str] = {}
+        files: dict[tuple[int, int], str] = {}
+        wanted: dict[tuple[int, int], list[str]] = {}  # two links may lead to one file
         for path in paths:
-            with contextlib.suppress(LocalError), self._parent(path) as (folder, name):
+            with contextlib.suppress(LocalError, NotFollowed), self._parent(path) as (folder, name):
                 seen = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                wanted[seen.st_dev, seen.st_ino] = path
-        return {wanted[identity] for identity in held_for_writing(wanted)}
+                identity, file = (seen.st_dev, seen.st_ino), path
+                if modes.S_ISLNK(seen.st_mode) and self._follows(path):
+                    found = self._links.afresh().follow(folder, name, path)
+                    identity, file = found.identity, found.where
+                files[identity] = file
+                wanted.setdefault(identity, []).append(path)
+        return {path for identity in held_for_writing(files) for path in wanted[identity]}
 
     def free_bytes(self) -> int:
         with self._root_opened() as root:
@@ -176,6 +219,10 @@ class LocalTree:
         if any(passed_over(part) for part in (below if self._within else path).split("/")):
             return False
         return self._ignored.path is None or not self._ignored.lies_in(path)
+
+    def _follows(self, path: str) -> bool:
+        """Whether links are followed where `path` lies: a manifest or a config must be the file itself."""
+        return not self._within or path.startswith(f"{INPUTS}/")
 
     def _top_of(self, path: str) -> str:
         top, slash, _ = path.partition("/")
@@ -251,6 +298,21 @@ class LocalTree:
                 if error.errno in NOT_THERE:
                     raise FileVanished(f"{self._root}/{path} is not there any more") from error
                 raise LocalError(f"{self._root}/{path} cannot be read: {error.strerror}") from error
+
+
+def _at_link(links: Links, found: Found, folder: int, name: str, path: str) -> None:
+    """What a scan does at a link. Raises OSError when the link itself can't be looked at."""
+    try:
+        followed = links.follow(folder, name, path)
+    except NotFollowed as error:
+        if error.unseen:
+            found.could_not_look(path, str(error))
+        else:
+            found.skipped[path] = str(error)
+        return
+    found.files += 1
+    if found.compare(path, followed.stat):
+        found.links[path] = followed.where
 
 
 def _identity(fd: int) -> tuple[int, int]:

@@ -45,6 +45,9 @@ class Found:
     unseen: set[str] = field(default_factory=set)  # what could not be looked at: folders end in "/"
     files: int = 0
     passed_over: dict[str, int] = field(default_factory=dict)  # the folders of the built-in list that are worth a word
+    links: dict[str, str] = field(default_factory=dict)  # of the changed: the links that are followed, and where to
+    # Looks at the link (an open folder, a name in it, its path) below the folder that is walked; None: links are skipped.
+    at_link: Callable[[int, str, str], None] | None = None
 
     def gone(self) -> frozenset[str]:
         """The known paths that are certainly not there: what could not be looked at doesn't count."""
@@ -62,11 +65,17 @@ class Found:
             self.skipped[path] = kind_of(seen.st_mode)
             return
         self.files += 1
-        before, now = self.known.get(path), Stat.of(seen)
+        self.compare(path, Stat.of(seen))
+
+    def compare(self, path: str, now: Stat) -> bool:
+        """Whether a file is new or changed."""
+        before = self.known.get(path)
         if before is not None:
             self.met.add(path)
         if before is None or not unchanged(before, now):
             self.changed[path] = now
+            return True
+        return False
 
     def could_not_stat(self, path: str, error: OSError) -> None:
         if error.errno not in NOT_THERE:  # else it just isn't there
@@ -106,7 +115,7 @@ def walk(
                 os.close(fd)
                 continue
             name = pending.pop()
-            child = _enter(fd, name, f"{prefix}{name}/", found)
+            child = enter(fd, name, f"{prefix}{name}/", found)
             if not pending:
                 stack.pop()
                 os.close(fd)
@@ -123,14 +132,20 @@ def walk(
             os.close(open_folder[0])
 
 
-def _enter(parent: int, name: str, path: str, found: Found) -> int:
+def enter(parent: int, name: str, path: str, found: Found) -> int:
     """The descriptor of a subfolder; -1 when it cannot be opened, which is noted unless it has just vanished."""
     try:
         return os.open(name, FOLDER, dir_fd=parent)
     except OSError as error:
         if error.errno not in NOT_THERE:
-            found.could_not_look(path, f"cannot be opened: {error.strerror}")
+            found.could_not_look(path, f"cannot be opened: {error.strerror}{_way_on(error)}")
         return -1
+
+
+def _way_on(error: OSError) -> str:
+    if error.errno != errno.EACCES:
+        return ""
+    return f"; let the daemon's user (uid {os.geteuid()}) list and enter this folder, such as with `chmod a+rx`"
 
 
 def _list(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) -> list[str]:
@@ -169,15 +184,18 @@ def _list(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) ->
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 else:
-                    _note_other(entry, prefix + name, found)
+                    _note_other(fd, entry, prefix + name, found)
     except OSError as error:  # the listing broke off: what it did not reach is not gone
         found.could_not_look(prefix, f"cannot be listed: {error.strerror}")
     found.files += files
     return folders
 
 
-def _note_other(entry: os.DirEntry[str], path: str, found: Found) -> None:
+def _note_other(fd: int, entry: os.DirEntry[str], path: str, found: Found) -> None:
     try:
+        if found.at_link is not None and entry.is_symlink():
+            found.at_link(fd, entry.name, path)
+            return
         found.skipped[path] = kind_of(entry.stat(follow_symlinks=False).st_mode)
     except OSError as error:
         found.could_not_stat(path, error)

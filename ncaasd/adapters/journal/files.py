@@ -83,6 +83,13 @@ class Files(Base):
         )
         return {path_in(path): reason for path, reason in rows}
 
+    def first_skipped(self, analysis: str, limit: int) -> tuple[int, list[tuple[Place, str]]]:
+        """(how many things are skipped in the trees of an analysis, the first of them with why)"""
+        where = "FROM file INDEXED BY file_skipped WHERE state='skipped' AND analysis=?"
+        count = self._run(f"SELECT count(*) {where}", analysis).fetchone()[0]
+        rows = self._run(f"SELECT tree, path, reason {where} ORDER BY tree, path LIMIT ?", analysis, limit)
+        return int(count), [(Place(analysis, r[0], path_in(r[1])), r[2]) for r in rows]
+
     def link_to(self, place: Place) -> FileRow | None:
         """A link of the same tree that leads to this file, and is followed; None when there is none."""
         row = self._run(

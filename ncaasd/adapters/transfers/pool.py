@@ -18,7 +18,7 @@ from ncaasd.adapters.transfers.transfer import Abandoned, ResultsFor, Room, Step
 from ncaasd.adapters.transfers.uploads import MultipartUpload, WholeUpload
 from ncaasd.errors import Absent, Corrupted, DiskSilent, Exists, LocalError, NoSuchUpload, StoreError
 from ncaasd.model import DownloadTask, Outcome, Progress, UploadTask, Verdict
-from ncaasd.ports import Clock, CrashPoint, OutcomeSink, TransferLog, no_crash
+from ncaasd.ports import Clock, CrashPoint, OpenLink, OutcomeSink, TransferLog, no_crash
 
 Task = UploadTask | DownloadTask
 
@@ -52,6 +52,8 @@ class TransferPool:
     `disk_of` names the disk (a mount) that a task's local file is on, without touching it. A worker whose call to the file
     system hangs doesn't count as one of `parallel`, and nothing more is asked of a disk that doesn't answer (F89), as
     long as somebody calls `look` every second or so.
+
+    `open_link` opens what a link leads to; without it no task may be of one.
     """
 
     def __init__(
@@ -68,10 +70,13 @@ class TransferPool:
         jitter: Callable[[], float] = random.random,
         range_size: int = RANGE_SIZE,
         disk_of: DiskOf = lambda _task: "the disk",
+        open_link: OpenLink | None = None,
     ) -> None:
         self._bandwidth = Bandwidth(limit, clock)
         self._disks = Disks(clock, disk_of)
-        self._room = Room(store_for, results_for, log, clock, crash, self._bandwidth, range_size, self._disks)
+        self._room = Room(
+            store_for, results_for, log, clock, crash, self._bandwidth, range_size, self._disks, open_link
+        )
         self._sink = sink
         self._clock = clock
         self._jitter = jitter

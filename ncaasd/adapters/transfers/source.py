@@ -10,8 +10,10 @@ from types import TracebackType
 
 from ncaasd.adapters.transfers.checksums import Digest, digest_as
 from ncaasd.adapters.transfers.disks import Disks
-from ncaasd.errors import FileChanged, FileVanished, LocalError
-from ncaasd.model import Stat
+from ncaasd.errors import FileChanged, FileVanished
+from ncaasd.model import LinkTarget, Stat
+from ncaasd.plan.files import unreadable
+from ncaasd.ports import OpenLink
 
 # O_NONBLOCK: opening a FIFO that took the file's place must not wait for a writer. O_NOFOLLOW: nor may a symlink
 # lead to something else than what was observed.
@@ -26,17 +28,22 @@ PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, err
 class Source:
     """A regular file that must stay what was observed when it was called whole.
 
-    Everything raises FileChanged or FileVanished when it is not, and LocalError when it cannot be read; an OSError
+    Everything raises FileChanged or FileVanished when it is not, and FileUnreadable when it cannot be read; an OSError
     whose errno is in PASSING is worth another try.
     """
 
-    def __init__(self, path: str, expect: Stat, disks: Disks) -> None:
+    def __init__(
+        self, path: str, expect: Stat, disks: Disks, link: LinkTarget | None = None, open_link: OpenLink | None = None
+    ) -> None:
+        """link: where `path` leads, when it is a link that is followed; `open_link` then opens that."""
         self._path = path
         self._expect = expect
         self._disks = disks
+        self._link = link
+        self._open_link = open_link
         try:
             with disks.call():
-                self.fd = os.open(path, _FLAGS)
+                self.fd = self._open()
         except OSError as error:
             raise self._translated(error) from error
         try:
@@ -49,10 +56,24 @@ class Source:
             self.close()
             raise
 
+    def _open(self) -> int:
+        if self._link is None:
+            return os.open(self._path, _FLAGS)
+        assert self._open_link is not None, "whoever makes tasks of links gives it"
+        return self._open_link(self._link)
+
+    def _observed(self, seen: os.stat_result) -> Stat:
+        if self._link is None:
+            return Stat.of(seen)
+        return Stat.of_link(os.stat(self._path, follow_symlinks=False), seen)
+
     def check(self) -> None:
         """The open file is what was observed: size, times, inode."""
-        with self._disks.call():
-            now = _observed(os.fstat(self.fd))
+        try:
+            with self._disks.call():
+                now = self._observed(os.fstat(self.fd))
+        except OSError as error:  # a link that led to it is gone
+            raise self._translated(error) from error
         if now != self._expect:
             self.check_path()
             raise FileChanged(f"{self._path} changed while it was uploaded ({_difference(self._expect, now)})")
@@ -61,11 +82,20 @@ class Source:
         """The path still leads to what was observed."""
         try:
             with self._disks.call():
-                now = _observed(os.stat(self._path, follow_symlinks=False))
+                now = self._look()
         except OSError as error:
             raise self._translated(error) from error
         if now != self._expect:
             raise FileChanged(f"{self._path} changed while it was uploaded ({_difference(self._expect, now)})")
+
+    def _look(self) -> Stat:
+        if self._link is None:
+            return Stat.of(os.stat(self._path, follow_symlinks=False))
+        fd = self._open()
+        try:
+            return self._observed(os.fstat(fd))
+        finally:
+            os.close(fd)
 
     def read(self, start: int, into: memoryview) -> None:
         """Fill `into` with the bytes from `start` on."""
@@ -110,14 +140,7 @@ class Source:
             return FileChanged(f"{self._path} is not the file any more that was found ({error.strerror})")
         if error.errno in PASSING:
             return error
-        return LocalError(
-            f"{self._path} cannot be read: {error.strerror}",
-            hint="check its permissions and its disk" if error.errno != errno.EIO else "check its disk",
-        )
-
-
-def _observed(info: os.stat_result) -> Stat:
-    return Stat(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
+        return unreadable(self._path, error, os.geteuid())
 
 
 def _difference(old: Stat, new: Stat) -> str:

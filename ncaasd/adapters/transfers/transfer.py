@@ -13,7 +13,7 @@ from ncaasd.adapters.transfers.meter import Meter
 from ncaasd.adapters.transfers.source import PASSING
 from ncaasd.errors import StoreError
 from ncaasd.model import DownloadTask, Outcome, UploadTask, Verdict
-from ncaasd.ports import Clock, CrashPoint, ObjectStore, ResultsTree, TransferLog
+from ncaasd.ports import Clock, CrashPoint, ObjectStore, OpenLink, ResultsTree, TransferLog
 
 PATIENCE = 120.0  # seconds for which a step is tried again; then the engine decides when to come back
 BACKOFF_FIRST = 0.5  # seconds
@@ -39,6 +39,7 @@ class Room:
     bandwidth: Bandwidth
     range_size: int  # bytes of one range of a large download; smaller objects come in one request
     disks: Disks
+    open_link: OpenLink | None = None
     buffers: Buffers = field(default_factory=Buffers)
 
 

@@ -66,6 +66,10 @@ class Upload(Transfer):
         )
         return Outcome(task, Verdict.FOREIGN, detail=detail)
 
+    def source(self) -> Source:
+        task = self.upload
+        return Source(task.path, task.expect, self.room.disks, task.link, self.room.open_link)
+
     def met(self, source: Source) -> Outcome:
         """412: somebody's object is at the key, or our own whose answer was lost."""
         found = self.store.find(self.upload.key)
@@ -112,7 +116,7 @@ class WholeUpload(Upload):
 
     def _put(self) -> Outcome | None:
         task, store = self.upload, self.store
-        with Source(task.path, task.expect, self.room.disks) as source:
+        with self.source() as source:
             if task.look_first and (found := store.find(task.key)) and (known := self.adopted(source, found)):
                 return known
             with self.room.buffers.lend(self.size) as body:
@@ -191,7 +195,7 @@ class MultipartUpload(Upload):
 
     def _opened(self) -> Source:
         if self._source is None:
-            self._source = Source(self.upload.path, self.upload.expect, self.room.disks)
+            self._source = self.source()
         return self._source
 
     # -- the steps, in worker threads
