@@ -84,7 +84,8 @@ class Pauses:
         for row in unit.files.values():
             if row.state is not FileState.GONE:
                 touched = max(row.stat.mtime_ns, row.stat.ctime_ns) / 1e9
-                last = max(last, row.since if context.polled else min(row.since, touched))
+                on_a_share = context.polled or row.link.startswith("/")  # its times are another machine's
+                last = max(last, row.since if on_a_share else min(row.since, touched))
         return self._house.clock.now() - last
 
     def pending(self) -> bool:

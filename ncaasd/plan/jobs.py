@@ -25,7 +25,7 @@ class DatasetFact:
     packed: bool = False  # it is made here of a unit; what an earlier package has left in S3 is not it
 
 
-HOW_TO_MEND = "put the file itself there, or leave it out with the rule's `exclude`; then it goes on by itself"
+HOW_TO_MEND = "or leave it out with the rule's `exclude`; then it goes on by itself"
 
 
 @dataclass(frozen=True, slots=True)
