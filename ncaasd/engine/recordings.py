@@ -42,16 +42,21 @@ class Recordings:
         )
 
     def _given(self, context: Context, row: FileRow) -> list[JobRow]:
-        """The jobs that were given a file's content under a name that something else has now."""
+        """The jobs that were given a file's content under a name that is gone, or that something else has now."""
         journal = self._house.journal
         if row.state is not FileState.STORED or not row.etag:
             return []
+
+        def there(dataset: Dataset) -> FileRow | None:
+            if dataset.place is not None:
+                return journal.file_at(dataset.place)
+            return next(iter(journal.files_with_key(context.name, dataset.key)), None)
+
         return [
             job
             for job in journal.jobs_given(context.name, row.etag)
             for d in job.spec.datasets
-            if d.etag == row.etag and d.key != row.key
-            if renames.taken_over(row, next(iter(journal.files_with_key(context.name, d.key)), None))
+            if d.etag == row.etag and d.key != row.key and renames.taken_over(row, there(d))
         ]
 
     def _piece(self, context: Context, job: JobRow, dataset: Dataset) -> Piece | None:

@@ -137,13 +137,13 @@ class _Planner:
         for row in self._was.values():
             self._gone.setdefault((row.stat.size, row.stat.mtime_ns // renames.COARSEST), []).append(row)
         self._users: dict[str, list[JobRow]] = {}
-        self._given: dict[str, list[tuple[str, JobRow]]] = {}  # etag -> under which key, to which job
+        self._given: dict[str, list[tuple[Dataset, JobRow]]] = {}  # etag -> as which dataset, to which job
         self._ids_at: dict[str, list[tuple[Place | None, str]]] = {}  # by key: whose jobs there were
         for job in facts.jobs:
             for dataset in job.spec.datasets:
                 self._users.setdefault(dataset.key, []).append(job)
                 if dataset.etag:
-                    self._given.setdefault(dataset.etag, []).append((dataset.key, job))
+                    self._given.setdefault(dataset.etag, []).append((dataset, job))
                 if job.job_id:
                     self._ids_at.setdefault(dataset.key, []).append((dataset.place, job.job_id))
         self._renewed = {r.stored[:2]: r for r in self._rows if r.stored and r.stored[:2] != r.stat[:2]}
@@ -419,17 +419,20 @@ class _Planner:
         return [r for near in (about, about - 1, about + 1) for r in self._gone.get((size, near), ())]
 
     def _given_to(self, row: FileRow) -> Iterable[JobRow]:
-        """The jobs that were given a file's content under a name that something else has now."""
+        """The jobs that were given a file's content under a name that is gone, or that something else has now."""
         if row.state is FileState.STORED:
             found = self._given.get(row.etag, ())
-            return [j for key, j in found if key != row.key and renames.taken_over(row, self._there(key))]
+            return [j for d, j in found if d.key != row.key and renames.taken_over(row, self._there(d))]
         old = self._renewed.get(row.stat[:2])
         if old is None or old.stored is None or old.stored.inode != row.stat.inode or old.id == row.id:
             return ()
-        return [j for key, j in self._given.get(old.etag, ()) if key == old.key]
+        return [j for d, j in self._given.get(old.etag, ()) if d.key == old.key]
 
-    def _there(self, key: str) -> FileRow | None:
-        return next((r for r in self._at_key.get(key, ()) if r.state is not FileState.GONE), None)
+    def _there(self, dataset: Dataset) -> FileRow | None:
+        """What is known of the place of a job's dataset."""
+        if dataset.place is not None:
+            return self._at.get(dataset.place)
+        return next((r for r in self._at_key.get(dataset.key, ()) if r.state is not FileState.GONE), None)
 
     def _piece(self, job: JobRow, dataset: Dataset) -> renames.Piece | None:
         row = self._file(dataset)

@@ -109,8 +109,7 @@ def renamed(
 
     `pieces`: one for each dataset; None where no file here is it. `gone_like(file)`: the files that are gone and have its
     size, and about its time. `jobs_using(key)`: every job that has a dataset of this key. `was(place)`: what was last known
-    at a place. `given(file)`: the jobs that were
-    given this file's content under a name that something else has now (see `taken_over`).
+    at a place. `given(file)`: the jobs that were given this file's content where it is not any more (see `taken_over`).
     """
     if job.attempt or RENAMED in job.released:
         return None  # a rerun was asked for, or is the same job once more
@@ -151,8 +150,16 @@ def _all_gone(piece: Piece, before: FileRow, was: Callable[[Place], FileRow | No
 
 
 def taken_over(file: FileRow, there: FileRow | None) -> bool:
-    """Whether a name under which `file`'s content was is another file's now: `there` is what is at it. A copy's is not."""
-    if there is None or there.state is FileState.GONE or there.id == file.id or there.stored is None:
+    """Whether `file`'s content is not any more where it was when a job was given it. A copy's is.
+
+    `there`: what is known of that place. It may be gone, and another file may have its key since, so that nothing but its
+    size and time is known of it (F96).
+    """
+    if there is None or there.id == file.id:
+        return False
+    if there.state is FileState.GONE:
+        return there.stat.size == file.stat.size and same_time(there.stat.mtime_ns, file.stat.mtime_ns)
+    if there.stored is None:
         return False
     if file.state is FileState.STORED and there.etag != file.etag:
         return True  # another content is stored there since

@@ -229,3 +229,20 @@ def test_F103_a_sibling_that_came_with_the_rename_makes_it_another_job(rig: Decl
     rig.record("M7/d1/b.tif")
     os.rename(rig.source / "M7", rig.source / "M8")
     rig.until(lambda: len(rig.submits()) == 2, "the job with both")
+
+
+def test_F103_a_renamed_file_whose_name_in_s3_another_file_has_taken_is_held(rig: DeclaredRig) -> None:
+    rig.write("inputs/m7/a.tif", "recorded here")
+    rig.record("m7/a.tif", "recorded there")  # it has the same name in S3, and waits for it (F96)
+    rig.rules({"name": "here", "canary": 0}, {"name": "there", "source": "share"})
+    rig.until(lambda: rig.submitted(1), "the first one's submit")
+    rig.run_jobs()
+    rig.rules({"name": "elsewhere", "datasets": "x/*.tif"}, {"name": "there", "source": "share"})
+    os.rename(rig.home / "inputs/m7/a.tif", rig.home / "inputs/m7/monday.tif")
+    rig.until(lambda: len(rig.submits()) == 2, "the second one's submit, under the name that is free")
+    rig.rules({"name": "here"}, {"name": "there", "source": "share"})
+    rig.until(lambda: held(rig), "the hold")
+    rig.turns(20)
+    assert (held(rig), len(rig.submits())) == (["m7/monday.tif"], 2)
+    plan, why = planned(rig)["m7/monday.tif"]
+    assert plan == "hold" and "m7/a.tif renamed" in why

@@ -23,7 +23,7 @@ def test_a_rule_a_one_off_and_a_hand_written_submit_each_become_one_job(rig: Rig
     rig.drop_config()
     rig.drop("inputs/new/folder/a.bin", blob(1000, 1))
     rig.drop("inputs/big.bin", blob(20 * MIB, 2))
-    rig.drop("inputs/b c.dat", blob(0, 3))
+    rig.drop("inputs/b c.dat", blob(1, 3))
     rig.drop_rule("**/*.bin")
     rig.drop_job("one", "b c.dat")
     submit = {
