@@ -11,7 +11,7 @@ from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobSpec, JobState,
 from ncaasd.plan.copies import Copy, named_as_copy
 from ncaasd.plan.doubts import crc_of_zeros
 from ncaasd.plan.preview import _unmade
-from ncaasd.plan.renames import itself, renamed, same_recording, same_time, same_work
+from ncaasd.plan.renames import itself, renamed, same_recording, same_time, same_work, taken_over
 
 T = 1_700_000_001_123_456_789
 
@@ -63,6 +63,28 @@ OTHER_INODE = Stat(1000, T, T + 5, 8)
 )
 def test_a_recording_is_known_by_size_time_and_checksum(now: FileRow, before: FileRow, same: bool) -> None:
     assert same_recording(now, before) is same
+
+
+# Of a file that is gone, and whose key another file has taken, only its size and time are known (F96).
+TAKEN = replace(GONE, stored=None, etag="", crc="")
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        (None, False),
+        (GONE, True),
+        (TAKEN, True),
+        (replace(TAKEN, stat=Stat(1000, T + 1, T, 7)), False),
+        (replace(TAKEN, stat=Stat(999, T, T, 7)), False),
+        (row(1, "old.tif"), False),  # a copy: the first is there still
+        (row(1, "old.tif", etag="f"), True),  # another content is there by now
+        (row(1, "old.tif", stored=None), False),
+        (row(2, "new.tif", state=FileState.GONE), False),  # itself
+    ],
+)
+def test_a_content_that_is_not_any_more_where_it_was(there: FileRow | None, taken: bool) -> None:
+    assert taken_over(row(2, "new.tif"), there) is taken
 
 
 def job(path: str, **changes: object) -> JobRow:
