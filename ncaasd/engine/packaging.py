@@ -20,7 +20,7 @@ from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, Tool
 from ncaasd.model import FileRow, FileState, Place, Stat
 from ncaasd.plan import expand
 from ncaasd.plan.expand import Matcher, Package, PackageOf, Unit
-from ncaasd.plan.files import collision, holder, map_file
+from ncaasd.plan.files import collision, holder, map_file, waits_for_name
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Packed, PackFile
 
@@ -103,6 +103,10 @@ class Packager:
         if known and row and known[0] == row.id and known[1] == fingerprint and row.state in BUILT:
             return
         now = self._house.clock.now()
+        tried = known and row and known[:2] == (row.id, fingerprint) and known[3]
+        if tried and known and row and row.state is FileState.REFUSED and not waits_for_name(row):
+            self._orders[row.id] = _Order(context, m, unit.path, known[2])  # it says why until it is tried again
+            return
         key, refused = _mapped(context, name)
         key = row.key if row and row.key else key
         other = holder(place, journal.files_with_key(context.name, key))

@@ -97,6 +97,7 @@ def test_a_tool_that_fails_is_said_and_tried_again(rig: DeclaredRig) -> None:
     assert rig.uploaded() == []
     rig.restart()
     rig.turns(5)
+    assert rig.file("made/M7_1.bin").state is FileState.REFUSED and "no licence" in rig.job().reason, "it says so still"
     flag.touch()
     rig.clock.sleep(120)
     rig.until(lambda: rig.submitted(1), "the submit")

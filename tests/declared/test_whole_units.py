@@ -357,3 +357,12 @@ def test_F97_a_rule_without_units_that_names_what_is_skipped_has_a_job_that_says
     rig.until(lambda: not rig.jobs(), "its end")
     link.write_bytes(b"a recording")
     rig.until(rig.submits, "the submit")
+
+
+def test_F97_each_unit_that_lacks_a_part_is_in_status_with_its_part(rig: DeclaredRig) -> None:
+    for unit in ("M7/1", "M8/1"):
+        rig.write(f"inputs/{unit}/a.tif", "a")
+        (rig.home / f"inputs/{unit}/{unit[:2]}.lnk").symlink_to("/nowhere")
+    rig.rules({**UNIT, "job_per": "unit", "whole_after": "0s"})
+    rig.until(lambda: len(attention(rig)) == 2, "both in status")
+    assert sorted(why.partition(" ")[0] for _kind, why, _command in attention(rig)) == ["M7/1/M7.lnk", "M8/1/M8.lnk"]
