@@ -21,9 +21,9 @@ from ncaasd.engine.unitbook import UnitBook
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place, Stat
 from ncaasd.neurocaas.submission import parse_submit, validate_job
-from ncaasd.plan import expand, gates
-from ncaasd.plan.expand import Matcher
+from ncaasd.plan import expand, gates, grouping
 from ncaasd.plan.files import Role, role_of
+from ncaasd.plan.grouping import Matcher
 from ncaasd.plan.settling import unchanged
 
 MANIFEST_LIMIT = 4 * 2**20
@@ -115,7 +115,7 @@ class Declarer:
             )
             for one in manifest.jobs
         ]
-        return Declared([expand.matcher(rule) for rule in manifest.rules], jobs)
+        return Declared([grouping.matcher(rule) for rule in manifest.rules], jobs)
 
     def whole(self, context: Context, row: FileRow) -> None:
         """A file became whole: a manifest is read, a config kept, an input matched against the rules."""
@@ -151,7 +151,7 @@ class Declarer:
                     self._cancel(context, job, f"{row.place.path} is gone")
             self._house.journal.wake_jobs_of_file(row)
             for path, matchers in context.rules.items():
-                for m in [m for m in matchers if m.unit and expand.is_of(m, row)]:
+                for m in [m for m in matchers if m.unit and grouping.is_of(m, row)]:
                     self._touch(context, path, m, [row])  # it may be what said that the unit is aborted
 
     def _read(self, context: Context, row: FileRow, limit: int, use: Callable[[Context, FileRow, bytes], None]) -> None:
@@ -363,7 +363,7 @@ class Declarer:
         """Whole files against the rules in force. A unit's rule sees all of the unit, once for all that changes together."""
         for path, matchers in context.rules.items():
             for m in matchers:
-                mine = [row for row in rows if expand.is_of(m, row)]
+                mine = [row for row in rows if grouping.is_of(m, row)]
                 if m.unit:
                     self._touch(context, path, m, mine)
                     continue
@@ -372,7 +372,7 @@ class Declarer:
 
     def _touch(self, context: Context, path: str, m: Matcher, rows: list[FileRow]) -> None:
         for row in rows:
-            hit = m.unit_of(expand.below(row))
+            hit = m.unit_of(grouping.below(row))
             if hit is not None:
                 self._touched[context.name, path, id(m), hit[0]] = _Touched(context, path, m, hit[0])
 
@@ -426,7 +426,7 @@ class Declarer:
     def _specs(self, context: Context, m: Matcher, path: str, rows: list[FileRow]) -> list[JobSpec]:
         return expand.jobs_of_rule(
             m,
-            [r for r in rows if expand.is_of(m, r)],
+            [r for r in rows if grouping.is_of(m, r)],
             analysis=context.name,
             declared_in=path,
             config_checksum=self._checksum_of(context),

@@ -22,7 +22,7 @@ from ncaasd.engine.units import Units
 from ncaasd.engine.uploading import Uploader
 from ncaasd.errors import JournalBroken, SyncFailed
 from ncaasd.model import DownloadTask, FileRow, JobRow, JobState, Outcome, Phase
-from ncaasd.plan.expand import Matcher
+from ncaasd.plan.grouping import Matcher
 
 LONGEST_WAIT = 5.0  # the heartbeat to systemd is sent once a turn
 ENDING = 300.0  # an end that may still turn out to be none is not waited for longer by `once`

@@ -13,7 +13,7 @@ from ncaasd.errors import BadCredentials, ClockSkewed, Denied, NoSuchBucket
 from ncaasd.model import FileRow, LinkTarget
 from ncaasd.neurocaas.evidence import Patience
 from ncaasd.neurocaas.naming import Layout
-from ncaasd.plan.expand import Matcher
+from ncaasd.plan.grouping import Matcher
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import (
     Archive,

@@ -22,10 +22,10 @@ from ncaasd.errors import NcaasdError
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobState, Origin, Phase, Place
 from ncaasd.neurocaas.naming import folder_name
 from ncaasd.neurocaas.submission import validate_job
-from ncaasd.plan import expand, gates
+from ncaasd.plan import gates, grouping
 from ncaasd.plan.doubts import ZEROS
-from ncaasd.plan.expand import Beside, Matcher
 from ncaasd.plan.files import in_words, taken_by
+from ncaasd.plan.grouping import Beside, Matcher
 from ncaasd.plan.guards import MENDED, Limits, Stop, Tally, guard, machines_of, tally, way_on
 from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
 from ncaasd.plan.journals import was_there
@@ -57,7 +57,7 @@ class Jobs:
         # Being submitted, not intended yet -> analysis, rule, machines.
         self._going: dict[int, tuple[str, str, int]] = {}
         self._tallies: dict[tuple[str, str], Tally] = {}  # of this turn
-        self._beside: dict[tuple[str, str], expand.Unit] = {}  # of this turn
+        self._beside: dict[tuple[str, str], grouping.Unit] = {}  # of this turn
         self._kept_back: set[tuple[str, str, str]] = set()  # analysis, rule, unit: what is lacking of it keeps its jobs
         self.elsewhere = Elsewhere(house)
         self.watch = Watch(house, fetcher, self.elsewhere, self._busy, self.show)
@@ -183,11 +183,11 @@ class Jobs:
         if m is None or (m.unit is None and not m.beside):
             return NOTHING
         if m.unit is None:
-            return expand.beside(m, self._accompanying(context, m), "", lambda _row: True)
-        unit = self._book.at(context.name, m, expand.unit_of_job(m, job.spec))
+            return grouping.beside(m, self._accompanying(context, m), "", lambda _row: True)
+        unit = self._book.at(context.name, m, grouping.unit_of_job(m, job.spec))
         if unit is None:
             return NOTHING  # all of it is gone: what its job is made of is said to be
-        found = expand.beside(m, unit, self._pauses.why(context, m, unit), lambda row: self._goes(context, row))
+        found = grouping.beside(m, unit, self._pauses.why(context, m, unit), lambda row: self._goes(context, row))
         if found.lacking or found.unit:
             self._kept_back.add((context.name, m.rule.name, unit.path))
         return found
@@ -198,19 +198,19 @@ class Jobs:
         way = gates.passage(row, rules, lambda m: self._book.of(context.name, m, row), lambda _m, _unit: False)
         return way.way is not gates.Way.NEVER
 
-    def _accompanying(self, context: Context, m: Matcher) -> expand.Unit:
+    def _accompanying(self, context: Context, m: Matcher) -> grouping.Unit:
         """What a rule without units names beside its datasets: looked for once a turn."""
         key = (context.name, m.rule.name)
         if key not in self._beside:
             rows = self._house.journal.files(context.name, tree=m.rule.source or "")
-            self._beside[key] = expand.accompanying(m, rows)
+            self._beside[key] = grouping.accompanying(m, rows)
         return self._beside[key]
 
     def stored(self, context: Context, row: FileRow) -> None:
         """A file is in S3: when it was the last one of its unit, the unit's jobs are due."""
         for m in (m for ms in context.rules.values() for m in ms):
             if m.unit is None:
-                if m.beside and expand.is_of(m, row) and m.accompanies(expand.below(row)):
+                if m.beside and grouping.is_of(m, row) and m.accompanies(grouping.below(row)):
                     self._house.journal.wake_unit(context.name, m.rule.name, "")
                 continue
             unit = self._book.of(context.name, m, row)
@@ -220,7 +220,7 @@ class Jobs:
     def changed(self, context: Context, row: FileRow) -> None:
         """A file became whole, or is gone: the jobs that its unit kept back are due, once for all that changes together."""
         for m in (m for ms in context.rules.values() for m in ms):
-            hit = m.unit_of(expand.below(row)) if self._kept_back and expand.is_of(m, row) else None
+            hit = m.unit_of(grouping.below(row)) if self._kept_back and grouping.is_of(m, row) else None
             key = (context.name, m.rule.name, hit[0] if hit else "")
             if key in self._kept_back:
                 self._kept_back.discard(key)

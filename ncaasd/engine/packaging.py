@@ -18,9 +18,10 @@ from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.unitbook import UnitBook, packed, to_pack
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, ToolFailed
 from ncaasd.model import FileRow, FileState, Place, Stat
-from ncaasd.plan import expand
-from ncaasd.plan.expand import Matcher, Package, PackageOf, Unit
+from ncaasd.plan import expand, grouping
+from ncaasd.plan.expand import Package, PackageOf
 from ncaasd.plan.files import collision, holder, map_file, waits_for_name
+from ncaasd.plan.grouping import Matcher, Unit
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Packed, PackFile
 
@@ -83,8 +84,8 @@ class Packager:
         packing = [m for m in matchers if m.packs]
         rows = list(self._house.journal.files(context.name)) if packing else []
         for m in packing:
-            mine = [r for r in rows if expand.is_of(m, r)]
-            for unit in expand.units(m, mine):
+            mine = [r for r in rows if grouping.is_of(m, r)]
+            for unit in grouping.units(m, mine):
                 self.look(context, m, unit)
 
     def look(self, context: Context, m: Matcher, unit: Unit) -> None:
@@ -111,12 +112,12 @@ class Packager:
         key = row.key if row and row.key else key
         other = holder(place, journal.files_with_key(context.name, key))
         refused = refused or (collision(other.place, key) if other else "")
-        empty = expand.hollow(m, members)
+        empty = grouping.hollow(m, members)
         if empty and row is not None and row.state in BUILT:
             return  # what was packed before stays: a unit that lost some of its data is no newer version
         state = FileState.REFUSED if refused else FileState.SETTLING
         size = sum(r.stat.size for _n, r in members)
-        why = refused or (expand.say_hollow(unit, empty) if empty else f"being packed from {len(members)} files")
+        why = refused or (grouping.say_hollow(unit, empty) if empty else f"being packed from {len(members)} files")
         file_id = journal.see_file(place, Stat(size, 0, 0, 0), key, state, why, now)
         if refused:
             if row is None or row.reason != refused:
@@ -163,8 +164,8 @@ class Packager:
     def keys_of(self, context: Context, row: FileRow) -> list[str]:
         """Of the packages that are made of a file."""
         keys = []
-        for m in [m for ms in context.rules.values() for m in ms if m.packs and expand.is_of(m, row)]:
-            hit = m.unit_of(expand.below(row))
+        for m in [m for ms in context.rules.values() for m in ms if m.packs and grouping.is_of(m, row)]:
+            hit = m.unit_of(grouping.below(row))
             place = expand.package_place(context.name, m.rule, Unit(*hit)) if hit else None
             package = self._house.journal.file_at(place) if place else None
             keys += [package.key] if package else []
@@ -210,7 +211,7 @@ class Packager:
             del self._orders[file_id]  # when it is whole again, it is wanted again
             return
         members = to_pack(house.journal, order.context.name, order.matcher, unit)
-        if expand.hollow(order.matcher, members):
+        if grouping.hollow(order.matcher, members):
             del self._orders[file_id]
             self.look(order.context, order.matcher, unit)
             return

@@ -14,8 +14,8 @@ from ncaasd.declare.units import say_duration
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.model import FileRow, FileState
-from ncaasd.plan import expand
-from ncaasd.plan.expand import Matcher, Unit
+from ncaasd.plan import grouping
+from ncaasd.plan.grouping import Matcher, Unit
 
 _Key = tuple[str, str, str]  # analysis, rule, the unit's folder
 
@@ -49,7 +49,7 @@ class Pauses:
         """A file became whole, or is gone. `old`: it was there when the daemon started, untouched for long."""
         for m in (m for ms in context.rules.values() for m in ms):
             seconds = m.whole_after(context.settle)
-            hit = m.unit_of(expand.below(row)) if seconds and expand.is_of(m, row) else None
+            hit = m.unit_of(grouping.below(row)) if seconds and grouping.is_of(m, row) else None
             if hit is None:
                 continue
             key = (context.name, m.rule.name, hit[0])

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.model import FileRow, Phase
-from ncaasd.plan import expand, gates
-from ncaasd.plan.expand import Matcher, Unit
+from ncaasd.plan import expand, gates, grouping
+from ncaasd.plan.grouping import Matcher, Unit
 
 ROWS_KEPT = 30_000  # files of units that are remembered; one larger unit is, alone
 _Key = tuple[str, int, str]  # analysis, the matcher's identity, the unit's folder
@@ -46,7 +46,7 @@ class UnitBook:
 
     def of(self, analysis: str, m: Matcher, row: FileRow) -> Unit | None:
         """The unit of a rule that a file lies in, with all that is known of it."""
-        hit = m.unit_of(expand.below(row)) if expand.is_of(m, row) else None
+        hit = m.unit_of(grouping.below(row)) if grouping.is_of(m, row) else None
         return self.at(analysis, m, hit[0]) if hit else None
 
     def at(self, analysis: str, m: Matcher, path: str) -> Unit | None:
@@ -100,9 +100,9 @@ class UnitBook:
             if row is None:
                 continue
             for (analysis, identity), m in matchers.items():
-                if analysis != row.place.analysis or not expand.is_of(m, row):
+                if analysis != row.place.analysis or not grouping.is_of(m, row):
                     continue
-                path = expand.below(row)
+                path = grouping.below(row)
                 hit = m.unit_of(path)
                 entry = self._entries.get((analysis, identity, hit[0])) if hit else None
                 if hit and entry:
@@ -115,7 +115,7 @@ def read_unit(journal: Journal, analysis: str, m: Matcher, path: str) -> Unit | 
     """A unit as the journal has it."""
     under = f"{path}/" if m.rule.source else f"inputs/{path}/"
     rows = journal.files(analysis, tree=m.rule.source or "", under=under)
-    return next((u for u in expand.units(m, rows) if u.path == path), None)
+    return next((u for u in grouping.units(m, rows) if u.path == path), None)
 
 
 def is_late(journal: Journal, analysis: str, m: Matcher, unit: Unit, row: FileRow) -> bool:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.reporting import Reporter
 from ncaasd.engine.unitbook import UnitBook
-from ncaasd.plan import expand
-from ncaasd.plan.expand import Matcher, Unit
+from ncaasd.plan import grouping
 from ncaasd.plan.gates import UnitState, state_of
+from ncaasd.plan.grouping import Matcher, Unit
 
 EVERY = 5.0  # seconds between looks
 SAY = {UnitState.ABORTED: logging.WARNING, UnitState.OVERDUE: logging.ERROR}
@@ -48,7 +48,7 @@ class Units:
         found: dict[_Key, tuple[str, Matcher, Unit]] = {}
         for path, m in gated:
             for row in rows:
-                hit = m.unit_of(expand.below(row)) if (m.rule.source or "") == row.place.tree else None
+                hit = m.unit_of(grouping.below(row)) if (m.rule.source or "") == row.place.tree else None
                 key = (context.name, m.rule.name, hit[0] if hit else "")
                 if hit and key not in found and (unit := self._book.at(context.name, m, hit[0])):
                     found[key] = (path, m, unit)

@@ -12,9 +12,9 @@ from ncaasd.engine.packaging import target_of
 from ncaasd.errors import DiskSilent, FileUnreadable, StoreError
 from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import first_safe_key, needs_mapping, part_size
-from ncaasd.plan.expand import below
 from ncaasd.plan.files import collision, holder, in_use, in_words, key_of
 from ncaasd.plan.gates import EMPTY, Passage, Way
+from ncaasd.plan.grouping import below
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Transfers
 

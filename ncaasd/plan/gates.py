@@ -9,7 +9,7 @@ from enum import StrEnum
 from ncaasd.declare.manifest import Rule
 from ncaasd.declare.units import say_duration
 from ncaasd.model import ABORTED, FileRow, FileState
-from ncaasd.plan.expand import Matcher, Unit, below, doubles
+from ncaasd.plan.grouping import Matcher, Unit, below, doubles
 
 MANIFEST = "manifest.yaml"
 EMPTY = "empty: it is not uploaded, and gets no job, until something is written into it"

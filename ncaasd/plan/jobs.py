@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ncaasd.model import FileRow, FileState, JobRow, JobState
-from ncaasd.plan.expand import Beside, below
+from ncaasd.plan.grouping import Beside, below
 from ncaasd.plan.guards import MENDED, Stop
 
 NOTHING = Beside()

@@ -15,13 +15,14 @@ from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow, JobSpec,
 from ncaasd.neurocaas import naming
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import SubmitBody
-from ncaasd.plan import afterwards, expand, gates, renames
+from ncaasd.plan import afterwards, expand, gates, grouping, renames
 from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
 from ncaasd.plan.configs import render
 from ncaasd.plan.doubts import ZEROS, doubt
-from ncaasd.plan.expand import Beside, Matcher, Package, Unit
+from ncaasd.plan.expand import Package
 from ncaasd.plan.files import collision, holder, in_words, map_file, taken_by
 from ncaasd.plan.gates import Passage, Way
+from ncaasd.plan.grouping import Beside, Matcher, Unit
 from ncaasd.plan.guards import Known, Limits, Stop, guard, machines_of, newest_known, per_dataset, tally
 from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
 from ncaasd.plan.journals import FirstScan, was_there
@@ -116,7 +117,7 @@ class _Planner:
             self._at_key.setdefault(row.key, []).append(row)
         self._at = {r.place: r for r in self._rows}
         self._matchers = [m for ms in facts.rules.values() for m in ms]
-        self._units = {id(m): {u.path: u for u in expand.units(m, self._of(m))} for m in self._matchers if m.unit}
+        self._units = {id(m): {u.path: u for u in grouping.units(m, self._of(m))} for m in self._matchers if m.unit}
         self._attempts: dict[tuple[str, str, str], list[JobRow]] = {}
         for job in sorted(facts.jobs, key=lambda j: j.attempt):
             self._attempts.setdefault((job.spec.name, job.spec.unit, job.spec.version), []).append(job)
@@ -159,7 +160,7 @@ class _Planner:
                 self._made.setdefault(job.spec.name, []).append(job)
 
     def _of(self, m: Matcher) -> list[FileRow]:
-        return [r for r in self._rows if expand.is_of(m, r)]
+        return [r for r in self._rows if grouping.is_of(m, r)]
 
     def preview(self) -> Preview:
         facts = self._facts
@@ -253,8 +254,8 @@ class _Planner:
             package = self._package_of(m)(expand.package_name(m.rule, unit))
             if not members or unit.aborted(m) or unit.missing(m) or unit.skipped(m):
                 continue
-            if not (package.row and package.row.stored) and (empty := expand.hollow(m, members)):
-                why = expand.say_hollow(unit, empty)
+            if not (package.row and package.row.stored) and (empty := grouping.hollow(m, members)):
+                why = grouping.say_hollow(unit, empty)
                 self._hollow[package.place] = replace(members[0][1], state=FileState.SETTLING, reason=why)
             elif package.row is None:
                 size = sum(r.stat.size for _n, r in members)
@@ -265,7 +266,7 @@ class _Planner:
 
     def _passage(self, row: FileRow) -> Passage:
         def unit_of(m: Matcher) -> Unit | None:
-            hit = m.unit_of(expand.below(row))
+            hit = m.unit_of(grouping.below(row))
             return self._units.get(id(m), {}).get(hit[0]) if hit else None
 
         def is_late(m: Matcher, unit: Unit) -> bool:
@@ -390,9 +391,9 @@ class _Planner:
         if rule is None or spec.origin is not Origin.RULE or (rule.unit is None and not rule.beside):
             return NOTHING
         if rule.unit is None:
-            unit: Unit | None = expand.accompanying(rule, self._of(rule))
+            unit: Unit | None = grouping.accompanying(rule, self._of(rule))
         else:
-            unit = self._units.get(id(rule), {}).get(expand.unit_of_job(rule, spec))
+            unit = self._units.get(id(rule), {}).get(grouping.unit_of_job(rule, spec))
         if unit is None:
             return NOTHING
 
@@ -400,7 +401,7 @@ class _Planner:
             way = self._passage(row).way
             return way is not Way.NEVER and (row.state is not FileState.WHOLE or way is not Way.GO)
 
-        return expand.beside(rule, unit, "", keeps_back)
+        return grouping.beside(rule, unit, "", keeps_back)
 
     def _data_stop(self, job: JobRow) -> Stop | None:
         """Why a job is held for what its data is. What is not stored yet has no checksum: sizes, times and inodes tell."""

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ncaasd.model import FileRow, FileState, JobRow, JobState, Origin, Phase, Place
-from ncaasd.plan.expand import Matcher, PackageOf, Unit, below, is_of, package_name
+from ncaasd.plan.expand import PackageOf, package_name
+from ncaasd.plan.grouping import Matcher, Unit, below, is_of
 from ncaasd.plan.guards import Stop
 
 RENAMED = "renamed"  # the kind of hold

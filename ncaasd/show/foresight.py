@@ -18,10 +18,10 @@ from ncaasd.errors import DeclarationError, NcaasdError, Problem
 from ncaasd.model import Artefact, FileRow, FileState, JobSpec, Place, ScanDelta, Stat
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import parse_submit, validate_job
-from ncaasd.plan import expand, gates, skipping
+from ncaasd.plan import expand, gates, grouping, skipping
 from ncaasd.plan.afterwards import Care, PlannedFetch, PlannedRemoval
-from ncaasd.plan.expand import Matcher
 from ncaasd.plan.files import Mapped, Role, map_file, role_of, seen_as, waits_for_name, with_names_given
+from ncaasd.plan.grouping import Matcher
 from ncaasd.plan.preview import Facts, PlannedJob, Preview, preview
 from ncaasd.plan.settling import unchanged
 
@@ -371,7 +371,7 @@ def _declared(
         expand.job_of_one_off(one, analysis=analysis, declared_in=path, layout=layout, prefix=prefix, known=found)
         for one in parsed.jobs
     ]
-    return [expand.matcher(rule) for rule in parsed.rules], jobs
+    return [grouping.matcher(rule) for rule in parsed.rules], jobs
 
 
 def _submit(data: bytes, path: str, analysis: str, layout: Layout, file: str, prefix: str, found: _Found) -> JobSpec:

@@ -9,8 +9,8 @@ import pytest
 
 from ncaasd.declare.manifest import Rule
 from ncaasd.model import FileRow, FileState, Place, Stat
-from ncaasd.plan import expand
-from ncaasd.plan.expand import Beside, Matcher, Unit, matcher
+from ncaasd.plan import grouping
+from ncaasd.plan.grouping import Beside, Matcher, Unit, matcher
 
 ANALYSIS = "caiman-web"
 
@@ -128,12 +128,12 @@ SKIP, HELD, WHOLE, WRITTEN = FileState.SKIPPED, FileState.HELD, FileState.WHOLE,
     ],
 )
 def test_what_keeps_a_job_back(more: dict[str, Any], rows: list[FileRow], pause: str, found: Beside) -> None:
-    assert expand.beside(rule(**more), unit(*rows), pause, lambda _row: True) == found
+    assert grouping.beside(rule(**more), unit(*rows), pause, lambda _row: True) == found
 
 
 def test_a_file_that_never_goes_up_keeps_nothing_back() -> None:
     whole = unit(row("a.tif"), row("packed.bin", WHOLE))
-    assert expand.beside(rule(), whole, "", lambda r: r.place.path.endswith("a.tif")) == Beside()
+    assert grouping.beside(rule(), whole, "", lambda r: r.place.path.endswith("a.tif")) == Beside()
 
 
 def test_what_is_asked_again_follows_the_rows() -> None:
