@@ -61,7 +61,7 @@ class Engine:
             gate=Gate(house, self.book),
             stored=self._stored,
             changed=self._changed_under_way,
-            leaves=self.observer.look_at_name,
+            leaves=self.observer.names.look_at,
         )
         self.opener = Opener(house)
         self.reporter = Reporter(house, self.declarer, root=root)

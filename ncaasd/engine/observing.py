@@ -9,28 +9,17 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.names import Names, Packages
 from ncaasd.engine.opening import PENDING, first_scan
 from ncaasd.errors import LocalError, NcaasdError, RootMissing
 from ncaasd.model import FileRow, FileState, Look, Place, ScanDelta, Stat
 from ncaasd.plan import skipping
-from ncaasd.plan.files import (
-    Mapped,
-    Role,
-    collision,
-    gives_way,
-    holder,
-    map_file,
-    precedence,
-    role_of,
-    seen_as,
-    waits_for_name,
-)
+from ncaasd.plan.files import Role, role_of, waits_for_name
 from ncaasd.plan.settling import Observation, Settled, Sign, Wait, long_untouched, observe, settle, unchanged
 from ncaasd.ports import FileTree
 
@@ -108,23 +97,6 @@ def _said_away(watched: Watched) -> str:
     return f"away:{watched.context.name}:{watched.name}"
 
 
-def _subject(place: Place) -> str:
-    return f"file {place.tree}:{place.path}" if place.tree else f"file {place.path}"
-
-
-class Packages(Protocol):
-    """What is asked about rules' packages, which have names in S3 too."""
-
-    def again(self, context: Context, row: FileRow) -> None:
-        """A package waits for its name, which is free now: make it."""
-
-    def abandoned(self, context: Context, row: FileRow) -> bool:
-        """Whether all that a package was made of is gone."""
-
-    def keys_of(self, context: Context, row: FileRow) -> Sequence[str]:
-        """The keys of the packages that are made of a file."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Looked:
     looks: dict[str, Look]
@@ -153,6 +125,7 @@ class Observer:
         self._skipped = skipped
         self._back = back
         self._packages = packages
+        self.names = Names(house, packages, waits=skipped, unsettle=self._unsettle, settle_again=self._settle_again)
         self.trees: dict[tuple[str, str], Watched] = {}
         for context in house.contexts.values():
             for name, tree in context.trees.items():
@@ -162,12 +135,7 @@ class Observer:
                 watched.said_away = house.journal.get_meta(_said_away(watched)) == "yes"
                 self.trees[context.name, name] = watched
                 self._resume(watched)
-        with house.journal.transaction():
-            for context in house.contexts.values():
-                # What an earlier version, or a kill, has left.
-                refused = list(house.journal.files(context.name, states=[FileState.REFUSED]))
-                for key in dict.fromkeys(row.key for row in refused if waits_for_name(row)):
-                    self.look_at_name(context, key)
+        self.names.resume()
 
     def _resume(self, watched: Watched) -> None:
         """Files that were settling when we stopped are to be looked at again."""
@@ -448,7 +416,7 @@ class Observer:
         if row is not None and row.state not in (FileState.SKIPPED, FileState.GONE):
             return  # a file that can't be looked at now: what is known of it stays known (F26)
         watched.skipped[path] = why
-        key = "" if path.endswith("/") else self._mapped(context, place).key
+        key = "" if path.endswith("/") else self.names.mapped(context, place).key
         row = house.journal.skip_file(place, key, why, house.clock.now())
         self._say_skipped(watched, path, why)
         self._skipped(context, row)
@@ -524,18 +492,17 @@ class Observer:
         as_stored = bool(old and old.stored and unchanged(old.stored, stat))
         key, refused = "", ""
         if role in (Role.INPUT, Role.CONFIG):
-            mapped = self._mapped(context, place)
+            mapped = self.names.mapped(context, place)
             refused = "" if as_stored else mapped.refused
             key = old.key if old and old.key else mapped.key
             if not refused:
-                key, refused = self._key(watched, place, old, key, mapped.key)
+                key, refused = self.names.key_for(context, place, old, key, mapped.key, first=watched.scans == 0)
         if refused:
             watched.unsettled.pop(path, None)
             if old and waits_for_name(old) and old.reason == refused and unchanged(old.stat, stat):
                 return
             house.journal.see_file(place, stat, key, FileState.REFUSED, refused, house.clock.now(), link=look.link)
-            house.event(context.name, _subject(place), "refused", f"not uploaded: {refused}", level=logging.WARNING)
-            self._with_jobs(context, place)
+            self.names.say_refused(context, place, refused)
             return
         if as_stored:
             house.journal.see_file(place, stat, key, FileState.STORED, "", house.clock.now(), link=look.link)
@@ -548,93 +515,17 @@ class Observer:
         look_at = verdict.until if isinstance(verdict, Wait) else now
         watched.look_later(path, _Unsettled(file_id, observation, look_at, link=look.link))
 
-    # -- names in S3: each has one file (F96) ------------------------------------------------------------------------
+    def _settle_again(self, context: Context, row: FileRow) -> None:
+        """No other file has its name in S3 any more: it goes up once it is whole."""
+        now, watched = self._house.clock.monotonic(), self.trees[context.name, row.place.tree]
+        observation = Observation(row.stat, now, now, self._old(watched, Look(row.stat, row.link)))
+        watched.look_later(row.place.path, _Unsettled(row.id, observation, now, link=row.link))
 
-    def _mapped(self, context: Context, place: Place) -> Mapped:
-        return map_file(seen_as(place), context.layout, prefix=context.prefix, names=context.settings.upload.names)
-
-    def _key(self, watched: Watched, place: Place, old: FileRow | None, key: str, mapped: str) -> tuple[str, str]:
-        """The key of a file that is there, and why it can't have it: another file has."""
-        context, journal = watched.context, self._house.journal
-        other = self._holder(context, place, key)
-        if other is None:
-            return key, ""
-        stored = old is not None and old.stored is not None
-        if old is not None and not stored and key != mapped and self._is_free(context, place, mapped):
-            journal.give_key(old.id, mapped)  # a name of an earlier version, which made many names one
-            return mapped, ""
-        together = other.state is FileState.SETTLING or watched.scans == 0
-        begun = journal.upload_begun(other.id)
-        if gives_way(other, place, stored=stored, begun=begun, together=together):
-            self._refuse(context, other, collision(place, key))
-            return key, ""
-        return key, collision(other.place, key)
-
-    def _is_free(self, context: Context, place: Place, key: str) -> bool:
-        return self._holder(context, place, key) is None
-
-    def _holder(self, context: Context, place: Place, key: str) -> FileRow | None:
-        journal = self._house.journal
-        other = holder(place, journal.files_with_key(context.name, key))
-        if other is None or not other.place.is_package or not self._packages.abandoned(context, other):
-            return other
-        journal.set_file(other.id, FileState.GONE, "", self._house.clock.now())
-        self._house.event(context.name, subject(other), "gone", "all that it was made of is gone; what is in S3 stays")
-        return holder(place, journal.files_with_key(context.name, key))
-
-    def _refuse(self, context: Context, row: FileRow, why: str) -> None:
-        """It was to go up, or waits for its name already, and has to wait for another file now."""
+    def _unsettle(self, context: Context, row: FileRow) -> None:
+        """It has to wait for its name: nobody looks whether it is whole."""
         watched = self.trees.get((context.name, row.place.tree))
         if watched is not None:
             watched.unsettled.pop(row.place.path, None)
-        self._house.journal.set_file(row.id, FileState.REFUSED, why, self._house.clock.now())
-        self._house.event(context.name, subject(row), "refused", f"not uploaded: {why}", level=logging.WARNING)
-        self._with_jobs(context, row.place)
-        self._house.journal.wake_jobs_of_file(row)
-
-    def _with_jobs(self, context: Context, place: Place) -> None:
-        """The jobs of a file that waits for its name are made, and wait with it: they say why."""
-        row = self._house.journal.file_at(place)
-        if row is not None and waits_for_name(row) and (place.tree or role_of(place.path) is Role.INPUT):
-            self._skipped(context, row)
-
-    def look_at_name(self, context: Context, key: str) -> None:
-        """Who had this key may be gone: the next one that waits for it is looked at, and goes up when it is whole."""
-        journal = self._house.journal
-        rows = [r for r in journal.files_with_key(context.name, key) if waits_for_name(r)]
-        for row in sorted(rows, key=lambda r: (r.stored is None, precedence(r.place))):
-            if self._package_waits(context, row):
-                continue
-            if row.place.tree not in context.trees:
-                continue
-            mapped = self._mapped(context, row.place)
-            if mapped.refused:
-                self._refuse(context, row, mapped.refused)
-                continue
-            other = self._holder(context, row.place, key)
-            renamed = row.stored is None and mapped.key != key
-            if other is not None and renamed and self._is_free(context, row.place, mapped.key):
-                journal.give_key(row.id, mapped.key)
-                other = None
-            if other is None:
-                self._let_go(self.trees[context.name, row.place.tree], row)
-            elif row.reason != collision(other.place, key):
-                self._refuse(context, row, collision(other.place, key))
-
-    def _package_waits(self, context: Context, row: FileRow) -> bool:
-        if not row.place.is_package:
-            return False
-        if self._is_free(context, row.place, row.key):
-            self._packages.again(context, row)
-        return True
-
-    def _let_go(self, watched: Watched, row: FileRow) -> None:
-        house, now = self._house, self._house.clock.monotonic()
-        house.journal.set_file(row.id, FileState.SETTLING, "", house.clock.now())
-        house.event(watched.context.name, subject(row), "free", "no other file has its name in S3 any more: it goes up")
-        house.journal.wake_jobs_of_file(row)
-        observation = Observation(row.stat, now, now, self._old(watched, Look(row.stat, row.link)))
-        watched.look_later(row.place.path, _Unsettled(row.id, observation, now, link=row.link))
 
     def _old(self, watched: Watched, look: Look) -> Sign:
         stat = look.stat
@@ -667,7 +558,7 @@ class Observer:
         self._gone(context, row)
         for key in [row.key, *self._packages.keys_of(context, row)]:
             if key:
-                self.look_at_name(context, key)
+                self.names.look_at(context, key)
 
     def changed_under_way(self, row: FileRow) -> None:
         """A transfer found the file changed or gone: look again at once."""
