@@ -286,7 +286,7 @@ def survives(mutation: Mutation, tree: Path) -> tuple[bool, str]:
             f"{mutation.step}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-500:]}"
         )
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    noticed = failed[0].split(" ")[1].rpartition("::")[2] if failed else ""
+    noticed = failed[0].partition("[")[0].split(" ")[1].rpartition("::")[2] if failed else ""
     return done.returncode == 0, noticed
 
 
