@@ -347,6 +347,7 @@ class JobSpec:
     instance_type: str | None = None
     resultpath: str | None = None
     fields: str = "{}"  # JSON: the parts of the unit's name, such as {"animal": "M7"}
+    config_name: str = "content"  # its config's name in S3: of its content, its own ("keep"), or this one
 
     @property
     def bypass(self) -> bool:
@@ -389,6 +390,7 @@ class JobRow:
     quiet_looks: int  # listings without a change since the end
     not_before: float  # a retry waits until then
     machines: int = 0  # that it has, or had, as its certificate says; 0: not known yet
+    config_etag: str = ""  # of its config as it was when the job was intended, where jobs share the config's name in S3
     machine_verdicts: str = ""  # what machines that share a status file have said so far (neurocaas.machines.Memory)
 
 

@@ -19,6 +19,7 @@ from ncaasd.declare.paths import (
     ConfigName,
     Dataset,
     Instance,
+    NameInS3,
     PackageName,
     Pattern,
     ResultPath,
@@ -86,6 +87,17 @@ class Rule(Section):
         default=(), description="Patterns of what is no dataset after all, and of what in a unit no job needs."
     )
     config: ConfigName = Field(description="Below configs/; .yaml or .json only. The unit's parts can be used in it.")
+    config_name: NameInS3 = Field(
+        default="content",
+        description="content | keep | config.yaml | config.json …: the config's name in S3. content: one of its own for each "
+        "content, so that it can be mended while jobs run. keep: its own name; or the name that its analysis opens. Jobs with "
+        "different configs under one name run one after the other.",
+    )
+    key: Annotated[Literal["path", "base"], Word] = Field(
+        default="path",
+        description="path | base: where datasets lie in S3. base: directly in inputs/, by their file name alone, for an analysis "
+        "that looks nowhere else; `upload.prefix` is left out then.",
+    )
     source: Annotated[Text | None, Absent] = Field(
         default=None,
         description="A tree of the config's `sources`: only what a job needs is uploaded from it, nothing is copied.",

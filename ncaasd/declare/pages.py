@@ -106,6 +106,17 @@ A unit is whole when each of `complete_when` is in it, nothing of it is being wr
 read what lies beside its data. What is there and can't be taken (a link out of the folder, a subfolder that may not be
 entered) holds its jobs until it is mended, or left out with `exclude`.
 
+## Names that an analysis opens
+
+A config goes up under a name of its content, so that mending it changes nothing under a job that runs. Some analyses open
+one name, whatever the submit file says: `config_name: config.yaml` gives it to them (`config.json` is written as JSON). Jobs
+whose configs differ under one name then run one after the other, and `ncaasd jobs` says which one each waits for. A config
+in S3 under that name that isn't this rig's is left alone: the job is held until `ncaasd release` says that it may be replaced. A
+file in `configs/` of that name goes up with the jobs only, not by itself.
+
+A dataset keeps its folders in S3. For an analysis that looks directly in `inputs/`, `key: base` leaves them out; of two files
+of one name the second waits, and its job says so, because only one can have the name there.
+
 ## Values in `set`
 
 They are laid over the config, key by key, also inside of keys; lists are replaced. What is in quotes is text.

@@ -89,6 +89,15 @@ def _config_name(text: str) -> str:
     return text
 
 
+def _name_in_s3(text: str) -> str:
+    if text in ("content", "keep"):
+        return text
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(yaml|json)", text):
+        raise ValueError("must be content, keep, or a file name such as config.yaml or config.json")
+    _no_signal(text)
+    return text
+
+
 def _unit(text: str) -> str:
     text = _below_inputs(text)
     template.check_unit(text)
@@ -114,6 +123,7 @@ def _resultpath(text: str) -> str:
 Dataset = Annotated[Text, AfterValidator(_one_dataset)]
 Pattern = Annotated[Text, AfterValidator(_pattern)]
 ConfigName = Annotated[Text, AfterValidator(_config_name)]
+NameInS3 = Annotated[Text, AfterValidator(_name_in_s3)]
 Unit = Annotated[Text, AfterValidator(_unit)]
 PackageName = Annotated[Text, AfterValidator(_package_name)]
 ResultPath = Annotated[Text, AfterValidator(_resultpath)]

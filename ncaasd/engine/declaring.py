@@ -53,9 +53,18 @@ class Declarer:
     """Keeps the rules in force and the jobs they want."""
 
     def __init__(
-        self, house: House, packager: Packager, book: UnitBook, *, sources: Iterable[str], tools: Iterable[str]
+        self,
+        house: House,
+        packager: Packager,
+        book: UnitBook,
+        *,
+        sources: Iterable[str],
+        tools: Iterable[str],
+        rules_changed: Callable[[Context], None],
     ) -> None:
+        """`rules_changed`: other rules are in force; asked before their jobs are made."""
         self._house = house
+        self._rules_changed = rules_changed
         self._packager = packager
         self._book = book
         self._touched: dict[tuple[str, str, int, str], _Touched] = {}  # units of which something has changed
@@ -237,6 +246,7 @@ class Declarer:
         context.rules[path] = declared.rules
         specs = list(declared.jobs)
         if declared.rules:
+            self._rules_changed(context)
             rows = list(self._house.journal.files(context.name))
             self._packager.look_at_all(context, declared.rules)
             for m in declared.rules:

@@ -42,7 +42,9 @@ class Engine:
         self.book = UnitBook(house.journal)
         self.pauses = Pauses(house, self.book, scanned=self._scanned, over=self._pause_is_over)
         self.packager = Packager(house, self.book, self.pauses, tools=tools or {})
-        self.declarer = Declarer(house, self.packager, self.book, sources=sources, tools=tools or {})
+        self.declarer = Declarer(
+            house, self.packager, self.book, sources=sources, tools=tools or {}, rules_changed=self._rules_changed
+        )
         self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
         self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
         recordings = Recordings(house, self.packager, self.book)
@@ -92,6 +94,9 @@ class Engine:
             self.fetcher.done(outcome)
         else:
             self.uploader.done(outcome)
+
+    def _rules_changed(self, context: Context) -> None:
+        self.observer.names.rules_changed(context)
 
     def _scanned(self, context: Context, tree: str) -> bool:
         return self.observer.has_scanned(context, tree)

@@ -23,9 +23,10 @@ from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobState, Origin, 
 from ncaasd.neurocaas.naming import folder_name
 from ncaasd.neurocaas.submission import validate_job
 from ncaasd.plan import gates, grouping
+from ncaasd.plan.configs import etag_of, turn
 from ncaasd.plan.doubts import ZEROS
 from ncaasd.plan.files import in_words, taken_by
-from ncaasd.plan.grouping import Beside, Matcher
+from ncaasd.plan.grouping import Beside, Matcher, misplaced
 from ncaasd.plan.guards import MENDED, Limits, Stop, Tally, guard, machines_of, tally, way_on
 from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
 from ncaasd.plan.journals import was_there
@@ -56,6 +57,8 @@ class Jobs:
         self._busy: set[int] = set()  # rows being submitted or looked at
         # Being submitted, not intended yet -> analysis, rule, machines.
         self._going: dict[int, tuple[str, str, int]] = {}
+        # Being submitted, not intended yet -> analysis, the config's name that jobs share, its ETag.
+        self._sharing: dict[int, tuple[str, str, str]] = {}
         self._tallies: dict[tuple[str, str], Tally] = {}  # of this turn
         self._beside: dict[tuple[str, str], grouping.Unit] = {}  # of this turn
         self._kept_back: set[tuple[str, str, str]] = set()  # analysis, rule, unit: what is lacking of it keeps its jobs
@@ -74,6 +77,7 @@ class Jobs:
     def intended(self, row: int) -> None:
         """Its intent is committed, or it wasn't submitted: from now on the journal counts it."""
         self._going.pop(row, None)
+        self._sharing.pop(row, None)
 
     def about_to_intend(self, context: Context, row: int, job_id: str) -> None:
         """In the intent's transaction: no other row may have its id."""
@@ -106,6 +110,7 @@ class Jobs:
                         starts += self._step(context, job, now)
         except BaseException:
             self._going = {row: going for row, going in self._going.items() if row in self._busy}
+            self._sharing = {row: shared for row, shared in self._sharing.items() if row in self._busy}
             raise
         for start in starts:
             start()
@@ -152,16 +157,21 @@ class Jobs:
             job = replace(job, hold="")  # it was written anew
         config = self._supplies.config(context, job)
         blocked, stop = context.submits_blocked, self._stop(context, job, now)
-        invalid = () if blocked else validate_job(draft_of(job, context.layout, config.key), context.layout)
+        invalid = [] if blocked else [*validate_job(draft_of(job, context.layout, config.key), context.layout)]
+        m = self._rule(context, job)
+        if m is not None and (why := misplaced(m, job.spec.datasets, context.layout.inputs)):
+            invalid.append(why)
         beside = self.beside(context, job)
-        step = next_step(job, facts, config.problem, blocked, stop, invalid, beside)
+        waits = "" if config.problem else self._turn(context, job, config)
+        problem = config.problem or waits
+        step = next_step(job, facts, problem, blocked, stop, invalid, beside)
         if (step.submit or (stop and step.reason == stop.reason)) and (doubt := self.data_stop(context, job)):
-            step = next_step(job, facts, config.problem, blocked, doubt, invalid, beside)
+            step = next_step(job, facts, problem, blocked, doubt, invalid, beside)
         if step.submit:
             self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN, hold="")
             return [self._submission(context, job, config)]
         wait = CONSIDER_AGAIN
-        if step.state is JobState.READY or (step.state is JobState.HELD and not step.hold):
+        if waits or step.state is JobState.READY or (step.state is JobState.HELD and not step.hold):
             wait = AUTOMATIC_HOLD
         elif step.hold and step.hold not in MENDED:
             wait = NEVER - now
@@ -237,6 +247,22 @@ class Jobs:
         spec = replace(job.spec, datasets=datasets)
         self._house.journal.respec_job(job.row, spec)
         return replace(job, spec=spec)
+
+    def _turn(self, context: Context, job: JobRow, config: ConfigFact) -> str:
+        """Why a job has to wait until others have read the config that they have under the same name; "" when it may go."""
+        if not config.shared or config.content is None:
+            return ""
+        return self.turn_of(context, job, config.key, etag_of(config.content))
+
+    def turn_of(self, context: Context, job: JobRow, key: str, etag: str) -> str:
+        known = self._house.journal.configs_at(context.name, key)
+        others = [(f"job {job_id}", theirs, reading) for job_id, theirs, reading in known if job_id != job.job_id]
+        going = [
+            ("a job that is being submitted", theirs, True)
+            for row, (analysis, name, theirs) in self._sharing.items()
+            if row != job.row and (analysis, name) == (context.name, key)
+        ]
+        return turn(key, etag, [*others, *going])
 
     def _stop(self, context: Context, job: JobRow, now: float) -> Stop | None:
         return guard(job, self._tally(context, job, now), self._limits(context, job))
@@ -330,7 +356,23 @@ class Jobs:
             each = house.journal.machines_per_dataset(context.name, job.spec.name)
             self._going[job.row] = (context.name, job.spec.name, machines_of(job, each))
         doubt = house.journal.get_meta(f"doubt:{context.name}") or ""
-        order = Order(job, context.layout, config.key, config.content, etags, frozenset(others - {""}), doubt)
+        configs: set[str] = set()
+        if config.shared:
+            configs = {etag for _id, etag, _reading in house.journal.configs_at(context.name, config.key)}
+            configs |= {r.etag for r in house.journal.files_with_key(context.name, config.key) if r.ours and r.stored}
+        if config.shared and config.content is not None and job.phase is Phase.OPEN:
+            self._sharing[job.row] = (context.name, config.key, etag_of(config.content))
+        order = Order(
+            job,
+            context.layout,
+            config.key,
+            config.content,
+            etags,
+            frozenset(others - {""}),
+            doubt,
+            shared=bool(job.config_etag) if job.phase is not Phase.OPEN else config.shared,
+            configs=frozenset(configs),
+        )
         log = _JournaledSubmit(self, context, job)
 
         def start() -> None:
@@ -397,7 +439,14 @@ class _JournaledSubmit:
         self._job = job
 
     def intend(
-        self, job_id: str, attempt: int, key: str, body: bytes, config_key: str, datasets: Sequence[Dataset]
+        self,
+        job_id: str,
+        attempt: int,
+        key: str,
+        body: bytes,
+        config_key: str,
+        config_etag: str,
+        datasets: Sequence[Dataset],
     ) -> JobRow:
         def commit() -> JobRow:
             journal = self._house.journal
@@ -422,6 +471,9 @@ class _JournaledSubmit:
                 if other is not None:
                     text = f"{dataset.name} is not here, and {in_words(other)} has just taken its name in S3"
                     raise NcaasdError(text)
+            waits = self._jobs.turn_of(self._context, job, config_key, config_etag) if config_etag else ""
+            if waits:
+                raise NcaasdError(f"waits for {waits}")
             beside = self._jobs.beside(self._context, job)
             if beside != NOTHING:
                 raise NcaasdError(beside.lacking or beside.unit or f"{beside.files[0].place.path} is changing")
@@ -436,6 +488,7 @@ class _JournaledSubmit:
                 submit_key=key,
                 body=body,
                 config_key=config_key,
+                config_etag=config_etag,
                 intended=self._house.clock.now(),
                 results=folder_name(self._context.name, job_id),
             )
@@ -447,6 +500,18 @@ class _JournaledSubmit:
             return found
 
         return self._house.desk.ask(commit)
+
+    def configured(self, config_etag: str) -> None:
+        def commit() -> None:
+            job = self._house.journal.job(self._job.row)
+            if job is None or job.phase is not Phase.INTENT:
+                raise NcaasdError("it was cancelled or held just before its submit")
+            waits = self._jobs.turn_of(self._context, job, job.config_key, config_etag)
+            if waits:
+                raise NcaasdError(f"waits for {waits}")
+            self._house.journal.update_job(job.row, config_etag=config_etag)
+
+        self._house.desk.ask(commit)
 
     def count(self) -> Mark:
         house, analysis, layout = self._house, self._context.name, self._context.layout

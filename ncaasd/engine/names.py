@@ -13,6 +13,7 @@ from typing import Protocol
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.model import FileRow, FileState, Place
 from ncaasd.plan.files import (
+    HAS_NO_NAME,
     Mapped,
     Role,
     collision,
@@ -24,6 +25,7 @@ from ncaasd.plan.files import (
     seen_as,
     waits_for_name,
 )
+from ncaasd.plan.grouping import by_base
 
 Told = Callable[[Context, FileRow], None]
 
@@ -56,12 +58,15 @@ class Names:
         journal = self._house.journal
         with journal.transaction():
             for context in self._house.contexts.values():
+                self.rules_changed(context)
                 refused = list(journal.files(context.name, states=[FileState.REFUSED]))
                 for key in dict.fromkeys(row.key for row in refused if waits_for_name(row)):
                     self.look_at(context, key)
 
     def mapped(self, context: Context, place: Place) -> Mapped:
-        return map_file(seen_as(place), context.layout, prefix=context.prefix, names=context.settings.upload.names)
+        names = context.settings.upload.names
+        base = by_base((m for ms in context.rules.values() for m in ms), place)
+        return map_file(seen_as(place), context.layout, prefix=context.prefix, names=names, base=base)
 
     def key_for(
         self, context: Context, place: Place, old: FileRow | None, key: str, mapped: str, *, first: bool
@@ -84,6 +89,30 @@ class Names:
             self._refuse(context, other, collision(place, key))
             return key, ""
         return key, collision(other.place, key)
+
+    def rules_changed(self, context: Context) -> None:
+        """A rule may want datasets directly in inputs/ now, or does not any more: what has another name than that gets it, and
+        is uploaded under it. What is stored under the other name stays there, and what was asked of it stays as it was."""
+        journal = self._house.journal
+        if not any(m.rule.key == "base" for ms in context.rules.values() for m in ms):
+            return
+        for row in list(journal.files(context.name)):
+            if row.place.is_package or row.place.tree not in context.trees or not row.key or row.state in HAS_NO_NAME:
+                continue
+            mapped = self.mapped(context, row.place)
+            wanted = by_base((m for ms in context.rules.values() for m in ms), row.place)
+            if not wanted or mapped.key == row.key or journal.upload_begun(row.id):
+                continue
+            if row.stored is not None:
+                journal.unstore_file(row.id, self._house.clock.now())
+            journal.give_key(row.id, mapped.key)
+            text = f"goes to {mapped.key}, because its rule has `key: base`"
+            self._house.event(context.name, subject(row), "renamed in S3", text)
+            other = self._holder(context, row.place, mapped.key)
+            if other is not None:
+                self._refuse(context, row, collision(other.place, mapped.key))
+            journal.wake_jobs_of_file(row)
+            self.look_at(context, row.key)
 
     def say_refused(self, context: Context, place: Place, why: str) -> None:
         """A file was refused, as the journal has it."""

@@ -61,7 +61,8 @@ class Packager:
         def package(name: str) -> Package:
             place = Place(context.name, expand.package_tree(rule), name)
             row = self._house.journal.file_at(place)
-            return Package(name, row.key if row and row.key else _mapped(context, name)[0], place, row)
+            base = any(m.rule.key == "base" for ms in context.rules.values() for m in ms if m.rule.name == rule)
+            return Package(name, row.key if row and row.key else _mapped(context, name, base=base)[0], place, row)
 
         return package
 
@@ -108,7 +109,7 @@ class Packager:
         if tried and known and row and row.state is FileState.REFUSED and not waits_for_name(row):
             self._orders[row.id] = _Order(context, m, unit.path, known[2])  # it says why until it is tried again
             return
-        key, refused = _mapped(context, name)
+        key, refused = _mapped(context, name, base=m.rule.key == "base")
         key = row.key if row and row.key else key
         other = holder(place, journal.files_with_key(context.name, key))
         refused = refused or (collision(other.place, key) if other else "")
@@ -295,10 +296,10 @@ def _done(result: Result[None]) -> None:
         raise result.error
 
 
-def _mapped(context: Context, name: str) -> tuple[str, str]:
+def _mapped(context: Context, name: str, *, base: bool) -> tuple[str, str]:
     """(key, why it must not go up)"""
     names = context.settings.upload.names
-    mapped = map_file(f"inputs/{name}", context.layout, prefix=context.prefix, names=names)
+    mapped = map_file(f"inputs/{name}", context.layout, prefix=context.prefix, names=names, base=base)
     return mapped.key, mapped.refused
 
 

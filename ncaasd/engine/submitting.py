@@ -18,6 +18,7 @@ from ncaasd.errors import Busy, Denied, Exists, NcaasdError, NoSuchBucket, Store
 from ncaasd.model import Dataset, JobRow, ObjectInfo
 from ncaasd.neurocaas import naming
 from ncaasd.neurocaas.submission import SubmitBody
+from ncaasd.plan.configs import etag_of
 from ncaasd.plan.submitting import Decision, Found, Step, decide
 from ncaasd.ports import Clock, CrashPoint, ObjectStore, no_crash
 
@@ -56,6 +57,8 @@ class Order:
     etags: dict[str, str]  # key -> what the journal says is stored there; datasets not of this machine are absent
     others: frozenset[str] = frozenset()  # ids of jobs of other local files that had these keys before
     doubt: str = ""  # why the journal may not know that the job was submitted
+    shared: bool = False  # the config's name in S3 is one that jobs share
+    configs: frozenset[str] = frozenset()  # ETags of what this rig has put at that name
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,23 @@ class SubmitLog(Protocol):
     """What is committed, and when. Every call returns after the commit."""
 
     def intend(
-        self, job_id: str, attempt: int, key: str, body: bytes, config_key: str, datasets: Sequence[Dataset]
+        self,
+        job_id: str,
+        attempt: int,
+        key: str,
+        body: bytes,
+        config_key: str,
+        config_etag: str,
+        datasets: Sequence[Dataset],
     ) -> JobRow:
-        """Commit the intent. Raises NcaasdError when the job's files have changed since, so it must wait again; SameJob."""
+        """Commit the intent. Raises NcaasdError when the job's files have changed since, so it must wait again; SameJob.
+
+        config_etag: of the config, where its name is one that jobs share; else empty.
+        """
+
+    def configured(self, config_etag: str) -> None:
+        """Commit that an intended job gets another content under a name that jobs share. Raises NcaasdError when it is not its
+        turn any more."""
 
     def count(self) -> Mark:
         """Commit that one more submit begins, and say how that is marked in S3."""
@@ -106,7 +123,8 @@ def submit_once(
         datasets = job.spec.datasets
         if not job.job_id:
             # 2: everything the job needs is in S3, as recorded.
-            missing = _put_config(order, store) or _unverified(order, store, foreign, config=order.config is None)
+            own_config = _foreign_config(order, store) if order.shared else _put_config(order, store)
+            missing = own_config or _unverified(order, store, foreign, config=order.config is None)
             if missing:
                 return missing
             # 1 and 3: the id, then the intent.
@@ -117,7 +135,8 @@ def submit_once(
             body = body_of(job, order.config_key, job_id).render()
             crash("submit.before_intent")
             key = order.layout.submit_key(job_id)
-            job = log.intend(job_id, attempt, key, body, order.config_key, _with_etags(datasets, order.etags))
+            etag = etag_of(order.config) if order.shared and order.config is not None else ""
+            job = log.intend(job_id, attempt, key, body, order.config_key, etag, _with_etags(datasets, order.etags))
             crash("submit.intended")
         return _list_and_put(order, job, store, log, clock, crash, foreign)
     except StoreError as error:
@@ -149,7 +168,9 @@ def _list_and_put(
         if decision.step is Step.HOLD:
             return Report(Ending.HELD, kind=decision.kind, reason=decision.reason)
         # F52: a dataset replaced or deleted in S3 since: no submit.
-        missing = _unverified(order, store, foreign, config=True)
+        missing = _unverified(order, store, foreign, config=not order.shared)
+        if missing is None and order.shared and not attempted:
+            missing = _put_shared_config(order, job, store, log)
         if missing:
             return missing
         # 5: counted here and in S3 before anything is sent, so that an old copy of the journal is known for one (F100).
@@ -278,6 +299,40 @@ def _put_config(order: Order, store: ObjectStore) -> Report | None:
     if found is not None and found.size != len(order.config):
         return Report(Ending.HELD, kind="foreign", reason=f"{order.config_key} in S3 is another config than this job's")
     return None
+
+
+def _foreign_config(order: Order, store: ObjectStore) -> Report | None:
+    """Under a name that jobs share only what this rig has put is overwritten; else a person decides."""
+    found = store.find(order.config_key)
+    if found is None or order.config is None or found.etag in order.configs or "config" in order.job.released:
+        return None
+    if _holds(found, order.config):
+        return None
+    text = (
+        f"{order.config_key} in S3 is another config than this job's, and not this rig's: other jobs may be reading it"
+    )
+    return Report(Ending.HELD, kind="config", reason=text)
+
+
+def _put_shared_config(order: Order, job: JobRow, store: ObjectStore, log: SubmitLog) -> Report | None:
+    """Put the job's config under the name that jobs share; it is this job's turn since its intent."""
+    found = store.find(order.config_key)
+    if order.config is None:
+        if found is not None and found.etag == job.config_etag:
+            return None
+        return Report(Ending.WAITS, reason=f"its config configs/{job.spec.config} is not here any more")
+    if etag_of(order.config) != job.config_etag:
+        log.configured(etag_of(order.config))
+    if found is None or not _holds(found, order.config):
+        store.put(order.config_key, order.config, crc=crc64nvme(order.config), only_if_absent=False)
+    return None
+
+
+def _holds(found: ObjectInfo, content: bytes) -> bool:
+    """Whether an object has this content; of KMS-encrypted buckets, whose ETags are no MD5s, by its size."""
+    if not _is_md5(found.etag):
+        return found.size == len(content)
+    return found.etag == etag_of(content)
 
 
 def _unverified(

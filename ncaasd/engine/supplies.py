@@ -32,6 +32,7 @@ class ConfigFact:
     key: str = ""
     content: bytes | None = None
     ask: str = ""
+    shared: bool = False  # other jobs may have another content at that key
 
 
 class Supplies:
@@ -40,7 +41,7 @@ class Supplies:
         self._declarer = declarer
         self._there: dict[tuple[str, str], tuple[bool, float]] = {}  # (analysis, key) -> in S3, asked when
         self._texts: dict[tuple[str, str], tuple[bytes | None, float]] = {}  # configs read from S3
-        self._rendered: dict[tuple[str, str, bytes], ConfigFact] = {}
+        self._rendered: dict[tuple[str, str, str, bytes], ConfigFact] = {}
 
     # -- datasets ----------------------------------------------------------------------------------------------------
 
@@ -105,14 +106,15 @@ class Supplies:
         return f"{path} ({self._declarer.unreadable(config) or 'not read yet'})"
 
     def _render(self, context: Context, job: JobRow, name: str, text: bytes) -> ConfigFact:
-        cached = self._rendered.get((name, job.spec.overlay, text))
+        spec = job.spec
+        cached = self._rendered.get((name, spec.config_name, spec.overlay, text))
         if cached is not None:
             return cached
-        made = render(text, name, job.spec.overlay, context.layout)
-        fact = ConfigFact(made.problem, made.key, None if made.problem else made.content)
+        made = render(text, name, spec.overlay, context.layout, spec.config_name)
+        fact = ConfigFact(made.problem, made.key, None if made.problem else made.content, shared=made.shared)
         if len(self._rendered) > RENDERED_KEPT:
             self._rendered.clear()
-        self._rendered[name, job.spec.overlay, text] = fact
+        self._rendered[name, spec.config_name, spec.overlay, text] = fact
         return fact
 
     # -- asking S3 ---------------------------------------------------------------------------------------------------

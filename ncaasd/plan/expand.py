@@ -86,6 +86,7 @@ class _Made:
             overlay=json.dumps(_expanded(rule.set, fields), sort_keys=True),
             instance_type=rule.instance_type,
             fields=json.dumps(dict(fields), sort_keys=True),
+            config_name=rule.config_name,
         )
 
 

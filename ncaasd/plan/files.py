@@ -55,17 +55,17 @@ class Mapped:
     refused: str = ""
 
 
-def key_of(path: str, layout: Layout, prefix: str) -> str:
+def key_of(path: str, layout: Layout, prefix: str, *, base: bool = False) -> str:
     """The key of a dataset whose path below `inputs/`, or below its source, is `path`: as it is named on the disk, in a
-    manifest, or by a rule's package."""
-    return layout.input_key(prefix, safe_key(path))
+    manifest, or by a rule's package. `base`: directly in inputs/, by its file name alone (a rule's `key: base`)."""
+    return layout.input_key("", safe_key(path.rpartition("/")[2])) if base else layout.input_key(prefix, safe_key(path))
 
 
-def map_file(path: str, layout: Layout, *, prefix: str, names: str) -> Mapped:
-    """The key of `inputs/…` or `configs/…`; `names` is the config's `upload.names`: sanitize or refuse."""
+def map_file(path: str, layout: Layout, *, prefix: str, names: str, base: bool = False) -> Mapped:
+    """The key of `inputs/…` or `configs/…`; `names` is the config's `upload.names`: sanitize or refuse; `base`: see `key_of`."""
     role = role_of(path)
     below = path.partition("/")[2]
-    key = key_of(below, layout, prefix) if role is Role.INPUT else layout.config_key(prefix, safe_key(below))
+    key = key_of(below, layout, prefix, base=base) if role is Role.INPUT else layout.config_key(prefix, safe_key(below))
     if names == "refuse" and needs_mapping(below):
         return Mapped(key, "its name has characters that NeuroCAAS puts unquoted into a shell line: rename it")
     if role is Role.CONFIG and below.endswith(".yml"):

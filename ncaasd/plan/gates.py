@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +10,9 @@ from enum import StrEnum
 from ncaasd.declare.manifest import Rule
 from ncaasd.declare.units import say_duration
 from ncaasd.model import ABORTED, FileRow, FileState
+from ncaasd.plan.configs import KEEP
 from ncaasd.plan.grouping import Matcher, Unit, below, doubles
+from ncaasd.plan.matching import compile_glob
 
 MANIFEST = "manifest.yaml"
 EMPTY = "empty: it is not uploaded, and gets no job, until something is written into it"
@@ -42,6 +45,10 @@ def passage(
     `is_late`: see `late`."""
     tree = row.place.tree
     if row.place.is_package or not (tree or row.place.path.startswith("inputs/")):
+        taken = next((m for m in matchers if gives_name(m, row)), None)
+        if taken is not None:
+            why = f"goes up with each job of rule {taken.rule.name}, which has it under this name (`config_name`)"
+            return Passage(Way.NEVER, why)
         return GO
     path = below(row)
     mine = [m for m in matchers if (m.rule.source or "") == tree]
@@ -71,6 +78,20 @@ def passage(
     if wanting and all(m.packs for m in wanting):
         return Passage(Way.NEVER, "goes up in its unit's package, not by itself")
     return GO
+
+
+def gives_name(m: Matcher, row: FileRow) -> bool:
+    """Whether the jobs of a rule have their config under the very name that a config of this folder would have in S3: then it
+    is theirs to put, in turn, with what their rule lays over it."""
+    if row.place.is_package or row.place.tree or not row.place.path.startswith("configs/"):
+        return False
+    name = row.key.partition("/configs/")[2]
+    if m.rule.config_name == KEEP:
+        return compile_glob(_PART.sub("*", m.rule.config))(name)
+    return m.rule.config_name == name
+
+
+_PART = re.compile(r"\{\w+\}")
 
 
 def warnings(matchers: Iterable[Matcher]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from ncaasd.declare.manifest import Rule
-from ncaasd.model import FileRow, FileState, JobSpec
+from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Place
 from ncaasd.plan.files import found_by_itself
 from ncaasd.plan.matching import UnitTemplate, compile_glob
 
@@ -277,6 +277,24 @@ def is_of(m: Matcher, row: FileRow) -> bool:
     """Whether a file lies where the rule looks: in its source, or in `inputs/`."""
     source = m.rule.source or ""
     return row.place.tree == source and (bool(source) or row.place.path.startswith("inputs/"))
+
+
+def by_base(matchers: Iterable[Matcher], place: Place) -> bool:
+    """Whether a rule wants what lies at a place directly in inputs/ (`key: base`): its analysis looks nowhere else."""
+    path = place.path if place.tree else place.path.partition("/")[2]
+    inputs = bool(place.tree) or place.path.startswith("inputs/")
+    mine = (m for m in matchers if m.rule.key == "base" and (m.rule.source or "") == place.tree)
+    return inputs and any(not m.packs and m.wants(path) for m in mine)
+
+
+def misplaced(m: Matcher, datasets: Iterable[Dataset], inputs: str) -> str:
+    """Why a rule's analysis would not find a job's data in S3, whose `inputs/` is at the key `inputs`; "" when it would."""
+    if m.rule.key != "base":
+        return ""
+    wrong = next((d for d in datasets if "/" in d.key.removeprefix(inputs)), None)
+    if wrong is None:
+        return ""
+    return f"{wrong.name} is {wrong.key} in S3, and its rule wants it directly in inputs/ (`key: base`)"
 
 
 def doubles(m: Matcher, row: FileRow) -> bool:

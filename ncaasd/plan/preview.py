@@ -17,12 +17,12 @@ from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import SubmitBody
 from ncaasd.plan import afterwards, expand, gates, grouping, renames
 from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
-from ncaasd.plan.configs import render
+from ncaasd.plan.configs import render, turn
 from ncaasd.plan.doubts import ZEROS, doubt
 from ncaasd.plan.expand import Package
 from ncaasd.plan.files import collision, holder, in_words, map_file, taken_by
 from ncaasd.plan.gates import Passage, Way
-from ncaasd.plan.grouping import Beside, Matcher, Unit
+from ncaasd.plan.grouping import Beside, Matcher, Unit, misplaced
 from ncaasd.plan.guards import Known, Limits, Stop, guard, machines_of, newest_known, per_dataset, tally
 from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
 from ncaasd.plan.journals import FirstScan, was_there
@@ -148,6 +148,12 @@ class _Planner:
                 if job.job_id:
                     self._ids_at.setdefault(dataset.key, []).append((dataset.place, job.job_id))
         self._renewed = {r.stored[:2]: r for r in self._rows if r.stored and r.stored[:2] != r.stat[:2]}
+        self._configs_at: dict[str, list[tuple[str, str, bool]]] = {}  # of names that jobs share: see configs.turn
+        self._about_to_share: tuple[str, str] | None = None
+        for job in facts.jobs:
+            if job.config_etag:
+                reading = job.phase is not Phase.ENDED and job.verdict is None
+                self._configs_at.setdefault(job.config_key, []).append((f"job {job.job_id}", job.config_etag, reading))
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         by_name: dict[str, list[JobRow]] = {}
@@ -282,7 +288,8 @@ class _Planner:
 
         def package(name: str) -> Package:
             upload = facts.settings.upload
-            mapped = map_file(f"inputs/{name}", facts.layout, prefix=upload.prefix, names=upload.names)
+            base = m.rule.key == "base"
+            mapped = map_file(f"inputs/{name}", facts.layout, prefix=upload.prefix, names=upload.names, base=base)
             place = Place(facts.analysis, expand.package_tree(m.rule.name), name)
             row = self._at.get(place)
             return Package(name, row.key if row else mapped.key, place, row)
@@ -353,6 +360,7 @@ class _Planner:
         known = job if job.row >= 0 else None
         if job.hold == ZEROS and not job.spec.version and self._data_stop(job) is None:
             job = replace(job, hold="")  # it was written anew
+        self._about_to_share = None
         config_key, problem = self._config(job.spec)
         facts = [self._fact(d) for d in job.spec.datasets]
         settings = self._facts.settings.jobs
@@ -367,10 +375,13 @@ class _Planner:
         seen = tally(self._made.get(job.spec.name, []), self._active, self._day, self._facts.now, each)
         stop = guard(job, seen, limits)
         beside = self._beside(job.spec, rule)
-        step = next_step(job, facts, problem, "", stop, (), beside)
+        ruled = rule is not None and job.spec.origin is Origin.RULE
+        why = misplaced(rule, job.spec.datasets, self._facts.layout.inputs) if ruled and rule else ""
+        invalid = [why] if why else []
+        step = next_step(job, facts, problem, "", stop, invalid, beside)
         if (step.submit or (stop and step.reason == stop.reason)) and (doubt := self._data_stop(job)):
             stop = doubt
-            step = next_step(job, facts, problem, "", stop, (), beside)
+            step = next_step(job, facts, problem, "", stop, invalid, beside)
         why = step.reason
         if step.submit:
             plan = "submit"
@@ -459,6 +470,9 @@ class _Planner:
 
     def _goes(self, job: JobRow, machines: int) -> None:
         """What is submitted counts for those after it."""
+        if self._about_to_share is not None:
+            key, etag = self._about_to_share
+            self._configs_at.setdefault(key, []).append((f"the job of {job.spec.name} {job.spec.unit}", etag, True))
         self._active, self._day = self._active + machines, self._day + machines
         rows = self._made.setdefault(job.spec.name, [])
         for number, row in enumerate(rows):
@@ -493,8 +507,13 @@ class _Planner:
         text = self._facts.configs.get(name)
         if text is None:
             return "", f"configs/{name} (not here)"
-        made = render(text, name, spec.overlay, self._facts.layout)
-        return made.key, made.problem
+        made = render(text, name, spec.overlay, self._facts.layout, spec.config_name)
+        if made.problem or not made.shared:
+            return made.key, made.problem
+        waits = turn(made.key, made.etag, self._configs_at.get(made.key, ()))
+        if not waits:
+            self._about_to_share = (made.key, made.etag)
+        return made.key, waits
 
     def _with_submit_file(self, made: PlannedJob, job: JobRow) -> PlannedJob:
         spec, layout = job.spec, self._facts.layout

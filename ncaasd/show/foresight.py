@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -144,6 +145,7 @@ def foresee_manifest(
     else:
         parsed = parse_manifest(data, file, standing=standing, sources=config.sources, tools=config.tools)
         rules, asked = _declared(parsed, path, facts.settings.upload.prefix, analysis, facts.layout, look.found)
+        facts = replace(facts, rows=_as_rules_want(facts.rows, rules, facts.layout, config))
         others = {p: ms for p, ms in facts.rules.items() if p != path}
         kept = [s for s in facts.asked if s.declared_in != path]
         facts = replace(facts, rules={**others, path: rules}, asked=[*kept, *asked], only=path)
@@ -191,6 +193,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             rows += there
             places = {r.place for r in there}
             gone += (replace(r, state=FileState.GONE, reason="") for r in before.values() if r.place not in places)
+    rows = _as_rules_want(rows, _in_force(config, journal, analysis, home), layout, config)
     waiting = {r.place for r in rows if waits_for_name(r)}
     rows = with_names_given(rows, fresh={r.place for r in rows if r.id == FRESH}, waiting=waiting)
     found = _Found({r.place: r for r in [*gone, *rows]})
@@ -271,6 +274,37 @@ def _rows(
             crc=known.crc if known else "",
         )
         made.append(new)
+    return made
+
+
+def _in_force(config: Config, journal: Journal | None, analysis: str, home: LocalTree) -> list[Matcher]:
+    """The standing rules: those that are there, else the last right ones."""
+    texts = (
+        [data for path, data, _p, _at in journal.manifests(analysis) if path == gates.MANIFEST and data]
+        if journal
+        else []
+    )
+    with contextlib.suppress(NcaasdError):
+        texts.insert(0, home.read(gates.MANIFEST, limit=LIMIT)[0])
+    for standing in texts:
+        with contextlib.suppress(DeclarationError):
+            parsed = parse_manifest(standing, gates.MANIFEST, standing=True, sources=config.sources, tools=config.tools)
+            return [grouping.matcher(rule) for rule in parsed.rules]
+    return []
+
+
+def _as_rules_want(rows: Sequence[FileRow], rules: Sequence[Matcher], layout: Layout, config: Config) -> list[FileRow]:
+    """What a rule wants directly in inputs/ goes there, as the engine does it; what is elsewhere is uploaded again."""
+    made = []
+    for row in rows:
+        if not row.place.is_package and row.key and grouping.by_base(rules, row.place):
+            names = config.analyses[row.place.analysis].upload.names
+            key = map_file(seen_as(row.place), layout, prefix="", names=names, base=True).key
+            if key != row.key:
+                state = FileState.WHOLE if row.state is FileState.STORED else row.state
+                made.append(replace(row, key=key, state=state, stored=None, etag="", crc="", ours=False))
+                continue
+        made.append(row)
     return made
 
 

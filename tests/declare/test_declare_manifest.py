@@ -278,7 +278,7 @@ def test_the_products_page_is_read_to_the_letter() -> None:
     config = load_config((files / "config.yaml").read_bytes(), "config.yaml")
     assert bandwidth_limit(config.upload.bandwidth, 12 * 60) == 10**7
     (rule,) = read((files / "rules.yaml").read_text(), standing=True).rules
-    came_later = {"whole_after", "beside"}
+    came_later = {"whole_after", "beside", "config_name", "key"}
     assert set(rule.model_fields_set) == set(Rule.model_fields) - came_later
     one, two = read((files / "jobs.yaml").read_text(), standing=False).jobs
     assert one.model_fields_set | two.model_fields_set | {"instance_type", "set"} == set(OneOff.model_fields)

@@ -15,7 +15,8 @@ _JOB = (
     "id, analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type, resultpath,"
     " job_id, phase, state, reason, hold, released, created, intended, attempted, submitted, ended, next_at, failures,"
     " submit_key, config_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen,"
-    " size, rebuilt, forgotten, results, quiet_looks, not_before, fields, machines, machine_verdicts"
+    " size, rebuilt, forgotten, results, quiet_looks, not_before, fields, machines, machine_verdicts, config_name,"
+    " config_etag"
 )
 _NEWEST_JOB = (
     "NOT EXISTS (SELECT 1 FROM job AS later WHERE later.analysis=job.analysis AND later.name=job.name"
@@ -59,6 +60,8 @@ _JOB_FIELDS = frozenset(
         "fields",
         "machines",
         "machine_verdicts",
+        "config_name",
+        "config_etag",
     }
 )
 
@@ -68,11 +71,11 @@ class Jobs(Base):
         """A new attempt of a job; returns its row. The caller has made sure there is none."""
         row = self._run(
             "INSERT INTO job (analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type,"
-            " resultpath, phase, state, created, next_at, rebuilt, total, size, fields)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,'open','waiting',?,0,?,?,?,?) RETURNING id",
+            " resultpath, phase, state, created, next_at, rebuilt, total, size, fields, config_name)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,'open','waiting',?,0,?,?,?,?,?) RETURNING id",
             spec.analysis, spec.name, path_out(spec.unit), spec.version, attempt, spec.origin, path_out(spec.declared_in),
             spec.config, spec.overlay, spec.instance_type, spec.resultpath, now, int(rebuilt), len(spec.datasets), size,
-            spec.fields,
+            spec.fields, spec.config_name,
         ).fetchone()  # fmt: skip
         self._set_datasets(row[0], spec.datasets)
         return int(row[0])
@@ -124,6 +127,7 @@ class Jobs(Base):
             declared_in=path_out(spec.declared_in),
             total=len(spec.datasets),
             fields=spec.fields,
+            config_name=spec.config_name,
         )
         self._set_datasets(row, spec.datasets)
 
@@ -284,6 +288,16 @@ class Jobs(Base):
         )
         return [j for j in found if any(d.is_of(row) for d in j.spec.datasets)]
 
+    def configs_at(self, analysis: str, key: str) -> list[tuple[str, str, bool]]:
+        """(job id, the config's ETag, whether the job may be reading it) of the jobs that had their config at this key."""
+        rows = self._run(
+            "SELECT job_id, config_etag, phase<>'ended' AND verdict IS NULL FROM job"
+            " WHERE config_etag<>'' AND analysis=? AND config_key=?",
+            analysis,
+            key,
+        )
+        return [(r[0], r[1], bool(r[2])) for r in rows]
+
     def wake_jobs_of_file(self, row: FileRow) -> None:
         """The jobs that are not submitted, of this file and of others at its key, are due."""
         self.wake_jobs_using(row.place.analysis, row.key)
@@ -423,6 +437,7 @@ def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
         instance_type=r[10],
         resultpath=r[11],
         fields=r[42],
+        config_name=r[45],
     )
     return JobRow(
         row=r[0],
@@ -458,4 +473,5 @@ def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
         not_before=r[41],
         machines=r[43],
         machine_verdicts=r[44],
+        config_etag=r[46],
     )

@@ -166,6 +166,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX job_machines ON job (analysis, name, id) WHERE machines > 0;
     CREATE INDEX job_machines_newest ON job (analysis, id) WHERE machines > 0;
 
+    -- A config may have a name in S3 that jobs share.
+    ALTER TABLE job ADD COLUMN config_name TEXT NOT NULL DEFAULT 'content';
+    ALTER TABLE job ADD COLUMN config_etag TEXT NOT NULL DEFAULT '';
+    CREATE INDEX job_config ON job (analysis, config_key) WHERE config_etag <> '';
+
     -- What was only renamed is recognised by its size, time and checksum, or by the ETag that its job was given.
     CREATE INDEX file_gone ON file (analysis, size, mtime_ns, crc) WHERE state = 'gone';
     CREATE INDEX job_dataset_etag ON job_dataset (etag) WHERE etag <> '';
