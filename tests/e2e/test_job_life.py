@@ -23,8 +23,6 @@ from ncaasd.model import JobRow, JobState, Phase
 from ncaasd.neurocaas.evidence import Patience
 from ncaasd.sandbox.scenarios import SCENARIOS
 
-pytestmark = pytest.mark.weed
-
 QUICK = Patience(no_certificate=6, silent_start=4, no_dispatch=8, platform_retry=3, quiet=6)
 LONGEST = 75.0  # seconds for all scenarios together; half of it here
 FASTER = {"slow-certificate": {"delay": 0.05}, "slow-analysis": {"seconds": 1}}

@@ -20,8 +20,6 @@ from ncaasd.neurocaas.evidence import Patience
 from ncaasd.sandbox.home import Sandbox
 from ncaasd.sandbox.server import find_weed
 
-pytestmark = pytest.mark.weed
-
 LAB, OPEN = "lab-data", "open-data"
 QUICK = Patience(no_certificate=6, silent_start=4, no_dispatch=8, platform_retry=3, quiet=5)
 DATA = b"data in another bucket"

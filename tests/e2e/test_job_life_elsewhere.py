@@ -16,8 +16,6 @@ from test_job_life import play
 
 from ncaasd.model import JobState, Origin, Phase
 
-pytestmark = pytest.mark.weed
-
 DATA = b"uploaded on the website"
 
 

@@ -17,6 +17,7 @@ from ncaasd.model import JobState
 TIMEOUT = 90
 
 
+@pytest.mark.loop
 def test_a_rule_a_one_off_and_a_hand_written_submit_each_become_one_job(rig: Rig) -> None:
     rig.start()
     rig.wait_for(rig.live, "the daemon to answer")

@@ -16,8 +16,6 @@ from ncaasd.adapters.transfers import CRASH_POINTS
 from ncaasd.engine.crash import ENGINE_POINTS
 from ncaasd.model import FileState, Phase
 
-pytestmark = pytest.mark.weed
-
 BIG = 20 * MIB  # three parts up, two ranges down
 
 # Each point, and the first and a later passage of it. Three datasets are three jobs, and one of them is large.

@@ -6,15 +6,12 @@ import os
 import shutil
 import time
 
-import pytest
 import yaml
 from support.rig import GROUP, Rig, blob
 
 from ncaasd.adapters import control
 from ncaasd.model import FileState
 from ncaasd.show.status import changed_since
-
-pytestmark = pytest.mark.weed
 
 
 def settle(rig: Rig) -> None:

@@ -16,8 +16,6 @@ from support.rig import MIB, Rig, blob, run_command
 from ncaasd.engine.crash import VARIABLE
 from ncaasd.model import JobState, Phase
 
-pytestmark = pytest.mark.weed
-
 
 class Mounts:
     """Small file systems in memory, which end with the test."""

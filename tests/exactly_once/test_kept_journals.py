@@ -27,8 +27,6 @@ from ncaasd.adapters.journal import schema
 from ncaasd.engine.service import read_config
 from ncaasd.model import JobState, Phase
 
-pytestmark = pytest.mark.weed
-
 KEPT = sorted(glob.glob(os.path.join(FIXTURES, "journal-*.sql")))
 PART = 8 * MIB
 TIMES = ("created", "intended", "attempted", "submitted", "ended", "next_at", "not_before", "seen")

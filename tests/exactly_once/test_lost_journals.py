@@ -13,8 +13,6 @@ from support.rig import BUCKET, GROUP, MIB, Rig, blob
 from ncaasd.engine import commands
 from ncaasd.model import JobState, Phase
 
-pytestmark = pytest.mark.weed
-
 
 def lose_journal(rig: Rig) -> None:
     shutil.rmtree(rig.state)

@@ -14,8 +14,6 @@ from support.rig import BUCKET, CONFIG, GROUP, Rig, blob
 from ncaasd.model import FileState, JobRow, Phase, Place
 from ncaasd.neurocaas.naming import safe_key
 
-pytestmark = pytest.mark.weed
-
 NewRig = Callable[..., Rig]
 SIZES = {"small": 40_000, "multipart": 9 << 20}
 

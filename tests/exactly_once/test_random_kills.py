@@ -19,8 +19,6 @@ from datetime import datetime
 import pytest
 from support.rig import BUCKET, GROUP, MIB, Rig, blob
 
-pytestmark = pytest.mark.weed
-
 
 class Feeder:
     """The rig's software and its people: recordings, one-off manifests, hand-written submit files."""

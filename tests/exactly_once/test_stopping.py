@@ -10,8 +10,6 @@ import pytest
 from fakes.fault_proxy import Rule
 from support.rig import MIB, Rig, blob
 
-pytestmark = pytest.mark.weed
-
 PATIENCE = 30.0  # seconds
 
 

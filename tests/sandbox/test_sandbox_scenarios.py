@@ -25,8 +25,6 @@ from ncaasd.sandbox.job_manager import JobManager
 from ncaasd.sandbox.scenarios import SCENARIOS, Scenario, as_markdown, choose
 from ncaasd.sandbox.worker import ODD_NAMES
 
-pytestmark = pytest.mark.weed
-
 E = r"(?:\t \[\+[\d:. ,a-z]+\])?$"
 MONEY = r"\$([\d.e+-]+)"
 DONE = re.compile(r"^\[Job Manager\] STEP ([1-4])/4 \(([^)]*)\): DONE" + E)

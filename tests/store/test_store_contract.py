@@ -159,7 +159,6 @@ def test_folders_are_those_directly_below(backend, store, unique):
     assert list(store.folders(f"lab/results/{unique}-absent/")) == []
 
 
-@pytest.mark.weed
 def test_F50_more_than_a_thousand_folders_are_listed_in_pages(weed_backend, unique):
     prefix = f"lab/results/{unique}/"
     with ThreadPoolExecutor(8) as pool:

@@ -33,8 +33,6 @@ from ncaasd.errors import (
 )
 from ncaasd.model import Part
 
-pytestmark = pytest.mark.weed
-
 PART = 5 << 20
 BODY = random.Random(2).randbytes(2 * PART + 1000)
 HTML = b"<html><head><title>Guest WLAN</title></head><body>Please log in<br></body></html>"

@@ -205,7 +205,6 @@ def content(weed: SandboxServer, key: str) -> bytes:
 PART = 5 * MIB
 
 
-@pytest.mark.weed
 @pytest.mark.parametrize("size", [0, 1, PART, PART + 1, 4 * PART + 11])
 def test_F37_seaweedfs_every_size(weed_rig: Rig, weed: SandboxServer, size: int) -> None:
     body = os.urandom(size)
@@ -219,7 +218,6 @@ def test_F37_seaweedfs_every_size(weed_rig: Rig, weed: SandboxServer, size: int)
     assert outcome.stored is not None and outcome.stored.adopted, outcome
 
 
-@pytest.mark.weed
 @pytest.mark.parametrize(
     ("point", "skip", "again"),
     [
@@ -239,7 +237,6 @@ def test_F05_F06_F07_F08_seaweedfs(weed_rig: Rig, weed: SandboxServer, point: st
     assert weed_rig.stores[BUCKET].sent <= len(body) + again * 2 * PART  # type: ignore[operator]
 
 
-@pytest.mark.weed
 def test_F95_seaweedfs_foreign(weed_rig: Rig, weed: SandboxServer) -> None:
     for size in (100, 3 * PART):
         name = f"foreign-{size}.tif"
@@ -254,7 +251,6 @@ def test_F95_seaweedfs_foreign(weed_rig: Rig, weed: SandboxServer) -> None:
         assert content(weed, task.key) == b"theirs"
 
 
-@pytest.mark.weed
 def test_seaweedfs_stop_in_mid_part_and_resume(weed_rig: Rig, weed: SandboxServer) -> None:
     """The pace's exception goes through the SDK as it is: the request ends, and the part is sent again later."""
     import time
@@ -276,7 +272,6 @@ def test_seaweedfs_stop_in_mid_part_and_resume(weed_rig: Rig, weed: SandboxServe
     assert content(weed, task.key) == body
 
 
-@pytest.mark.weed
 @pytest.mark.parametrize("size", [0, 1000, 20 * MIB])
 def test_seaweedfs_downloads(weed_rig: Rig, weed: SandboxServer, size: int) -> None:
     body = os.urandom(size)
