@@ -14,6 +14,7 @@ from typing import Protocol
 
 from awscrt.checksums import crc64nvme
 
+from ncaasd.engine.declaring import CONFIG_LIMIT
 from ncaasd.errors import Busy, Denied, Exists, NcaasdError, NoSuchBucket, StoreError, Throttled, Unreachable
 from ncaasd.model import Dataset, JobRow, ObjectInfo
 from ncaasd.neurocaas import naming
@@ -123,8 +124,10 @@ def submit_once(
         datasets = job.spec.datasets
         if not job.job_id:
             # 2: everything the job needs is in S3, as recorded.
-            own_config = _foreign_config(order, store) if order.shared else _put_config(order, store)
-            missing = own_config or _unverified(order, store, foreign, config=order.config is None)
+            by_config = (
+                _foreign_config(order, _config_there(order, store)) if order.shared else _put_config(order, store)
+            )
+            missing = by_config or _unverified(order, store, foreign, config=order.config is None)
             if missing:
                 return missing
             # 1 and 3: the id, then the intent.
@@ -301,12 +304,9 @@ def _put_config(order: Order, store: ObjectStore) -> Report | None:
     return None
 
 
-def _foreign_config(order: Order, store: ObjectStore) -> Report | None:
+def _foreign_config(order: Order, there: str) -> Report | None:
     """Under a name that jobs share only what this rig has put is overwritten; else a person decides."""
-    found = store.find(order.config_key)
-    if found is None or order.config is None or found.etag in order.configs or "config" in order.job.released:
-        return None
-    if _holds(found, order.config):
+    if order.config is None or "config" in order.job.released or there in {"", etag_of(order.config), *order.configs}:
         return None
     text = (
         f"{order.config_key} in S3 is another config than this job's, and not this rig's: other jobs may be reading it"
@@ -316,23 +316,32 @@ def _foreign_config(order: Order, store: ObjectStore) -> Report | None:
 
 def _put_shared_config(order: Order, job: JobRow, store: ObjectStore, log: SubmitLog) -> Report | None:
     """Put the job's config under the name that jobs share; it is this job's turn since its intent."""
-    found = store.find(order.config_key)
+    there = _config_there(order, store)
     if order.config is None:
-        if found is not None and found.etag == job.config_etag:
+        if there == job.config_etag:
             return None
         return Report(Ending.WAITS, reason=f"its config configs/{job.spec.config} is not here any more")
-    if etag_of(order.config) != job.config_etag:
-        log.configured(etag_of(order.config))
-    if found is None or not _holds(found, order.config):
+    foreign = _foreign_config(order, there)
+    if foreign is not None:
+        return foreign
+    etag = etag_of(order.config)
+    if etag != job.config_etag:
+        log.configured(etag)
+    if there != etag:
         store.put(order.config_key, order.config, crc=crc64nvme(order.config), only_if_absent=False)
     return None
 
 
-def _holds(found: ObjectInfo, content: bytes) -> bool:
-    """Whether an object has this content; of KMS-encrypted buckets, whose ETags are no MD5s, by its size."""
-    if not _is_md5(found.etag):
-        return found.size == len(content)
-    return found.etag == etag_of(content)
+def _config_there(order: Order, store: ObjectStore) -> str:
+    """The MD5 of what is at the config's key, "" when nothing is. Mostly that is its ETag; when it is none that is known, the
+    object is read, because the ETags of KMS-encrypted buckets are no MD5s, and look like some."""
+    found = store.find(order.config_key)
+    if found is None:
+        return ""
+    known = {*order.configs, order.job.config_etag, etag_of(order.config) if order.config is not None else ""}
+    if found.etag in known or found.size > CONFIG_LIMIT:
+        return found.etag
+    return etag_of(store.read(order.config_key, limit=CONFIG_LIMIT)[0])
 
 
 def _unverified(

@@ -122,6 +122,42 @@ def test_a_config_that_others_have_put_is_not_overwritten(rig: DeclaredRig) -> N
     assert config_of(rig, rig.submits()[0]) == b"fr: 30\n"
 
 
+def test_in_an_encrypted_bucket_each_job_has_its_own_config_too(rig: DeclaredRig) -> None:
+    """Two configs of one size, where no ETag tells them apart."""
+    rig.server.encrypted = True
+    rig.write("configs/d.yaml", "fr: 99\n")
+    for name in ("a.tif", "b.tif"):
+        rig.write(f"inputs/{name}", name)
+    shared = {"config_name": "config.yaml"}
+    rig.rules({**shared, "datasets": "a.tif"}, {**shared, "name": "s", "datasets": "b.tif", "config": "d.yaml"})
+    rig.until(rig.submits, "the first submit")
+    content = config_of(rig, rig.submits()[0])
+    rig.turns(20)
+    rig.finish(next(j for j in rig.jobs() if j.phase is Phase.SUBMITTED))
+    rig.until(lambda: len(rig.submits()) == 2, "the second one's turn", 120)
+    assert {content, config_of(rig, rig.submits()[1])} == {b"fr: 30\n", b"fr: 99\n"}
+
+
+def test_a_config_that_others_put_after_the_intent_is_not_overwritten(rig: DeclaredRig) -> None:
+    rig.turns(2)
+    assert rig.rig.engine is not None
+
+    def after_the_intent(point: str) -> None:
+        if point == "submit.intended":
+            rig.server.seed(CONFIGS + "config.yaml", b"fr: 1  # of another rig\n")
+
+    rig.rig.engine.house.crash = after_the_intent
+    rig.write("inputs/a.tif", "a")
+    rig.rules({"config_name": "config.yaml"})
+    rig.until(lambda: rig.jobs() and rig.job().hold == "config", "the hold")
+    rig.turns(20)
+    assert rig.submits() == [] and b"another rig" in b"".join(rig.server.get(CONFIGS + "config.yaml"))
+    (effect,) = commands.apply(rig.rig.journal, "release", commands.Selection(rule="r"), rig.clock.now())
+    assert effect.done
+    rig.until(rig.submits, "the submit")
+    assert config_of(rig, rig.submits()[0]) == b"fr: 30\n"
+
+
 def test_a_config_that_jobs_share_does_not_go_up_by_itself(rig: DeclaredRig) -> None:
     rig.write("configs/config.yaml", "fr: 30\n")
     rig.write("inputs/a.tif", "a")
