@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from support.rig import MIB, Rig, blob, run_command
@@ -37,18 +38,17 @@ class Mounts:
 
 
 @pytest.fixture
-def mounts(new_rig: Callable[..., Rig]) -> Iterator[Mounts]:
-    """Torn down before the rigs that new_rig makes are... ended: lazily, so that no daemon is in the way."""
+def mounts(new_rig: Callable[..., Rig], tmp_path: Path) -> Iterator[Mounts]:
+    """Taken down before the rigs of new_rig are ended; lazily, so that no daemon is in the way."""
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     made = Mounts()
     try:
-        made.tmpfs("/dev/shm/ncaasd-mount-test", "1m")
+        made.tmpfs(str(tmp_path / "may-mount"), "1m")
     except subprocess.CalledProcessError:
         pytest.skip("this machine doesn't let us mount")
     yield made
     made.close()
-    os.rmdir("/dev/shm/ncaasd-mount-test")
 
 
 def fill(folder: str) -> str:
