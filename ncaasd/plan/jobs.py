@@ -67,8 +67,8 @@ def next_step(
         # What else is lacking follows from it: its package is not made, or more files are to come.
         return Next(JobState.WAITING, f"waits for {beside.unit}")
     waits = [w for fact in datasets if (w := _waits_for(fact))]
-    named = {f.file.id for f in datasets if f.file is not None}
-    waits += [_waits_for(DatasetFact(below(row), row.key, row)) for row in beside.files if row.id not in named]
+    named = {f.file.place for f in datasets if f.file is not None}
+    waits += [_waits_for(DatasetFact(below(row), row.key, row)) for row in beside.files if row.place not in named]
     if config_problem:
         waits.append(config_problem)
     ask = tuple(

@@ -436,7 +436,7 @@ class _Planner:
             found = self._given.get(row.etag, ())
             return [j for d, j in found if d.key != row.key and renames.taken_over(row, self._there(d))]
         old = self._renewed.get(row.stat[:2])
-        if old is None or old.stored is None or old.stored.inode != row.stat.inode or old.id == row.id:
+        if old is None or old.stored is None or old.stored.inode != row.stat.inode or old.place == row.place:
             return ()
         return [j for d, j in self._given.get(old.etag, ()) if d.key == old.key]
 

@@ -70,7 +70,7 @@ def same_recording(now: FileRow, before: FileRow, *, named: bool = False) -> boo
     By size, time and checksum. Where one of the checksums isn't known (it was not uploaded by itself, or not yet), by size,
     time and inode; or, with `named`, by the name that both have in their units.
     """
-    if now.stat.size == 0 or now.stat.size != before.stat.size or now.id == before.id:
+    if now.stat.size == 0 or now.stat.size != before.stat.size or now.place == before.place:
         return False
     if now.state is FileState.STORED and now.crc and before.crc and before.stored is not None:
         # What is gone may have been changed after it was stored: its checksum is of what was stored.
@@ -156,7 +156,7 @@ def taken_over(file: FileRow, there: FileRow | None) -> bool:
     `there`: what is known of that place. It may be gone, and another file may have its key since, so that nothing but its
     size and time is known of it (F96).
     """
-    if there is None or there.id == file.id:
+    if there is None or there.place == file.place:
         return False
     if there.state is FileState.GONE:
         return there.stat.size == file.stat.size and same_time(there.stat.mtime_ns, file.stat.mtime_ns)

@@ -195,6 +195,26 @@ def test_two_files_of_one_base_name_never_share_a_job(rig: DeclaredRig) -> None:
     assert plans(rig)["M8/a.tif"][0] == "wait"
 
 
+def test_what_waits_for_a_refused_neighbour_is_planned_so_before_anything_is_known_of_it(rig: DeclaredRig) -> None:
+    rig.turns(3)
+    rig.write("inputs/M7/a.tif", "seven")
+    rig.write("inputs/M8/a.tif", "eight")
+    rig.write("inputs/M8/b.tif", "b")
+    rig.rules({"key": "base", "unit": "{animal}", "whole_after": "0s"})
+    before = plans(rig)
+    assert {unit: plan for unit, (plan, _why) in before.items()} == {
+        "M7/a.tif": "submit",
+        "M8/a.tif": "wait",
+        "M8/b.tif": "wait",
+    }
+    rig.until(lambda: rig.submitted(1), "the submit")
+    rig.turns(30)
+    assert len(rig.submits()) == 1
+    assert {j.spec.unit: j.reason for j in rig.jobs() if j.phase is Phase.OPEN} == {
+        unit: why for unit, (plan, why) in before.items() if plan == "wait"
+    }
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_what_was_stored_elsewhere_is_stored_again_where_the_rule_wants_it(rig: DeclaredRig, restarted: bool) -> None:
     rig.write("inputs/M7/a.tif", "a")
