@@ -63,12 +63,19 @@ class Opener:
         self._said = ""
         self._called = house.rig  # by the config or the state, before the root was asked
 
-    def turn(self) -> None:
-        now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
+    def look(self) -> None:
+        """Begin to read what files here tell of jobs, where that is due."""
+        monotonic = self._house.clock.monotonic()
         for context in self._house.contexts.values():
             name = context.name
             if name not in self._looks and name not in self._looking and monotonic >= self._look_at.get(name, 0.0):
                 self._look(context)
+
+    def turn(self) -> None:
+        self.look()
+        now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
+        for context in self._house.contexts.values():
+            name = context.name
             waiting = now < self._next.get(name, 0) or not self._house.awake(context)
             if (
                 not context.opened

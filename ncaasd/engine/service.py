@@ -372,9 +372,15 @@ def run_pass(
 
 def _last_words(house: Running) -> None:
     """Write the status files that are behind what the journal says; what is not done in time, the next start does."""
-    house.engine.reporter.turn(now=True)
-    desk = house.engine.house.desk
+    desk, names = house.engine.house.desk, list(house.engine.house.contexts)
     until = time.monotonic() + LAST_WORDS
-    lanes = [f"status:{name}" for name in house.engine.house.contexts]
-    while any(desk.busy(lane) for lane in lanes) and time.monotonic() < until:
-        desk.read(0.05)
+
+    def finished(lane: str) -> None:
+        while any(desk.busy(f"{lane}:{name}") for name in names) and time.monotonic() < until:
+            desk.read(0.05)
+        desk.read(0.0)  # the last answer may have come between two looks at it
+
+    house.engine.opener.look()  # stopped right after its start: what is there is read before it is written over
+    finished("earlier")
+    house.engine.reporter.turn(now=True)
+    finished("status")

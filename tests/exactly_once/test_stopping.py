@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fakes.fault_proxy import Rule
@@ -40,6 +42,22 @@ def test_F12_sigterm_at_any_time(rig: Rig, record_property: Callable[[str, objec
     rig.wait_done(jobs)
     rig.stop()
     rig.check(jobs)
+
+
+def test_F12_stopped_right_after_its_start_the_status_files_are_as_the_journal_is(rig: Rig) -> None:
+    """Killed between a job's end and its status file; the next life is too short for S3 to answer."""
+    dropped(rig)
+    rig.drop_job("pair", "0.bin", "1.bin")
+    rig.start(command=False)
+    rig.wait_done(5)
+    rig.stop()
+    shown = rig.statuses()["submissions/pair.status.json"]
+    assert [job["state"] for job in shown["jobs"]] == ["done"]
+    for _ in range(4):
+        Path(rig.home, "submissions/pair.status.json").write_text(json.dumps(shown | {"jobs": []}))
+        rig.start(command=False)
+        rig.stop()
+        assert rig.statuses()["submissions/pair.status.json"]["jobs"] == shown["jobs"]
 
 
 def test_F12_the_command_stops_by_itself_and_says_so(rig: Rig) -> None:
