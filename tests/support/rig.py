@@ -387,7 +387,9 @@ class Rig:
             for name in names:
                 path = os.path.join(parent, name)
                 below = os.path.relpath(path, self.home)
-                if name.endswith(".status.json") or below.startswith("submissions/status/"):
+                if name.endswith(".status.json") or (
+                    name.endswith(".json") and below.startswith("submissions/status/")
+                ):
                     found[below] = json.loads(_read(path))
         return found
 
