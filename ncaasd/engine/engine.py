@@ -48,7 +48,9 @@ class Engine:
         self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
         self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
         recordings = Recordings(house, self.packager, self.book)
-        self.jobs = Jobs(house, self.declarer, self.fetcher, self.book, self.pauses, recordings)
+        self.jobs = Jobs(
+            house, self.declarer, self.fetcher, self.book, self.pauses, recordings, put_in_place=self._put_in_place
+        )
         self.observer = Observer(
             house,
             whole=self._whole,
@@ -97,6 +99,9 @@ class Engine:
 
     def _rules_changed(self, context: Context) -> None:
         self.observer.names.rules_changed(context)
+
+    def _put_in_place(self, context: Context, row: FileRow) -> None:
+        self.observer.names.put_in_place(context, row)
 
     def _scanned(self, context: Context, tree: str) -> bool:
         return self.observer.has_scanned(context, tree)

@@ -48,7 +48,11 @@ class Jobs:
         book: UnitBook,
         pauses: Pauses,
         recordings: Recordings,
+        *,
+        put_in_place: Callable[[Context, FileRow], None],
     ) -> None:
+        """`put_in_place`: a file may be elsewhere in S3 than its job's rule wants it (`key: base`)."""
+        self._put_in_place = put_in_place
         self._house = house
         self._book = book
         self._pauses = pauses
@@ -146,6 +150,12 @@ class Jobs:
             self._house.journal.update_job(job.row, next_at=job.not_before)
             return []
         job = self._declarer.find_files(job)
+        m = self._rule(context, job)
+        if m is not None and misplaced(m, job.spec.datasets, context.layout.inputs):
+            for dataset in job.spec.datasets:
+                row = self._house.journal.file_of(dataset)
+                if row is not None:
+                    self._put_in_place(context, row)
         facts = [self._supplies.dataset(context, d) for d in job.spec.datasets]
         job = self._with_keys(job, facts)
         if (
@@ -158,7 +168,6 @@ class Jobs:
         config = self._supplies.config(context, job)
         blocked, stop = context.submits_blocked, self._stop(context, job, now)
         invalid = [] if blocked else [*validate_job(draft_of(job, context.layout, config.key), context.layout)]
-        m = self._rule(context, job)
         if m is not None and (why := misplaced(m, job.spec.datasets, context.layout.inputs)):
             invalid.append(why)
         beside = self.beside(context, job)

@@ -25,7 +25,7 @@ from ncaasd.plan.files import (
     seen_as,
     waits_for_name,
 )
-from ncaasd.plan.grouping import by_base
+from ncaasd.plan.grouping import by_base, still_to_read
 
 Told = Callable[[Context, FileRow], None]
 
@@ -91,28 +91,33 @@ class Names:
         return key, collision(other.place, key)
 
     def rules_changed(self, context: Context) -> None:
-        """A rule may want datasets directly in inputs/ now, or does not any more: what has another name than that gets it, and
-        is uploaded under it. What is stored under the other name stays there, and what was asked of it stays as it was."""
+        """A rule may want datasets directly in inputs/ now: what is not there goes there."""
+        if any(m.rule.key == "base" for ms in context.rules.values() for m in ms):
+            for row in list(self._house.journal.files(context.name)):
+                self.put_in_place(context, row)
+
+    def put_in_place(self, context: Context, row: FileRow) -> None:
+        """A file that a rule wants directly in inputs/ gets its key there, and is uploaded to it, unless that rule's jobs have
+        had it already. What is stored under the other key stays there, for the jobs that were submitted with it."""
         journal = self._house.journal
-        if not any(m.rule.key == "base" for ms in context.rules.values() for m in ms):
+        if row.place.is_package or row.place.tree not in context.trees or not row.key or row.state in HAS_NO_NAME:
             return
-        for row in list(journal.files(context.name)):
-            if row.place.is_package or row.place.tree not in context.trees or not row.key or row.state in HAS_NO_NAME:
-                continue
-            mapped = self.mapped(context, row.place)
-            wanted = by_base((m for ms in context.rules.values() for m in ms), row.place)
-            if not wanted or mapped.key == row.key or journal.upload_begun(row.id):
-                continue
-            if row.stored is not None:
-                journal.unstore_file(row.id, self._house.clock.now())
-            journal.give_key(row.id, mapped.key)
-            text = f"goes to {mapped.key}, because its rule has `key: base`"
-            self._house.event(context.name, subject(row), "renamed in S3", text)
-            other = self._holder(context, row.place, mapped.key)
-            if other is not None:
-                self._refuse(context, row, collision(other.place, mapped.key))
-            journal.wake_jobs_of_file(row)
-            self.look_at(context, row.key)
+        rules = [m for ms in context.rules.values() for m in ms]
+        mapped = self.mapped(context, row.place)
+        if not by_base(rules, row.place) or mapped.key == row.key or journal.upload_begun(row.id):
+            return
+        if row.stored is not None:
+            if not still_to_read(rules, row, journal.jobs_using(context.name, row.key)):
+                return
+            journal.unstore_file(row.id, self._house.clock.now())
+        journal.give_key(row.id, mapped.key)
+        text = f"goes to {mapped.key}, because its rule has `key: base`"
+        self._house.event(context.name, subject(row), "renamed in S3", text)
+        other = self._holder(context, row.place, mapped.key)
+        if other is not None:
+            self._refuse(context, row, collision(other.place, mapped.key))
+        journal.wake_jobs_of_file(row)
+        self.look_at(context, row.key)
 
     def say_refused(self, context: Context, place: Place, why: str) -> None:
         """A file was refused, as the journal has it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from ncaasd.declare.manifest import Rule
-from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Place
+from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place
 from ncaasd.plan.files import found_by_itself
 from ncaasd.plan.matching import UnitTemplate, compile_glob
 
@@ -279,12 +279,28 @@ def is_of(m: Matcher, row: FileRow) -> bool:
     return row.place.tree == source and (bool(source) or row.place.path.startswith("inputs/"))
 
 
+def _based(matchers: Iterable[Matcher], place: Place) -> Iterator[Matcher]:
+    """The rules that want what lies at a place directly in inputs/ (`key: base`)."""
+    path = place.path if place.tree else place.path.partition("/")[2]
+    if place.tree or place.path.startswith("inputs/"):
+        mine = (m for m in matchers if m.rule.key == "base" and (m.rule.source or "") == place.tree)
+        yield from (m for m in mine if not m.packs and m.wants(path))
+
+
 def by_base(matchers: Iterable[Matcher], place: Place) -> bool:
     """Whether a rule wants what lies at a place directly in inputs/ (`key: base`): its analysis looks nowhere else."""
-    path = place.path if place.tree else place.path.partition("/")[2]
-    inputs = bool(place.tree) or place.path.startswith("inputs/")
-    mine = (m for m in matchers if m.rule.key == "base" and (m.rule.source or "") == place.tree)
-    return inputs and any(not m.packs and m.wants(path) for m in mine)
+    return next(_based(matchers, place), None) is not None
+
+
+def still_to_read(matchers: Iterable[Matcher], row: FileRow, jobs: Iterable[JobRow]) -> bool:
+    """Whether a rule with `key: base` is still to read a file that is stored elsewhere: it has no job of it yet, or one that is
+    not submitted. Else it stays where it is: an edited rule sends nothing again that its jobs had. `jobs`: of the file's key."""
+    with_it = [j for j in jobs if j.spec.origin is Origin.RULE and any(d.is_of(row) for d in j.spec.datasets)]
+    for m in _based(matchers, row.place):
+        mine = [j for j in with_it if j.spec.name == m.rule.name]
+        if not mine or any(j.phase is Phase.OPEN for j in mine):
+            return True
+    return False
 
 
 def misplaced(m: Matcher, datasets: Iterable[Dataset], inputs: str) -> str:

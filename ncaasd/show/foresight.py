@@ -145,7 +145,7 @@ def foresee_manifest(
     else:
         parsed = parse_manifest(data, file, standing=standing, sources=config.sources, tools=config.tools)
         rules, asked = _declared(parsed, path, facts.settings.upload.prefix, analysis, facts.layout, look.found)
-        facts = replace(facts, rows=_as_rules_want(facts.rows, rules, facts.layout, config))
+        facts = replace(facts, rows=_as_rules_want(facts.rows, rules, facts.layout, config, journal))
         others = {p: ms for p, ms in facts.rules.items() if p != path}
         kept = [s for s in facts.asked if s.declared_in != path]
         facts = replace(facts, rules={**others, path: rules}, asked=[*kept, *asked], only=path)
@@ -193,7 +193,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             rows += there
             places = {r.place for r in there}
             gone += (replace(r, state=FileState.GONE, reason="") for r in before.values() if r.place not in places)
-    rows = _as_rules_want(rows, _in_force(config, journal, analysis, home), layout, config)
+    rows = _as_rules_want(rows, _in_force(config, journal, analysis, home), layout, config, journal)
     waiting = {r.place for r in rows if waits_for_name(r)}
     rows = with_names_given(rows, fresh={r.place for r in rows if r.id == FRESH}, waiting=waiting)
     found = _Found({r.place: r for r in [*gone, *rows]})
@@ -293,19 +293,26 @@ def _in_force(config: Config, journal: Journal | None, analysis: str, home: Loca
     return []
 
 
-def _as_rules_want(rows: Sequence[FileRow], rules: Sequence[Matcher], layout: Layout, config: Config) -> list[FileRow]:
-    """What a rule wants directly in inputs/ goes there, as the engine does it; what is elsewhere is uploaded again."""
-    made = []
-    for row in rows:
-        if not row.place.is_package and row.key and grouping.by_base(rules, row.place):
-            names = config.analyses[row.place.analysis].upload.names
-            key = map_file(seen_as(row.place), layout, prefix="", names=names, base=True).key
-            if key != row.key:
-                state = FileState.WHOLE if row.state is FileState.STORED else row.state
-                made.append(replace(row, key=key, state=state, stored=None, etag="", crc="", ours=False))
-                continue
-        made.append(row)
-    return made
+def _as_rules_want(
+    rows: Sequence[FileRow], rules: Sequence[Matcher], layout: Layout, config: Config, journal: Journal | None
+) -> list[FileRow]:
+    """What a rule wants directly in inputs/ goes there, as the engine does it (`Names.put_in_place`)."""
+
+    def wanted(row: FileRow) -> FileRow:
+        if row.place.is_package or not row.key or not grouping.by_base(rules, row.place):
+            return row
+        names = config.analyses[row.place.analysis].upload.names
+        key = map_file(seen_as(row.place), layout, prefix="", names=names, base=True).key
+        if key == row.key:
+            return row
+        if row.stored is not None:
+            jobs = journal.jobs_using(row.place.analysis, row.key) if journal is not None else ()
+            if not grouping.still_to_read(rules, row, jobs):
+                return row
+        state = FileState.WHOLE if row.state is FileState.STORED else row.state
+        return replace(row, key=key, state=state, stored=None, etag="", crc="", ours=False)
+
+    return [wanted(row) for row in rows]
 
 
 def _mapped(place: Place, layout: Layout, config: Config) -> Mapped:

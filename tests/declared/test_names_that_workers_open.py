@@ -227,6 +227,24 @@ def test_what_was_stored_elsewhere_is_stored_again_where_the_rule_wants_it(rig: 
     assert rig.uploaded() == ["M7/a.tif", "a.tif"]
 
 
+def test_an_edited_rule_sends_nothing_again_that_its_jobs_had(rig: DeclaredRig) -> None:
+    rig.write("inputs/M7/a.tif", "a")
+    rig.rules({})
+    rig.until(lambda: rig.submitted(1), "the submit")
+    rig.run_jobs()
+    rig.rules({"key": "base"})
+    rig.turns(20)
+    assert [u.key for p in foreseen(rig).previews for u in p.uploads] == []
+    assert rig.uploaded() == ["M7/a.tif"]
+    rig.write("inputs/M7/b.tif", "b")
+    rig.until(lambda: len(rig.submits()) == 2, "the new one's job")
+    assert rig.uploaded() == ["M7/a.tif", "b.tif"]
+    (effect,) = commands.apply(rig.rig.journal, "rerun", commands.Selection(ids=(rig.jobs()[0].job_id,)), rig.clock.now())
+    assert effect.done
+    rig.until(lambda: len(rig.submits()) == 3, "the rerun, of the data where the rule wants it now", 200)
+    assert [f"{GROUP}/inputs/a.tif"] in [body["dataname"] for body in rig.submits()]
+
+
 def test_what_is_planned_goes_where_the_rule_wants_it(rig: DeclaredRig) -> None:
     rig.turns(3)
     rig.write("inputs/M7/a.tif", "a")
