@@ -115,7 +115,8 @@ in S3 under that name that isn't this rig's is left alone: the job is held until
 file in `configs/` of that name goes up with the jobs only, not by itself.
 
 A dataset keeps its folders in S3. For an analysis that looks directly in `inputs/`, `key: base` leaves them out; of two files
-of one name the second waits, and its job says so, because only one can have the name there.
+of one name the second waits, and its job says so, because only one can have the name there. A rule that gets `key: base` later
+sends nothing again that its jobs had.
 
 ## Values in `set`
 

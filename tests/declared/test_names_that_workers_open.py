@@ -66,12 +66,16 @@ def test_a_name_that_cannot_be_one_is_refused(rig: DeclaredRig, name: str) -> No
     assert rig.status("manifest.status.json")["ok"] is False
 
 
-def test_jobs_with_different_configs_under_one_name_take_turns(rig: DeclaredRig) -> None:
+def two_configs_of_one_name(rig: DeclaredRig) -> None:
     rig.write("configs/d.yaml", "fr: 99\n")
     for name in ("a.tif", "b.tif"):
         rig.write(f"inputs/{name}", name)
     shared = {"config_name": "config.yaml"}
     rig.rules({**shared, "datasets": "a.tif"}, {**shared, "name": "s", "datasets": "b.tif", "config": "d.yaml"})
+
+
+def test_jobs_with_different_configs_under_one_name_take_turns(rig: DeclaredRig) -> None:
+    two_configs_of_one_name(rig)
     rig.until(rig.submits, "the first submit")
     rig.until(lambda: any("its turn: job " in j.reason for j in rig.jobs()), "the wait of the other one")
     rig.turns(40)
@@ -125,11 +129,7 @@ def test_a_config_that_others_have_put_is_not_overwritten(rig: DeclaredRig) -> N
 def test_in_an_encrypted_bucket_each_job_has_its_own_config_too(rig: DeclaredRig) -> None:
     """Two configs of one size, where no ETag tells them apart."""
     rig.server.encrypted = True
-    rig.write("configs/d.yaml", "fr: 99\n")
-    for name in ("a.tif", "b.tif"):
-        rig.write(f"inputs/{name}", name)
-    shared = {"config_name": "config.yaml"}
-    rig.rules({**shared, "datasets": "a.tif"}, {**shared, "name": "s", "datasets": "b.tif", "config": "d.yaml"})
+    two_configs_of_one_name(rig)
     rig.until(rig.submits, "the first submit")
     content = config_of(rig, rig.submits()[0])
     rig.turns(20)
@@ -239,7 +239,9 @@ def test_an_edited_rule_sends_nothing_again_that_its_jobs_had(rig: DeclaredRig) 
     rig.write("inputs/M7/b.tif", "b")
     rig.until(lambda: len(rig.submits()) == 2, "the new one's job")
     assert rig.uploaded() == ["M7/a.tif", "b.tif"]
-    (effect,) = commands.apply(rig.rig.journal, "rerun", commands.Selection(ids=(rig.jobs()[0].job_id,)), rig.clock.now())
+    (effect,) = commands.apply(
+        rig.rig.journal, "rerun", commands.Selection(ids=(rig.jobs()[0].job_id,)), rig.clock.now()
+    )
     assert effect.done
     rig.until(lambda: len(rig.submits()) == 3, "the rerun, of the data where the rule wants it now", 200)
     assert [f"{GROUP}/inputs/a.tif"] in [body["dataname"] for body in rig.submits()]
