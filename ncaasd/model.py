@@ -278,6 +278,29 @@ class Origin(StrEnum):
     ELSEWHERE = "elsewhere"  # started on the website or by another rig; followed and fetched, never submitted
 
 
+class Hold(StrEnum):
+    """Why a job is held. What each kind is about, and who ends it: the table in `plan.holds`."""
+
+    PERSON = "person"  # `ncaasd hold`
+    BACKLOG = "backlog"
+    BUDGET = "budget"
+    FAILURES = "failures"
+    CANARY = "canary"
+    DAY = "day"
+    ACTIVE = "active"
+    PART = "part"
+    RENAMED = "renamed"
+    COPY = "copy"
+    ZEROS = "zeros"
+    FOREIGN = "foreign"
+    REPLACED = "replaced"
+    CONFIG = "config"
+    UNSEEN = "unseen"
+    SAME = "same"
+    REBUILT = "rebuilt"
+    UNSURE = "unsure"
+
+
 class Phase(StrEnum):
     """How far the submit of a job has come. Only ever moves down this list."""
 
@@ -365,8 +388,8 @@ class JobRow:
     phase: Phase
     state: JobState
     reason: str
-    hold: str  # the kind of hold; empty when not held
-    released: frozenset[str]  # kinds of hold a person has released it from
+    hold: Hold | None  # a person must decide, or mend something
+    released: frozenset[str]  # kinds of hold that a person has released it from; and `plan.holds.OWN_CONFIG`
     created: float
     intended: float
     attempted: float

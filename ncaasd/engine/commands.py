@@ -14,13 +14,10 @@ from functools import partial
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare import analysis_config
 from ncaasd.errors import DeclarationError, UserError
-from ncaasd.model import FileRow, FileState, JobRow, JobState, Origin, Phase
-from ncaasd.plan.guards import MENDED, way_on
+from ncaasd.model import FileRow, FileState, Hold, JobRow, JobState, Origin, Phase
+from ncaasd.plan.holds import OWN_CONFIG, can_be_released, with_way_on
 
 NEVER = 1e15
-OWN_CONFIG = (
-    "declaration"  # among what a job is released from: a person chose its config, so it follows no edit of the rule
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +63,23 @@ def select(journal: Journal, selection: Selection) -> list[JobRow]:
 def hold(journal: Journal, job: JobRow, now: float) -> Effect:
     if job.phase is not Phase.OPEN:
         return Effect(job, False, f"it is {job.state} already: only a job that was not submitted can be held")
-    if job.hold == "person":
+    if job.hold is Hold.PERSON:
         return Effect(job, False, "it is held already")
-    reason = f"held by hand; {way_on('person', job)}"
-    journal.update_job(job.row, hold="person", state=JobState.HELD, reason=reason, next_at=NEVER)
+    reason = with_way_on("held by hand", Hold.PERSON, job)
+    journal.update_job(job.row, hold=Hold.PERSON, state=JobState.HELD, reason=reason, next_at=NEVER)
     return _did(journal, job, now, "held", "held by hand")
 
 
 def release(journal: Journal, job: JobRow, now: float) -> Effect:
     """Let a held job go on, past the guard that held it."""
-    if job.phase is Phase.ENDED or not job.hold:
+    if job.phase is not Phase.ENDED and job.hold is None and job.state is JobState.HELD:
+        return Effect(job, False, f"it goes on by itself: {job.reason}")
+    if job.phase is Phase.ENDED or job.hold is None:
         return Effect(job, False, "it is not held")
-    if job.hold in ("foreign", "replaced", *MENDED):
+    if not can_be_released(job.hold):
         return Effect(job, False, f"it can't be released: {job.reason}")
-    released = job.released if job.hold == "person" else job.released | {job.hold}
-    journal.update_job(job.row, hold="", released=released, next_at=0.0, state=JobState.WAITING, reason="released")
+    released = job.released if job.hold is Hold.PERSON else job.released | {job.hold}
+    journal.update_job(job.row, hold=None, released=released, next_at=0.0, state=JobState.WAITING, reason="released")
     return _did(journal, job, now, "released", f"released from: {job.reason}")
 
 
@@ -102,9 +101,9 @@ def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Eff
         return Effect(job, False, "it was started elsewhere: only who started it can run it again")
     attempts = journal.attempts(job.spec.analysis, job.spec.name, job.spec.unit, job.spec.version)
     newest = attempts[-1]
-    if newest.phase is Phase.OPEN and newest.hold in ("foreign", "replaced"):
+    if newest.phase is Phase.OPEN and newest.hold in (Hold.FOREIGN, Hold.REPLACED):
         return _once_more(journal, newest, now)
-    if newest.phase is Phase.OPEN and newest.attempt > 0 and newest.hold:
+    if newest.phase is Phase.OPEN and newest.attempt > 0 and newest.hold is not None:
         return release(journal, newest, now)  # it waits to be run again already (the budget), for a person's word
     if newest.phase is Phase.OPEN and newest.attempt > 0:
         return Effect(newest, False, "a rerun of it is waiting already")
@@ -114,7 +113,7 @@ def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Eff
         return Effect(newest, False, f"it is {newest.state}: a rerun would be paid for beside it; wait for its end")
     spec = replace(job.spec, datasets=tuple(replace(d, etag="") for d in job.spec.datasets))
     # Who asks for one job by name means it: the guards that ask about surprises don't ask again.
-    released = {"backlog", "canary", "failures", "budget", "rebuilt"}
+    released: set[str] = {Hold.BACKLOG, Hold.CANARY, Hold.FAILURES, Hold.BUDGET, Hold.REBUILT}
     if config:
         spec = replace(spec, config=config)
         released.add(OWN_CONFIG)
@@ -130,12 +129,12 @@ def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Eff
 def _once_more(journal: Journal, job: JobRow, now: float) -> Effect:
     """It has no id yet, so it needs no other: it is tried again. What was replaced in S3 is put again; since that is not ours
     any more, its file is held first, for a person to say that it may be overwritten."""
-    if job.hold == "replaced":
+    if job.hold is Hold.REPLACED:
         for dataset in job.spec.datasets:
             row = journal.file_of(dataset)
             if row is not None and row.state is FileState.STORED:
                 journal.unstore_file(row.id, now)
-    journal.update_job(job.row, hold="", next_at=0.0, state=JobState.WAITING, reason="rerun")
+    journal.update_job(job.row, hold=None, next_at=0.0, state=JobState.WAITING, reason="rerun")
     return _did(journal, job, now, "rerun", f"tried once more; it was held: {job.reason}")
 
 
@@ -147,7 +146,7 @@ def forget(journal: Journal, job: JobRow, now: float) -> Effect:
         return Effect(job, False, "its submit is under way: wait until it is clear whether it was sent")
     state = job.state if job.state.ended else JobState.FAILED
     journal.update_job(
-        job.row, forgotten=True, phase=Phase.ENDED, state=state, hold="", reason="forgotten", next_at=NEVER
+        job.row, forgotten=True, phase=Phase.ENDED, state=state, hold=None, reason="forgotten", next_at=NEVER
     )
     return _did(journal, job, now, "forgotten", "forgotten by hand: not followed any more, and not made again")
 

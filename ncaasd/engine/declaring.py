@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from ncaasd.declare.manifest import Manifest, parse_manifest
-from ncaasd.engine.commands import OWN_CONFIG
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House, subject
 from ncaasd.engine.packaging import Packager
@@ -24,6 +23,7 @@ from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand, gates, grouping
 from ncaasd.plan.files import Role, role_of
 from ncaasd.plan.grouping import Matcher
+from ncaasd.plan.holds import OWN_CONFIG
 from ncaasd.plan.settling import unchanged
 
 MANIFEST_LIMIT = 4 * 2**20
@@ -468,7 +468,7 @@ class Declarer:
     def config_text(self, row: FileRow) -> bytes | None:
         """The bytes of a local config as they were when it was whole; None while it isn't, or could not be read yet."""
         found = self._configs.get((row.place.analysis, row.place.path))
-        if found is None or row.state in (FileState.SETTLING, FileState.GONE, FileState.REFUSED):
+        if found is None or row.state in (FileState.SETTLING, FileState.GONE, FileState.REFUSED, FileState.SKIPPED):
             return None
         return found[1]
 

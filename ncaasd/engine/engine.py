@@ -113,22 +113,22 @@ class Engine:
     def _gone(self, context: Context, row: FileRow) -> None:
         self.pauses.changed(context, row)
         self.declarer.gone(context, row)
-        self.jobs.changed(context, row)
+        self.jobs.assessor.changed(context, row)
 
     def _skipped(self, context: Context, row: FileRow) -> None:
         self.declarer.skipped(context, row)
-        self.jobs.changed(context, row)
+        self.jobs.assessor.changed(context, row)
 
     def _whole(self, context: Context, row: FileRow, old: bool) -> None:
         self.pauses.changed(context, row, old=old)
         self.declarer.whole(context, row)
-        self.jobs.changed(context, row)
+        self.jobs.assessor.changed(context, row)
         if row.key:
             self.house.journal.wake_jobs_of_file(row)
 
     def _stored(self, context: Context, row: FileRow) -> None:
         self.declarer.stored(context, row)
-        self.jobs.stored(context, row)
+        self.jobs.assessor.stored(context, row)
         if row.place.is_package:
             self.packager.stored(row)
 

@@ -100,7 +100,10 @@ class Names:
         """A file that a rule wants directly in inputs/ gets its key there, and is uploaded to it, unless that rule's jobs have
         had it already. What is stored under the other key stays there, for the jobs that were submitted with it."""
         journal = self._house.journal
-        if row.place.is_package or row.place.tree not in context.trees or not row.key or row.state in HAS_NO_NAME:
+        waits = waits_for_name(row)  # for the one that it had
+        if row.place.is_package or row.place.tree not in context.trees or not row.key:
+            return
+        if row.state in HAS_NO_NAME and not waits:
             return
         rules = [m for ms in context.rules.values() for m in ms]
         mapped = self.mapped(context, row.place)
@@ -116,6 +119,8 @@ class Names:
         other = self._holder(context, row.place, mapped.key)
         if other is not None:
             self._refuse(context, row, collision(other.place, mapped.key))
+        elif waits:
+            self._let_go(context, row)
         journal.wake_jobs_of_file(row)
         self.look_at(context, row.key)
 

@@ -25,11 +25,10 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import Exists, LocalError, NcaasdError, StoreError
 from ncaasd.model import EarlierJobs, ObjectInfo
-from ncaasd.neurocaas.naming import ID_LIMIT
+from ncaasd.neurocaas.naming import ID_DIGITS, ID_LIMIT
 from ncaasd.plan.journals import FirstScan, Memory, Signs, Standing, judge, others_now, rig_of
 from ncaasd.plan.retry import backoff
 
-ID_DIGITS = 15
 LOOK_WAIT = 12.0  # seconds; a folder that doesn't answer keeps an analysis from being opened for no longer
 LOOK_AGAIN = 15.0
 PENDING = "pending"  # instead of the last file of a first scan that has not ended

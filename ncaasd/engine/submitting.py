@@ -16,16 +16,14 @@ from awscrt.checksums import crc64nvme
 
 from ncaasd.engine.declaring import CONFIG_LIMIT
 from ncaasd.errors import Busy, Denied, Exists, NcaasdError, NoSuchBucket, StoreError, Throttled, Unreachable
-from ncaasd.model import Dataset, JobRow, ObjectInfo
+from ncaasd.model import Dataset, Hold, JobRow, ObjectInfo
 from ncaasd.neurocaas import naming
-from ncaasd.neurocaas.submission import SubmitBody
 from ncaasd.plan.configs import etag_of
-from ncaasd.plan.submitting import Decision, Found, Step, decide
+from ncaasd.plan.submitting import Decision, Found, Step, body_of, decide, identity
 from ncaasd.ports import Clock, CrashPoint, ObjectStore, no_crash
 
 TRIES = 4  # of list-and-put in one go; after that the engine comes back later
 ATTEMPTS_SEARCHED = 1000
-ID_DIGITS = 15
 MARK = b"The name of this object says how many jobs a journal of ncaasd has begun to submit. ncaasd needs it: leave it here.\n"
 
 
@@ -41,7 +39,7 @@ class Ending(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Report:
     ending: Ending
-    kind: str = ""
+    kind: Hold | None = None  # HELD
     reason: str = ""
     error: Exception | None = None
     missing: str = ""  # WAITS: the key that is not in S3
@@ -135,7 +133,7 @@ def submit_once(
             problem = _fits(order.layout.bucket, job_id)
             if problem:
                 return Report(Ending.FAILED, reason=problem)
-            body = body_of(job, order.config_key, job_id).render()
+            body = body_of(job.spec, order.config_key, job_id).render()
             crash("submit.before_intent")
             key = order.layout.submit_key(job_id)
             etag = etag_of(order.config) if order.shared and order.config is not None else ""
@@ -146,7 +144,7 @@ def submit_once(
         unsure = isinstance(error, Unreachable | Throttled | Busy)
         return Report(Ending.UNSURE if unsure else Ending.FAILED, error=error, reason=str(error))
     except SameJob as error:
-        return Report(Ending.HELD, kind="same", reason=str(error))
+        return Report(Ending.HELD, kind=Hold.SAME, reason=str(error))
     except NcaasdError as error:
         return Report(Ending.WAITS, reason=str(error))
 
@@ -248,18 +246,6 @@ def _choose(order: Order, store: ObjectStore) -> tuple[str, int]:
     raise NcaasdError(f"{job.spec.name} {job.spec.unit} has more than {ATTEMPTS_SEARCHED} attempts in S3")
 
 
-def identity(job: JobRow, layout: naming.Layout, attempt: int) -> str:
-    """The job's id: no clock and no random in it, so that a lost journal computes the same."""
-    return naming.job_id(
-        bucket=layout.bucket,
-        group=layout.group,
-        name=job.spec.name,
-        datasets=[d.key for d in job.spec.datasets],
-        attempt=attempt,
-        checksums=[job.spec.version] if job.spec.version else [],
-    )
-
-
 def _fits(bucket: str, job_id: str) -> str:
     if naming.id_fits(bucket, job_id):
         return ""
@@ -267,22 +253,6 @@ def _fits(bucket: str, job_id: str) -> str:
         f"the bucket name {bucket} and the job id {job_id} are together longer than {naming.ID_LIMIT} characters: NeuroCAAS"
         " would fail after machines were started"
     )
-
-
-def body_of(job: JobRow, config_key: str, job_id: str) -> SubmitBody:
-    spec = job.spec
-    return SubmitBody(
-        datanames=tuple(d.key for d in spec.datasets),
-        configname=config_key,
-        timestamp=job_id,
-        instance_type=spec.instance_type,
-        resultpath=spec.resultpath,
-    )
-
-
-def draft_of(job: JobRow, layout: naming.Layout, config_key: str) -> SubmitBody:
-    """What would be submitted, to be judged before it has an id, and where its config isn't here yet."""
-    return body_of(job, config_key or layout.configs + naming.safe_key(job.spec.config), "1" * ID_DIGITS)
 
 
 def _with_etags(datasets: Sequence[Dataset], etags: dict[str, str]) -> list[Dataset]:
@@ -300,18 +270,24 @@ def _put_config(order: Order, store: ObjectStore) -> Report | None:
         except Exists:
             found = store.find(order.config_key)
     if found is not None and found.size != len(order.config):
-        return Report(Ending.HELD, kind="foreign", reason=f"{order.config_key} in S3 is another config than this job's")
+        return Report(
+            Ending.HELD, kind=Hold.FOREIGN, reason=f"{order.config_key} in S3 is another config than this job's"
+        )
     return None
 
 
 def _foreign_config(order: Order, there: str) -> Report | None:
     """Under a name that jobs share only what this rig has put is overwritten; else a person decides."""
-    if order.config is None or "config" in order.job.released or there in {"", etag_of(order.config), *order.configs}:
+    if (
+        order.config is None
+        or Hold.CONFIG in order.job.released
+        or there in {"", etag_of(order.config), *order.configs}
+    ):
         return None
     text = (
         f"{order.config_key} in S3 is another config than this job's, and not this rig's: other jobs may be reading it"
     )
-    return Report(Ending.HELD, kind="config", reason=text)
+    return Report(Ending.HELD, kind=Hold.CONFIG, reason=text)
 
 
 def _put_shared_config(order: Order, job: JobRow, store: ObjectStore, log: SubmitLog) -> Report | None:
@@ -359,7 +335,7 @@ def _unverified(
         if recorded and found != _UNSEEN and found.etag != recorded:
             return Report(
                 Ending.HELD,
-                kind="replaced",
+                kind=Hold.REPLACED,
                 reason=f"{dataset.name} in S3 is not what this machine put there: somebody replaced it",
             )
     if config and order.config_key:
@@ -390,9 +366,9 @@ def _look_for(
     except NoSuchBucket as error:
         return Report(Ending.WAITS, reason=error.message)
     except Denied as error:
-        if "unseen" in order.job.released:
+        if Hold.UNSEEN in order.job.released:
             return _UNSEEN
-        return Report(Ending.HELD, kind="unseen", reason=f"{name} can't be looked for: {error.message}")
+        return Report(Ending.HELD, kind=Hold.UNSEEN, reason=f"{name} can't be looked for: {error.message}")
 
 
 def _where(key: str, home: str) -> tuple[str, str]:

@@ -16,9 +16,9 @@ from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.following import Sighting, Text, look
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import NcaasdError
-from ncaasd.model import JobRow, JobState, Origin, Phase
+from ncaasd.model import Hold, JobRow, JobState, Origin, Phase
 from ncaasd.neurocaas.job_state import Judgement, judge
-from ncaasd.plan.guards import way_on
+from ncaasd.plan.holds import released_before, with_way_on
 from ncaasd.plan.retry import backoff, poll_after, retry_after, watched_for
 
 GOING_WELL = (JobState.DONE, JobState.RUNNING, JobState.STARTING, JobState.SUBMITTED)
@@ -206,7 +206,7 @@ class Watch:
         # Where the last attempt may be one that this journal lost sight of, so may the next.
         row = house.journal.add_job(spec, job.attempt + 1, house.clock.now(), size=job.size, rebuilt=job.rebuilt)
         # An attempt is no new job, so it is none too many at once.
-        house.journal.update_job(row, released=job.released | {"backlog"})
+        house.journal.update_job(row, released=job.released | {Hold.BACKLOG})
         made = house.journal.job(row)
         assert made is not None
         return made
@@ -224,13 +224,14 @@ class Watch:
         made = self._next_attempt(job)
         when = f"in {(at - now) / 60:.0f} min" if at > now else "now"
         text = f"attempt {refusals} of {allowed} after a refusal, {when}: {job.reason}"
-        released = made.released | {job.refused_kind}
+        released = made.released | ({Hold.BUDGET} if job.refused_kind == "budget" else set())
         self._show(made, JobState.READY, text, next_at=at, not_before=at, released=released)
         house.event(context.name, job_subject(job), "retry", text)
 
     def _wait_for_budget(self, context: Context, job: JobRow) -> None:
         """The job goes on with its rule's siblings, when a person says that there is money again."""
         made = self._next_attempt(job)
-        reason = f"the last attempt was refused: {job.reason}; {way_on('budget', made)}"
-        self._show(made, JobState.HELD, reason, hold="budget", next_at=NEVER)
+        reason = with_way_on(f"the last attempt was refused: {job.reason}", Hold.BUDGET, made)
+        released = released_before(made, Hold.BUDGET)
+        self._show(made, JobState.HELD, reason, hold=Hold.BUDGET, released=released, next_at=NEVER)
         self._house.event(context.name, job_subject(made), "held", reason, level=logging.WARNING)

@@ -18,6 +18,7 @@ from ncaasd.neurocaas.text import shown
 
 KEY_BYTES_LIMIT = 1024  # Amazon S3: a key is at most 1,024 bytes of UTF-8
 ID_LIMIT = 51  # len(bucket) + len(id): `Monitorjob__<bucket>_<id>` must be a legal rule name of 64 characters
+ID_DIGITS = 15  # of the ids that `job_id` makes
 MAX_PARTS = 10_000
 PART_STEP = 8 * 1024**2
 MAX_PART = 5 * 1024**3

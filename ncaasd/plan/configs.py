@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ncaasd.declare.analysis_config import read_analysis_config, render_analysis_config
 from ncaasd.errors import DeclarationError
+from ncaasd.model import FileRow, FileState, JobSpec
 from ncaasd.neurocaas.naming import Layout, config_name, safe_key
 
 CONTENT, KEEP = "content", "keep"  # of a rule's `config_name`; else the name itself
@@ -47,6 +48,63 @@ def render(text: bytes, name: str, overlay: str, layout: Layout, as_name: str = 
     if as_name == CONTENT:
         return Rendered(layout.config_key("", config_name(name, content)), content)
     return Rendered(layout.config_key("", safe_key(written)), content, shared=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFact:
+    """What a job's config comes to: a key, and the content to put there (None: it lies there). Else the problem with it.
+
+    `ask`: the key under which it may lie in S3, when nothing here is it and nobody has looked lately.
+    """
+
+    problem: str = ""
+    key: str = ""
+    content: bytes | None = None
+    ask: str = ""
+    shared: bool = False  # other jobs may have another content at that key
+
+    @property
+    def etag(self) -> str:
+        """The ETag that S3 gives its content; "" when that lies there already."""
+        return etag_of(self.content) if self.content is not None else ""
+
+
+def in_another_bucket(spec: JobSpec) -> ConfigFact | None:
+    """The config of a job whose config is an s3:// address; None for one below configs/."""
+    if not spec.config.startswith("s3://"):
+        return None
+    if spec.overlay != "{}":
+        return ConfigFact(problem="a config without `set`: nothing can be laid over one in another bucket")
+    return ConfigFact(key=spec.config)
+
+
+def from_text(spec: JobSpec, text: bytes, layout: Layout) -> ConfigFact:
+    """The config of a job of whose file the text is known."""
+    made = render(text, spec.config, spec.overlay, layout, spec.config_name)
+    return ConfigFact(made.problem, made.key, None if made.problem else made.content, shared=made.shared)
+
+
+def local_config(row: FileRow | None, with_key: Callable[[], Iterable[FileRow]]) -> FileRow | None:
+    """The local file that a job's config is: at the place of its name (`row`), else one that has that name's key in S3 (a submit
+    file names keys, with `upload.prefix` in them). None: none is here. While there is one, what lies in S3 is older."""
+    if row is None or row.state is FileState.GONE:
+        row = next(iter(with_key()), None)
+    return None if row is None or row.state is FileState.GONE else row
+
+
+def not_yet(config: FileRow, unreadable: str) -> ConfigFact:
+    """A config that is here, and not to be used yet. `unreadable`: why it could not be read."""
+    path = config.place.path
+    if config.state is FileState.SETTLING:
+        return ConfigFact(f"{path} (still being written: {config.reason or 'not quiet long enough'})")
+    if config.state in (FileState.REFUSED, FileState.SKIPPED):
+        return ConfigFact(f"{path} ({config.state}: {config.reason})")
+    return ConfigFact(f"{path} ({unreadable or 'not read yet'})")
+
+
+def not_here(name: str, ask: str) -> ConfigFact:
+    """A config of which no file is here. `ask`: where it may lie in S3; "" once S3 has said no."""
+    return ConfigFact(f"configs/{name} ({'not here' if ask else 'not here, nor in S3'})", ask=ask)
 
 
 def turn(key: str, etag: str, others: Iterable[tuple[str, str, bool]]) -> str:

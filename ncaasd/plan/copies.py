@@ -10,10 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ncaasd.model import FileRow, JobRow, Place
+from ncaasd.model import FileRow, Hold, JobRow, Place
 from ncaasd.plan.guards import Stop
-
-COPY = "copy"  # the kind of hold
 
 # Forms that nothing but a conflict has, in the name of a file or folder. Sources: the programs' own documentation.
 _CERTAIN = (
@@ -86,7 +84,7 @@ def named_as_copy(path: str) -> list[Copy]:
 def copied(job: JobRow, files: Iterable[FileRow], at: Callable[[Place], FileRow | None]) -> Stop | None:
     """Hold `job` when one of its files is, by its name, a copy. `files`: those that it is made of; `at`: the file that is at a
     place now."""
-    if job.attempt or COPY in job.released:
+    if job.attempt or Hold.COPY in job.released:
         return None
     for file in files:
         if file.place.is_package:
@@ -98,7 +96,7 @@ def copied(job: JobRow, files: Iterable[FileRow], at: Callable[[Place], FileRow 
                 original = at(Place(file.place.analysis, file.place.tree, head + slash + copy.original))
                 if original is None or (copy.equal and not _same_bytes(file, original)):
                     continue
-            return Stop(COPY, f"{path} is, by its name, {copy.what}: its data may be paid for already", asks=True)
+            return Stop(Hold.COPY, f"{path} is, by its name, {copy.what}: its data may be paid for already", asks=True)
     return None
 
 

@@ -12,12 +12,10 @@ from functools import lru_cache
 
 from awscrt.checksums import combine_crc64nvme, crc64nvme
 
-from ncaasd.model import FileRow, FileState, JobRow, Place
+from ncaasd.model import FileRow, FileState, Hold, JobRow, Place
 from ncaasd.plan.copies import copied
 from ncaasd.plan.guards import Stop
 from ncaasd.plan.renames import Piece, renamed
-
-ZEROS = "zeros"  # the kind of hold
 
 
 def doubt(
@@ -44,13 +42,15 @@ def doubt(
 def blank(job: JobRow, files: Iterable[FileRow]) -> Stop | None:
     """Hold `job` when one of its files has nothing but zeros in it: room was made for it, and it was never written. Told by the
     checksum of what is stored, so nothing is read for it."""
-    if ZEROS in job.released:
+    if Hold.ZEROS in job.released:
         return None
     for file in files:
         if file.state is FileState.STORED and file.crc and int(file.crc, 16) == crc_of_zeros(file.stat.size):
             path = file.place.path if file.place.tree else file.place.path.partition("/")[2]
             return Stop(
-                ZEROS, f"{path} has nothing but zeros in it, {file.stat.size} bytes: it was never written", asks=True
+                Hold.ZEROS,
+                f"{path} has nothing but zeros in it, {file.stat.size} bytes: it was never written",
+                asks=True,
             )
     return None
 

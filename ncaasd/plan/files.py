@@ -138,13 +138,17 @@ def in_words(place: Place) -> str:
     return f"{place.path} in source {place.tree}" if place.tree else place.path
 
 
-def with_names_given(rows: Sequence[FileRow], *, fresh: Collection[Place], waiting: Collection[Place]) -> list[FileRow]:
+def with_names_given(
+    rows: Sequence[FileRow], *, fresh: Collection[Place], waiting: Collection[Place], moved: Collection[Place] = ()
+) -> list[FileRow]:
     """`rows` are all files that are there, those of `fresh` just found, those of `waiting` refused for another file's sake
-    when they were last looked at: each key goes to one of them, as the engine gives them out, the others are refused."""
+    when they were last looked at, those of `moved` with a key that a rule gives them which is not read yet: each key goes to
+    one of them, as the engine gives them out, the others are refused."""
     having: dict[str, FileRow] = {}
 
-    def order(row: FileRow) -> tuple[bool, bool, bool, tuple[bool, str, str]]:
-        return row.stored is None, row.place in waiting, row.place in fresh, precedence(row.place)
+    def order(row: FileRow) -> tuple[bool, bool, bool, bool, tuple[bool, str, str]]:
+        place = row.place
+        return row.stored is None, place in waiting, place in moved, place in fresh, precedence(place)
 
     wanting = (r for r in rows if r.key and (_has_its_key(r) or r.place in waiting))
     for row in sorted(wanting, key=order):

@@ -7,16 +7,12 @@ rule's next jobs count as many. Guards are counted for each analysis by itself.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ncaasd.model import JobRow, JobState, Origin, Phase
+from ncaasd.model import Hold, JobRow, JobState, Origin, Phase
+from ncaasd.plan.holds import OF_THE_DATA
 
-OF_THE_RULE = ("backlog", "budget", "failures", "canary")  # holds that concern all jobs of a rule
-MENDED = ("part",)  # holds that end by themselves when a person has mended what is wrong: nothing is there to release
-# Holds that concern what one job's data is: such a job is not about to start, so it is no part of a backlog.
-OF_THE_DATA = ("renamed", "copy", "zeros")
 BACKLOG_WINDOW = 900.0  # jobs made within a quarter of an hour count as made at once, submitted or not
 
 
@@ -51,7 +47,7 @@ class Tally:
 class Stop:
     """Why a job isn't submitted now. `asks`: a person must release it; else it goes on by itself."""
 
-    kind: str
+    kind: Hold
     reason: str
     asks: bool
     held: bool = True  # False: it merely queues, and shows as ready
@@ -89,7 +85,7 @@ def tally(jobs: Sequence[JobRow], active: int, day: int, now: float, each: float
     fresh = [
         j
         for j in jobs
-        if "backlog" not in j.released
+        if Hold.BACKLOG not in j.released
         and j.hold not in OF_THE_DATA
         and (j.phase is Phase.OPEN or (j.created > now - BACKLOG_WINDOW and not j.rebuilt))
     ]
@@ -116,59 +112,42 @@ def tally(jobs: Sequence[JobRow], active: int, day: int, now: float, each: float
     )
 
 
-def way_on(kind: str, job: JobRow) -> str:
-    """What a person does about a job that is held, with the command: the end of its reason."""
-    who = job.job_id or shlex.quote(job.spec.unit if job.spec.origin is Origin.RULE else job.spec.name)
-    rule = shlex.quote(job.spec.name)
-    if kind in OF_THE_RULE and job.spec.origin is Origin.RULE:
-        return f"`ncaasd release --rule {rule}` lets the rule's jobs go on"
-    if kind in ("foreign", "replaced"):
-        return f"`ncaasd rerun {who}` submits it under a new id"
-    if kind == "unseen":
-        return f"`ncaasd release {who}` submits it all the same, if NeuroCAAS may read it"
-    if kind in OF_THE_DATA:
-        return f"`ncaasd release {who}` runs it all the same (`forget` leaves it)"
-    if kind == "same":
-        return f"it is made anew under another name; `ncaasd forget {who}` leaves it"
-    return f"`ncaasd release {who}` lets it go on"
-
-
 def guard(job: JobRow, seen: Tally, limits: Limits) -> Stop | None:
     """The first guard that stops `job`, the lasting ones first; None when it may be submitted now."""
     ruled = job.spec.origin is Origin.RULE
     machines = machines_of(job, seen.per_dataset)
     # A rule that matches more than was meant: a backlog, an edit, a bulk copy (F94).
-    if ruled and seen.backlog_machines > limits.ask_above and "backlog" not in job.released:
+    if ruled and seen.backlog_machines > limits.ask_above and Hold.BACKLOG not in job.released:
         return Stop(
-            "backlog",
+            Hold.BACKLOG,
             f"rule {job.spec.name} would start {seen.backlog_jobs} jobs on {seen.backlog_machines} machines with"
             f" {seen.backlog_bytes / 1e9:.1f} GB at once, more than jobs.ask_above: {limits.ask_above}",
             asks=True,
         )
     # The platform would refuse the siblings for the same reason, one paid validation each.
-    if seen.over_budget and "budget" not in job.released:
-        return Stop("budget", f"the rule's last job was refused: {seen.over_budget}", asks=True)
+    if seen.over_budget and Hold.BUDGET not in job.released:
+        return Stop(Hold.BUDGET, f"the rule's last job was refused: {seen.over_budget}", asks=True)
     if (
         ruled
         and limits.stop_after_failures
         and seen.failures >= limits.stop_after_failures
-        and "failures" not in job.released
+        and Hold.FAILURES not in job.released
     ):
-        return Stop("failures", f"the last {seen.failures} jobs of rule {job.spec.name} failed in a row", asks=True)
+        return Stop(Hold.FAILURES, f"the last {seen.failures} jobs of rule {job.spec.name} failed in a row", asks=True)
     # One good job before the rest (F93). The canaries themselves go.
-    if ruled and seen.done < limits.canary and "canary" not in job.released:
+    if ruled and seen.done < limits.canary and Hold.CANARY not in job.released:
         if seen.failures and not seen.under_way:
-            return Stop("canary", f"the first job of rule {job.spec.name} (its canary) failed", asks=True)
+            return Stop(Hold.CANARY, f"the first job of rule {job.spec.name} (its canary) failed", asks=True)
         if seen.under_way >= limits.canary - seen.done:
             return Stop(
-                "canary",
+                Hold.CANARY,
                 f"{limits.canary} job(s) of rule {job.spec.name} must be done first: {seen.done} so far",
                 asks=False,
             )
-    if seen.day + machines > limits.max_per_day and "day" not in job.released:
+    if seen.day + machines > limits.max_per_day and Hold.DAY not in job.released:
         were = "machine was" if seen.day == 1 else "machines were"
         return Stop(
-            "day",
+            Hold.DAY,
             f"{seen.day} {were} started in the last 24 h, this job takes {machines} more, and jobs.max_per_day is"
             f" {limits.max_per_day}",
             asks=False,
@@ -177,7 +156,7 @@ def guard(job: JobRow, seen: Tally, limits: Limits) -> Stop | None:
     if seen.active and seen.active + machines > limits.max_active:
         run = "machine is" if seen.active == 1 else "machines are"
         return Stop(
-            "active",
+            Hold.ACTIVE,
             f"{seen.active} {run} running, this job takes {machines} more, and jobs.max_active is {limits.max_active}",
             asks=False,
             held=False,

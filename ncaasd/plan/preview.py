@@ -1,8 +1,8 @@
 """What would be done, without doing it: uploads, submit files, what each job waits for, what is held, what comes back and
 what goes then. Pure.
 
-The same rules decide here and in the engine: `gates`, `expand`, `jobs`, `guards`. What only S3 can tell (that a dataset
-of another rig is there, that an id is taken) is not asked.
+The same functions decide here and in the engine: `gates`, `expand`, `considering`. What only S3 can tell (that a dataset of
+another rig is there, that an id is taken) is not asked.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ncaasd.declare.config import Analysis
-from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase, Place
-from ncaasd.neurocaas import naming
+from ncaasd.model import Artefact, Dataset, FileRow, FileState, Hold, JobRow, JobSpec, JobState, Origin, Phase, Place
 from ncaasd.neurocaas.naming import Layout
-from ncaasd.neurocaas.submission import SubmitBody
 from ncaasd.plan import afterwards, expand, gates, grouping, renames
 from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
-from ncaasd.plan.configs import render, turn
-from ncaasd.plan.doubts import ZEROS, doubt
+from ncaasd.plan.configs import ConfigFact, from_text, in_another_bucket, local_config, not_here, not_yet, turn
+from ncaasd.plan.considering import NOTHING, DatasetFact, Facts, Next, consider, dataset_fact
+from ncaasd.plan.doubts import doubt
 from ncaasd.plan.expand import Package
-from ncaasd.plan.files import collision, holder, in_words, map_file, taken_by
+from ncaasd.plan.files import collision, holder, map_file
 from ncaasd.plan.gates import Passage, Way
-from ncaasd.plan.grouping import Beside, Matcher, Unit, misplaced
-from ncaasd.plan.guards import Known, Limits, Stop, guard, machines_of, newest_known, per_dataset, tally
-from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
+from ncaasd.plan.grouping import Beside, Matcher, Unit
+from ncaasd.plan.guards import Known, Limits, Stop, machines_of, newest_known, per_dataset, tally
+from ncaasd.plan.holds import OWN_CONFIG
 from ncaasd.plan.journals import FirstScan, was_there
+from ncaasd.plan.submitting import body_of, identity, ids_of_others, same_job
 
 ASKED_OF_S3 = "but held if S3 shows no trace of it: this rig has submitted jobs that its journal does not know"
+NEVER = 1e15
 NOT_YET = (FileState.SETTLING, FileState.WHOLE)
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Situation:
     """One analysis, as it is. `rows`: what is on the disk, known or new; `configs`: text by name below configs/."""
 
     analysis: str
@@ -71,7 +72,7 @@ class PlannedJob:
     why: str
     size: int
     machines: int
-    guard: str = ""  # the kind of hold
+    guard: Hold | None = None  # what keeps it, held or queueing
     job_id: str = ""
     submit_key: str = ""
     config_key: str = ""
@@ -102,13 +103,13 @@ class Preview:
         return sum(u.size for u in self.uploads if not u.kept_back)
 
 
-def preview(facts: Facts) -> Preview:
+def preview(facts: Situation) -> Preview:
     """What the daemon would do of all that is declared, or of one manifest (`facts.only`)."""
     return _Planner(facts).preview()
 
 
 class _Planner:
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Situation) -> None:
         self._facts = facts
         # A file that is still being written will be whole: what then is what is asked.
         self._rows = [replace(r, state=FileState.WHOLE) if r.state is FileState.SETTLING else r for r in facts.rows]
@@ -139,21 +140,20 @@ class _Planner:
             self._gone.setdefault((row.stat.size, row.stat.mtime_ns // renames.COARSEST), []).append(row)
         self._users: dict[str, list[JobRow]] = {}
         self._given: dict[str, list[tuple[Dataset, JobRow]]] = {}  # etag -> as which dataset, to which job
-        self._ids_at: dict[str, list[tuple[Place | None, str]]] = {}  # by key: whose jobs there were
         for job in facts.jobs:
             for dataset in job.spec.datasets:
                 self._users.setdefault(dataset.key, []).append(job)
                 if dataset.etag:
                     self._given.setdefault(dataset.etag, []).append((dataset, job))
-                if job.job_id:
-                    self._ids_at.setdefault(dataset.key, []).append((dataset.place, job.job_id))
         self._renewed = {r.stored[:2]: r for r in self._rows if r.stored and r.stored[:2] != r.stat[:2]}
         self._configs_at: dict[str, list[tuple[str, str, bool]]] = {}  # of names that jobs share: see configs.turn
-        self._about_to_share: tuple[str, str] | None = None
         for job in facts.jobs:
             if job.config_etag:
                 reading = job.phase is not Phase.ENDED and job.verdict is None
                 self._configs_at.setdefault(job.config_key, []).append((f"job {job.job_id}", job.config_etag, reading))
+        # id -> who declares it, of all that have one and of those that go.
+        ours = (j for j in facts.jobs if j.job_id and j.spec.origin is not Origin.ELSEWHERE)
+        self._declared = {j.job_id: j for j in ours}
         self._active, self._day = facts.usage
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         by_name: dict[str, list[JobRow]] = {}
@@ -306,9 +306,10 @@ class _Planner:
             if facts.only in ("", path):
                 for m in matchers:
                     found |= {(s.name, s.unit, s.version): s for s in self._jobs_of(m, path)}
-        if not facts.only:
-            open_jobs = [j for j in facts.jobs if j.phase is Phase.OPEN]
-            found |= {(j.spec.name, j.spec.unit, j.spec.version): j.spec for j in open_jobs}
+        for job in facts.jobs if not facts.only else ():
+            key = (job.spec.name, job.spec.unit, job.spec.version)
+            if job.phase is Phase.OPEN and (key not in found or OWN_CONFIG in job.released):
+                found[key] = job.spec
         return list(found.values())
 
     def _jobs_of(self, m: Matcher, path: str) -> list[JobSpec]:
@@ -357,49 +358,70 @@ class _Planner:
         size = job.size or sum(self._size(d) for d in job.spec.datasets)
         if job.phase is not Phase.OPEN:
             return PlannedJob(job.spec, "known", f"made already: {job.state}", size, machines, known=job)
-        known = job if job.row >= 0 else None
-        if job.hold == ZEROS and not job.spec.version and self._data_stop(job) is None:
-            job = replace(job, hold="")  # it was written anew
-        self._about_to_share = None
-        config_key, problem = self._config(job.spec)
-        facts = [self._fact(d) for d in job.spec.datasets]
-        settings = self._facts.settings.jobs
-        rule = next((m for m in self._matchers if m.rule.name == job.spec.name), None)
-        limits = Limits(
-            max_active=settings.max_active,
-            max_per_day=settings.max_per_day,
-            ask_above=settings.ask_above,
-            stop_after_failures=settings.stop_after_failures,
-            canary=rule.rule.canary if rule and job.spec.origin is Origin.RULE else 0,
-        )
-        seen = tally(self._made.get(job.spec.name, []), self._active, self._day, self._facts.now, each)
-        stop = guard(job, seen, limits)
-        beside = self._beside(job.spec, rule)
-        ruled = rule is not None and job.spec.origin is Origin.RULE
-        why = misplaced(rule, job.spec.datasets, self._facts.layout.inputs) if ruled and rule else ""
-        invalid = [why] if why else []
-        step = next_step(job, facts, problem, "", stop, invalid, beside)
-        if (step.submit or (stop and step.reason == stop.reason)) and (doubt := self._data_stop(job)):
-            stop = doubt
-            step = next_step(job, facts, problem, "", stop, invalid, beside)
-        why = step.reason
+        facts = self._facts_of(job, each)
+        step = consider(facts)
+        config = facts.config
         if step.submit:
-            plan = "submit"
-            self._goes(job, machines)
-            first = sum(f.file is not None and self._at[f.file.place].state is not FileState.STORED for f in facts)
-            why = f"{first} file{'s' if first > 1 else ''} first to be uploaded" if first else why
-            why = "its package first to be made and uploaded" if any(f.remote for f in facts) else why
-            if self._may_have_been_sent(job):
-                why = f"{why + '; ' if why else ''}{ASKED_OF_S3}"
-        else:
-            plan = {JobState.WAITING: "wait", JobState.HELD: "hold"}.get(step.state, "queue")
-        made = PlannedJob(job.spec, plan, why, size, machines, known=known, config_key=config_key)
-        made = replace(made, guard=stop.kind if stop and plan in ("hold", "queue") else step.hold)
+            self._goes(job, machines, config)
+        made = PlannedJob(
+            job.spec,
+            _plan(step),
+            self._why(job, facts) if step.submit else step.reason,
+            size,
+            machines,
+            known=job if job.row >= 0 else None,
+            guard=step.stop or step.hold,
+            config_key="" if config.problem else config.key,
+        )
         return self._with_submit_file(made, job)
+
+    def _facts_of(self, job: JobRow, each: float) -> Facts:
+        """As the engine gathers them (`engine/assessing`), of what will be when all that may go up has gone."""
+        spec, settings = job.spec, self._facts.settings.jobs
+        declares = spec.origin is Origin.RULE
+        rule = next((m for m in self._matchers if declares and m.rule.name == spec.name), None)
+        config = self._config(spec)
+        return Facts(
+            job=job,
+            layout=self._facts.layout,
+            rule=rule,
+            datasets=[self._fact(d) for d in spec.datasets],
+            config=config,
+            now=self._facts.now,
+            turn=turn(config.key, config.etag, self._configs_at.get(config.key, ())) if config.shared else "",
+            beside=self._beside(spec, rule),
+            same=self._same(job),
+            tally=tally(self._made.get(spec.name, []), self._active, self._day, self._facts.now, each),
+            limits=Limits(
+                max_active=settings.max_active,
+                max_per_day=settings.max_per_day,
+                ask_above=settings.ask_above,
+                stop_after_failures=settings.stop_after_failures,
+                canary=rule.rule.canary if rule else 0,
+            ),
+            doubt=self._data_stop,
+        )
+
+    def _same(self, job: JobRow) -> str:
+        same = self._declared.get(identity(job, self._facts.layout, 0))
+        if job.attempt or same is None or (same.row >= 0 and same.row == job.row):
+            return ""
+        return "" if same.spec == job.spec else same_job(job, same)
+
+    def _why(self, job: JobRow, facts: Facts) -> str:
+        """What comes before its submit."""
+        here = (f.file for f in facts.datasets if f.file is not None)
+        first = sum(row.place in self._at and self._at[row.place].state is not FileState.STORED for row in here)
+        why = (
+            f"{first} file{'s' if first > 1 else ''} first to be uploaded" if first else "everything it needs is in S3"
+        )
+        if any(f.packed for f in facts.datasets):
+            why = "its package first to be made and uploaded"
+        return f"{why}; {ASKED_OF_S3}" if self._may_have_been_sent(job) else why
 
     def _beside(self, spec: JobSpec, rule: Matcher | None) -> Beside:
         """As the engine asks for it; what is whole and may go up will be in S3 then, and a pause will be over."""
-        if rule is None or spec.origin is not Origin.RULE or (rule.unit is None and not rule.beside):
+        if rule is None or (rule.unit is None and not rule.beside):
             return NOTHING
         if rule.unit is None:
             unit: Unit | None = grouping.accompanying(rule, self._of(rule))
@@ -412,7 +434,8 @@ class _Planner:
             way = self._passage(row).way
             return way is not Way.NEVER and (row.state is not FileState.WHOLE or way is not Way.GO)
 
-        return grouping.beside(rule, unit, "", keeps_back)
+        found = grouping.beside(rule, unit, "", keeps_back)
+        return replace(found, files=tuple(map(self._later, found.files)))
 
     def _data_stop(self, job: JobRow) -> Stop | None:
         """Why a job is held for what its data is. What is not stored yet has no checksum: sizes, times and inodes tell."""
@@ -468,84 +491,70 @@ class _Planner:
         manifest = self._at.get(Place(spec.analysis, "", spec.declared_in))
         return manifest is not None and (job.rebuilt or was_there([*files, manifest], first_scan))
 
-    def _goes(self, job: JobRow, machines: int) -> None:
+    def _goes(self, job: JobRow, machines: int, config: ConfigFact) -> None:
         """What is submitted counts for those after it."""
-        if self._about_to_share is not None:
-            key, etag = self._about_to_share
-            self._configs_at.setdefault(key, []).append((f"the job of {job.spec.name} {job.spec.unit}", etag, True))
+        if config.shared:
+            using = self._configs_at.setdefault(config.key, [])
+            using.append((f"the job of {job.spec.name} {job.spec.unit}", config.etag, True))
+        if not job.attempt:
+            self._declared.setdefault(identity(job, self._facts.layout, 0), job)
         self._active, self._day = self._active + machines, self._day + machines
         rows = self._made.setdefault(job.spec.name, [])
         for number, row in enumerate(rows):
             if row is job or (row.row >= 0 and row.row == job.row):
                 rows[number] = replace(row, phase=Phase.SUBMITTED, state=JobState.SUBMITTED)
 
-    def _fact(self, dataset: Dataset) -> DatasetFact:
-        name, key = dataset.name, dataset.key
-        if key.startswith("s3://"):
-            return DatasetFact(name, key, None, bypass=True)
-        row = (self._hollow.get(dataset.place) if dataset.place else None) or self._file(dataset)
-        if row is None:
-            if dataset.place is not None and dataset.place.is_package:
-                return DatasetFact(name, key, None, remote=dataset.place in self._to_be_packed or None, packed=True)
-            gone = self._at.get(dataset.place) if dataset.place else None
-            other = taken_by(dataset.place, gone, self._at_key.get(key, ()))
-            if other is not None:
-                return DatasetFact(name, key, None, taken_by=in_words(other))
-            return DatasetFact(name, key, None)
-        if row.state is FileState.WHOLE:
-            way = self._passage(row)
-            if way.way is Way.GO or row.place.is_package:
-                return DatasetFact(name, key, replace(row, state=FileState.STORED))
-            return DatasetFact(name, key, replace(row, reason=way.reason))
-        return DatasetFact(name, key, row)
+    def _later(self, row: FileRow) -> FileRow:
+        """A file as it will be when all that may go up has gone."""
+        if row.state is not FileState.WHOLE:
+            return row
+        way = self._passage(row)
+        if way.way is Way.GO or row.place.is_package:
+            return replace(row, state=FileState.STORED)
+        return replace(row, reason=way.reason, retry_at=NEVER if way.way is Way.NEVER else 0.0)
 
-    def _config(self, spec: JobSpec) -> tuple[str, str]:
-        """(its key in S3, what is wrong with it)"""
-        name = spec.config
-        if name.startswith("s3://"):
-            return name, ""
-        text = self._facts.configs.get(name)
-        if text is None:
-            return "", f"configs/{name} (not here)"
-        made = render(text, name, spec.overlay, self._facts.layout, spec.config_name)
-        if made.problem or not made.shared:
-            return made.key, made.problem
-        waits = turn(made.key, made.etag, self._configs_at.get(made.key, ()))
-        if not waits:
-            self._about_to_share = (made.key, made.etag)
-        return made.key, waits
+    def _fact(self, dataset: Dataset) -> DatasetFact:
+        place = dataset.place
+        row = (self._hollow.get(place) or self._at.get(place)) if place else self._file(dataset)
+        later = self._later(row) if row is not None else None
+        others = self._at_key.get(dataset.key, ())
+        fact = dataset_fact(dataset, later, lambda: [self._later(r) for r in others], lambda: None)
+        return replace(fact, remote=True) if fact.packed and place in self._to_be_packed else fact
+
+    def _config(self, spec: JobSpec) -> ConfigFact:
+        elsewhere = in_another_bucket(spec)
+        if elsewhere is not None:
+            return elsewhere
+        layout = self._facts.layout
+        here = local_config(
+            self._at.get(Place(spec.analysis, "", f"configs/{spec.config}")),
+            lambda: self._at_key.get(layout.configs + spec.config, ()),
+        )
+        if here is None:
+            return not_here(spec.config, layout.configs)
+        text = self._facts.configs.get(here.place.path.removeprefix("configs/"))
+        if text is None or here.state in (FileState.REFUSED, FileState.SKIPPED):
+            return not_yet(here, "")
+        return from_text(spec, text, layout)
 
     def _with_submit_file(self, made: PlannedJob, job: JobRow) -> PlannedJob:
-        spec, layout = job.spec, self._facts.layout
-        if spec.version == "?" or not made.config_key:
+        if job.spec.version == "?" or not made.config_key:
             return made
         job_id = job.job_id or self._new_id(job)
-        body = SubmitBody(
-            datanames=tuple(d.key for d in spec.datasets),
-            configname=made.config_key,
-            timestamp=job_id,
-            instance_type=spec.instance_type,
-            resultpath=spec.resultpath,
-        )
-        return replace(made, job_id=job_id, submit_key=layout.submit_key(job_id), body=body.render())
+        body = body_of(job.spec, made.config_key, job_id)
+        return replace(made, job_id=job_id, submit_key=self._facts.layout.submit_key(job_id), body=body.render())
 
     def _new_id(self, job: JobRow) -> str:
         """The next one that no other file's job had: as engine/submitting chooses it, but for what only S3 can tell."""
-        spec, layout = job.spec, self._facts.layout
-        seen = [(d, *at) for d in spec.datasets for at in self._ids_at.get(d.key, ())]
-        others = {job_id for dataset, place, job_id in seen if dataset.place and place not in (None, dataset.place)}
-        ids = (
-            naming.job_id(
-                bucket=layout.bucket,
-                group=layout.group,
-                name=spec.name,
-                datasets=[d.key for d in spec.datasets],
-                attempt=job.attempt + more,
-                checksums=[spec.version] if spec.version else [],
-            )
-            for more in range(len(others) + 1)
-        )
+        others = {i for d in job.spec.datasets for i in ids_of_others(d, self._users.get(d.key, ()))}
+        ids = (identity(job, self._facts.layout, job.attempt + more) for more in range(len(others) + 1))
         return next(job_id for job_id in ids if job_id not in others)
+
+
+def _plan(step: Next) -> str:
+    if step.submit:
+        return "submit"
+    return {JobState.WAITING: "wait", JobState.HELD: "hold"}.get(step.state, "queue")
 
 
 def _shown(place: Place) -> str:
@@ -562,7 +571,7 @@ def _unmade(spec: JobSpec, now: float, size: int) -> JobRow:
         phase=Phase.OPEN,
         state=JobState.WAITING,
         reason="",
-        hold="",
+        hold=None,
         released=frozenset(),
         created=now,
         intended=0.0,

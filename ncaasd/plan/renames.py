@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ncaasd.model import FileRow, FileState, JobRow, JobState, Origin, Phase, Place
+from ncaasd.model import FileRow, FileState, Hold, JobRow, JobState, Origin, Phase, Place
 from ncaasd.plan.expand import PackageOf, package_name
 from ncaasd.plan.grouping import Matcher, Unit, below, is_of
 from ncaasd.plan.guards import Stop
 
-RENAMED = "renamed"  # the kind of hold
 # How exactly file systems keep a file's time, in ns: NTFS and SMB to 100 ns, others to 1 µs, 1 ms or 1 s, FAT to 2 s. A move
 # to a coarser one cuts the time off.
 _GRAINS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
@@ -112,7 +111,7 @@ def renamed(
     size, and about its time. `jobs_using(key)`: every job that has a dataset of this key. `was(place)`: what was last known
     at a place. `given(file)`: the jobs that were given this file's content where it is not any more (see `taken_over`).
     """
-    if job.attempt or RENAMED in job.released:
+    if job.attempt or Hold.RENAMED in job.released:
         return None  # a rerun was asked for, or is the same job once more
     found: dict[int, JobRow] | None = None
     certain = True
@@ -135,7 +134,7 @@ def renamed(
     if not found:
         return None
     earlier = found[max(found)]
-    return Stop(RENAMED, _reason(job, earlier, certain=certain), asks=True)
+    return Stop(Hold.RENAMED, _reason(job, earlier, certain=certain), asks=True)
 
 
 def _all_gone(piece: Piece, before: FileRow, was: Callable[[Place], FileRow | None]) -> bool:

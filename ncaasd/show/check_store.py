@@ -15,13 +15,12 @@ from ncaasd.adapters.credentials import CredentialSource, StoreFactory
 from ncaasd.adapters.probe import honours_if_none_match
 from ncaasd.declare.config import Analysis, Config
 from ncaasd.errors import Absent, Corrupted, Denied, StoreError
-from ncaasd.neurocaas.naming import ID_LIMIT, Layout
+from ncaasd.neurocaas.naming import ID_DIGITS, ID_LIMIT, Layout
 from ncaasd.ports import ObjectStore
 from ncaasd.show import words
 from ncaasd.show.check import Finding, Level
 
 BODY = b"ncaasd check puts this here for a moment. It may be deleted.\n"
-ID_DIGITS = 15
 SKEW_NOTED, SKEW_BAD = 30.0, 300.0  # seconds; AWS refuses requests that are 15 minutes off
 BLOCKED = "nothing is submitted to an endpoint that would start a job twice"
 

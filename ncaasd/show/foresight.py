@@ -23,7 +23,7 @@ from ncaasd.plan import expand, gates, grouping, skipping
 from ncaasd.plan.afterwards import Care, PlannedFetch, PlannedRemoval
 from ncaasd.plan.files import Mapped, Role, map_file, role_of, seen_as, waits_for_name, with_names_given
 from ncaasd.plan.grouping import Matcher
-from ncaasd.plan.preview import Facts, PlannedJob, Preview, preview
+from ncaasd.plan.preview import PlannedJob, Preview, Situation, preview
 from ncaasd.plan.settling import unchanged
 
 LIMIT = 4 * 2**20  # bytes of a manifest or config that are read, as the daemon does
@@ -164,7 +164,7 @@ def _has_rules(data: bytes, file: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    facts: Facts
+    facts: Situation
     troubles: tuple[str, ...]
     found: _Found
 
@@ -181,26 +181,30 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
     rows: list[FileRow] = [r for r in known.values() if r.place.tree not in trees]  # packages
     gone: list[FileRow] = []
     for name, tree in trees.items():
-        before = {p.path: r for p, r in known.items() if p.tree == name}
+        mine = {p.path: r for p, r in known.items() if p.tree == name}
         try:
             delta = tree.scan({})
         except NcaasdError as error:
             troubles.append(str(error))
-            rows += before.values()
+            rows += mine.values()
         else:
-            there = _rows(analysis, name, delta, before, layout, config)
-            there += _skipped(analysis, name, delta, before, layout, config)
+            there = _rows(analysis, name, delta, mine, layout, config)
+            there += _skipped(analysis, name, delta, mine, layout, config)
             rows += there
             places = {r.place for r in there}
-            gone += (replace(r, state=FileState.GONE, reason="") for r in before.values() if r.place not in places)
-    rows = _as_rules_want(rows, _in_force(config, journal, analysis, home), layout, config, journal)
+            gone += (replace(r, state=FileState.GONE, reason="") for r in mine.values() if r.place not in places)
+    standing, read = _in_force(config, journal, analysis, home)
+    before = {r.place: r.key for r in rows}
+    rows = _as_rules_want(rows, standing, layout, config, journal)
+    moved = {r.place for r in rows if before[r.place] != r.key and not read}
     waiting = {r.place for r in rows if waits_for_name(r)}
-    rows = with_names_given(rows, fresh={r.place for r in rows if r.id == FRESH}, waiting=waiting)
+    rows = _as_left(rows, standing)
+    rows = with_names_given(rows, fresh={r.place for r in rows if r.id == FRESH}, waiting=waiting, moved=moved)
     found = _Found({r.place: r for r in [*gone, *rows]})
     rules, asked, problems = _manifests(config, journal, analysis, home, rows, layout, found)
     troubles += (str(p) for p in problems)
     return _Look(
-        Facts(
+        Situation(
             analysis=analysis,
             settings=settings,
             layout=layout,
@@ -277,20 +281,19 @@ def _rows(
     return made
 
 
-def _in_force(config: Config, journal: Journal | None, analysis: str, home: LocalTree) -> list[Matcher]:
-    """The standing rules: those that are there, else the last right ones."""
-    texts = (
-        [data for path, data, _p, _at in journal.manifests(analysis) if path == gates.MANIFEST and data]
-        if journal
-        else []
-    )
+def _in_force(config: Config, journal: Journal | None, analysis: str, home: LocalTree) -> tuple[list[Matcher], bool]:
+    """(the standing rules that will be in force: those that are there, else the last right ones; whether the daemon has read
+    them)"""
+    manifests = journal.manifests(analysis) if journal else []
+    read = next((data for path, data, _p, _at in manifests if path == gates.MANIFEST and data), None)
+    texts = [read] if read else []
     with contextlib.suppress(NcaasdError):
         texts.insert(0, home.read(gates.MANIFEST, limit=LIMIT)[0])
     for standing in texts:
         with contextlib.suppress(DeclarationError):
             parsed = parse_manifest(standing, gates.MANIFEST, standing=True, sources=config.sources, tools=config.tools)
-            return [grouping.matcher(rule) for rule in parsed.rules]
-    return []
+            return [grouping.matcher(rule) for rule in parsed.rules], standing == read
+    return [], True
 
 
 def _as_rules_want(
@@ -313,6 +316,18 @@ def _as_rules_want(
         return replace(row, key=key, state=state, stored=None, etag="", crc="", ours=False)
 
     return [wanted(row) for row in rows]
+
+
+def _as_left(rows: Sequence[FileRow], rules: Sequence[Matcher]) -> list[FileRow]:
+    """What is not to go up at all keeps no name from others: as the engine notes it when it asks for its passage."""
+
+    def left(row: FileRow) -> FileRow:
+        if row.state is not FileState.WHOLE or row.stored is not None or row.place.is_package:
+            return row
+        way = gates.passage(row, rules, lambda _m: None, lambda _m, _unit: False)
+        return replace(row, reason=way.reason, retry_at=math.inf) if way.way is gates.Way.NEVER else row
+
+    return [left(row) for row in rows]
 
 
 def _mapped(place: Place, layout: Layout, config: Config) -> Mapped:

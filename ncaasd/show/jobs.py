@@ -9,9 +9,8 @@ from typing import Any
 from ncaasd.adapters.journal import Journal
 from ncaasd.engine.documents import job_document, text, when
 from ncaasd.model import Dataset, Event, FileRow, FileState, JobRow, JobState, Phase
-from ncaasd.plan.guards import MENDED
 from ncaasd.show import words
-from ncaasd.show.status import ONLY_RERUN, changed_since, known_as, title
+from ncaasd.show.status import changed_since, known_as, title, way_on
 
 EVENTS = 500
 
@@ -40,10 +39,8 @@ class JobReport:
     def command(self) -> str:
         """What a person can do about it now; empty when nothing is to be done."""
         job, name = self.job, known_as(self.job)
-        if job.phase is not Phase.ENDED and job.hold in MENDED:
-            return ""  # its reason says what is to be mended
-        if job.phase is not Phase.ENDED and job.hold:
-            return f"ncaasd {'rerun' if job.hold in ONLY_RERUN else 'release'} {name}"
+        if job.phase is not Phase.ENDED and job.hold is not None:
+            return way_on(job)  # "": its reason says what is to be mended
         if job.state in (JobState.FAILED, JobState.REFUSED, JobState.TIMED_OUT, JobState.LOST) or self.changed:
             return f"ncaasd rerun {name}"
         return ""

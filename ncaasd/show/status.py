@@ -12,14 +12,13 @@ from typing import Any
 from ncaasd.adapters.journal import Journal
 from ncaasd.engine.documents import text, when
 from ncaasd.model import FileRow, FileState, JobRow, JobState, Place
-from ncaasd.plan.guards import MENDED, OF_THE_DATA
+from ncaasd.plan.holds import OF_THE_DATA, is_mended
+from ncaasd.plan.holds import command as command_of
 from ncaasd.show import words
 
 CHECKED_FOR_CHANGES = 2000  # of the newest submitted jobs, the datasets are compared with what is in S3 now
-ONLY_RERUN = ("foreign", "replaced")  # holds that can't be released
 ATTENTION_SHOWN = 200
-ONE_BY_ONE = (*MENDED, *OF_THE_DATA)  # holds whose reasons name a file each; up to so many are said one by one
-NAMED = 20
+NAMED = 20  # jobs whose reasons name a file each are said one by one, up to so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,17 +225,16 @@ def held_jobs(journal: Journal, analysis: str) -> list[Attention]:
     """What waits for a person, with the command that goes on. Many of one rule, held for one reason, are one line."""
     found = []
     for job, count, machines, size in journal.held_jobs(analysis):
-        verb = "rerun" if job.hold in ONLY_RERUN else "release"
-        if count == 1 or (job.hold in ONE_BY_ONE and count <= NAMED):
+        each = is_mended(job.hold) or job.hold in OF_THE_DATA
+        if count == 1 or (each and count <= NAMED):
             for one in [job] if count == 1 else _held_alike(journal, job):
-                command = "" if one.hold in MENDED else f"ncaasd {verb} {known_as(one)}"
-                found.append(Attention("held", analysis, title(one), one.reason, command))
+                found.append(Attention("held", analysis, title(one), one.reason, way_on(one)))
             continue
-        if job.hold in MENDED:
+        if is_mended(job.hold):
             found.append(Attention("held", analysis, f"{title(job)} and {count - 1} more like it", job.reason))
             continue
         shown = f"{job.spec.name}: {words.count(count, 'job')} ({words.count(machines, 'machine')}, {words.size(size)})"
-        found.append(Attention("held", analysis, shown, job.reason, f"ncaasd {verb} --rule {job.spec.name}"))
+        found.append(Attention("held", analysis, shown, job.reason, command_of(job, all_alike=True)))
     for job in journal.jobs(analysis, unfinished=True, newest=True, states=[JobState.LOST], limit=ATTENTION_SHOWN):
         if not job.forgotten:
             command = f"ncaasd rerun {known_as(job)}"
@@ -248,7 +246,12 @@ def _held_alike(journal: Journal, job: JobRow) -> list[JobRow]:
     """The jobs that are held as `job` is, of its name, the newest first."""
     held = journal.jobs(job.spec.analysis, unfinished=True, newest=True, states=[JobState.HELD])
     alike = [j for j in held if (j.spec.name, j.hold) == (job.spec.name, job.hold)]
-    return [j for j in alike if not j.forgotten and j.hold not in j.released]
+    return [j for j in alike if not j.forgotten]
+
+
+def way_on(job: JobRow) -> str:
+    """The command that ends a job's hold, by what people call it here; "" when something must be mended instead."""
+    return command_of(job, who=known_as(job))
 
 
 def changed_since(journal: Journal, jobs: Sequence[JobRow]) -> list[Attention]:

@@ -113,13 +113,13 @@ def test_what_is_foreseen_happens(rig: DeclaredRig, write: Change, known: bool) 
     ("jobs", "expected", "guards"),
     [
         ({"ask_above": 2}, {"hold": 3}, {"backlog"}),
-        ({"max_per_day": 2}, {"submit": 2, "hold": 1}, {"", "day"}),
-        ({"max_active": 1}, {"submit": 1, "queue": 2}, {"", "active"}),
-        ({}, {"submit": 3}, {""}),
+        ({"max_per_day": 2}, {"submit": 2, "hold": 1}, {None, "day"}),
+        ({"max_active": 1}, {"submit": 1, "queue": 2}, {None, "active"}),
+        ({}, {"submit": 3}, {None}),
     ],
 )
 def test_what_is_held_is_said_with_its_guard(
-    rig: DeclaredRig, jobs: dict[str, Any], expected: dict[str, int], guards: set[str]
+    rig: DeclaredRig, jobs: dict[str, Any], expected: dict[str, int], guards: set[str | None]
 ) -> None:
     rig.configure(jobs=jobs)
     for name in "abc":
@@ -148,7 +148,10 @@ def test_F100_what_is_held_where_s3_shows_no_trace_is_said(rig: DeclaredRig, pac
     assert [made[u].plan for u in (old, new)] == ["submit", "submit"]
     assert "held if S3 shows no trace of it" in made[old].why and "held" not in made[new].why
     rig.turns(30)
-    assert {j.spec.unit: (j.hold, bool(j.submitted)) for j in rig.jobs()} == {old: ("rebuilt", False), new: ("", True)}
+    assert {j.spec.unit: (j.hold, bool(j.submitted)) for j in rig.jobs()} == {
+        old: ("rebuilt", False),
+        new: (None, True),
+    }
 
 
 def test_a_canary_goes_first(rig: DeclaredRig) -> None:

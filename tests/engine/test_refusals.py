@@ -167,6 +167,11 @@ def test_budget_is_retried_when_configured(new_lab: Callable[..., Lab]) -> None:
     lab.certify(lab.job(attempt=1), OVER_BUDGET)
     lab.until(lambda: lab.states() == ["refused", "refused", "held"], "the hold", step=30)
     assert "`ncaasd release one` lets it go on" in lab.job(attempt=2).reason
+    lab.drop("configs/c.yaml", "fr: 31\n")  # whatever has its job considered once more
+    lab.pass_time(10 * MINUTE, step=15)
+    assert (lab.states()[-1], len(lab.submits())) == ("held", 2)
+    lab.apply("release", ids=("one",))
+    lab.until(submitted(lab, 3), "the submit that a person has allowed", step=15)
 
 
 # -- guards on many jobs at once -------------------------------------------------------------------------------------

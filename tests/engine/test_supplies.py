@@ -43,7 +43,7 @@ def test_a_config_that_comes_to_s3_later_is_found(lab: Lab) -> None:
     lab.drop_inputs("a.tif")
     drop_submit(lab, "lab/configs/w.yaml")
     lab.pass_time(60, step=5)
-    assert lab.job().reason == "waits for configs/w.yaml (not here or not whole yet, nor in S3)"
+    assert lab.job().reason == "waits for configs/w.yaml (not here, nor in S3)"
     lab.server.seed("lab/configs/w.yaml", b"fr: 20\n")
     lab.until(submitted(lab), "the submit", step=5)
 
@@ -71,7 +71,7 @@ def test_F66_a_unit_with_two_files_of_one_name_is_held_until_the_rule_is_mended(
     lab.drop_rule(unit="{animal}", job_per="unit")
     lab.pass_time(60, step=2)
     job = lab.job()
-    assert (job.state, job.hold) == (JobState.HELD, "")
+    assert (job.state, job.hold) == (JobState.HELD, None)
     assert "2 datasets have the base name a.tif" in job.reason and "give each a job of its own" in job.reason
     assert lab.submits() == {}
     lab.drop_rule(unit="{animal}", job_per="dataset")

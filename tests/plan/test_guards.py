@@ -17,7 +17,7 @@ def job(row: int, *, machines: int = 0, datasets: int = 1, origin: Origin = Orig
         "ensemble-dgp", name, f"m{row}.zip", "", origin, "manifest.yaml", (Dataset("x", "k"),) * datasets, "c.yaml"
     )
     return JobRow(
-        row=row, spec=spec, attempt=0, job_id="", phase=Phase.OPEN, state=JobState.READY, reason="", hold="",
+        row=row, spec=spec, attempt=0, job_id="", phase=Phase.OPEN, state=JobState.READY, reason="", hold=None,
         released=frozenset(), created=1000.0, intended=0, attempted=0, submitted=0, ended=0, next_at=0, failures=0,
         submit_key="", config_key="", body=b"", verdict=None, refused_kind="", finished=0, total=datasets, cost=None, seen=0,
         size=10**9, rebuilt=False, forgotten=False, results="", quiet_looks=0, not_before=0, machines=machines,

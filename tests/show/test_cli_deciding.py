@@ -26,10 +26,10 @@ HELD = {"state": JobState.HELD, "hold": "backlog", "reason": "25 datasets at onc
     ("fields", "action", "code", "said", "phase", "state", "hold"),
     [
         ({}, "hold", 0, "held by hand", Phase.OPEN, JobState.HELD, "person"),
-        (HELD, "release", 0, "released from: 25 datasets at once", Phase.OPEN, JobState.WAITING, ""),
-        (done(), "forget", 0, "forgotten by hand", Phase.ENDED, JobState.DONE, ""),
-        ({}, "release", 1, "not done: it is not held", Phase.OPEN, JobState.WAITING, ""),
-        (submitted(), "hold", 1, "not done: it is running already", Phase.SUBMITTED, JobState.RUNNING, ""),
+        (HELD, "release", 0, "released from: 25 datasets at once", Phase.OPEN, JobState.WAITING, None),
+        (done(), "forget", 0, "forgotten by hand", Phase.ENDED, JobState.DONE, None),
+        ({}, "release", 1, "not done: it is not held", Phase.OPEN, JobState.WAITING, None),
+        (submitted(), "hold", 1, "not done: it is running already", Phase.SUBMITTED, JobState.RUNNING, None),
         (
             submitted(),
             "rerun",
@@ -37,9 +37,9 @@ HELD = {"state": JobState.HELD, "hold": "backlog", "reason": "25 datasets at onc
             "not done: it is running: a rerun would be paid",
             Phase.SUBMITTED,
             JobState.RUNNING,
-            "",
+            None,
         ),
-        ({}, "rerun", 1, "not done: it was not submitted yet", Phase.OPEN, JobState.WAITING, ""),
+        ({}, "rerun", 1, "not done: it was not submitted yet", Phase.OPEN, JobState.WAITING, None),
     ],
 )
 def test_one_job(
@@ -51,7 +51,7 @@ def test_one_job(
     said: str,
     phase: Phase,
     state: JobState,
-    hold: str,
+    hold: str | None,
 ) -> None:
     row = add_job(journal, spec(), **fields)
     answer = ncaasd(action, str(row))

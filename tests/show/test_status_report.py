@@ -102,7 +102,11 @@ def test_only_what_will_be_uploaded_is_to_upload(
             {"state": JobState.HELD, "hold": "person", "reason": "held by hand"},
             [("held", "two-photon m7/a.tif", "ncaasd release 1")],
         ),
-        ({"state": JobState.HELD, "hold": "backlog", "released": {"backlog"}}, []),  # released, not yet looked at
+        ({"state": JobState.WAITING, "released": {"backlog"}}, []),  # released, not yet looked at
+        (  # held once more, after a release
+            {"state": JobState.HELD, "hold": "same", "released": {"same"}, "reason": "declared twice"},
+            [("held", "two-photon m7/a.tif", "ncaasd forget 1")],
+        ),
         (
             submitted(
                 phase=Phase.ATTEMPTED, state=JobState.HELD, hold="foreign", reason="another submit file is there"

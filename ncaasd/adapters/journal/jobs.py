@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ncaasd.adapters.journal.base import Base, path_in, path_out
-from ncaasd.model import CostNote, Dataset, FileRow, JobRow, JobSpec, JobState, Origin, Phase, Place
+from ncaasd.model import CostNote, Dataset, FileRow, Hold, JobRow, JobSpec, JobState, Origin, Phase, Place
 from ncaasd.plan.guards import expected_machines, per_dataset
 
 DAY = 86400.0
@@ -112,6 +112,8 @@ class Jobs(Base):
             raise ValueError(f"no such column of job: {sorted(unknown)}")
         if "released" in fields:
             fields["released"] = ",".join(sorted(fields["released"]))
+        if "hold" in fields:
+            fields["hold"] = fields["hold"] or ""
         names = ", ".join(f"{name}=?" for name in fields)
         values = [int(v) if isinstance(v, bool) else v for v in fields.values()]
         self._run(f"UPDATE job SET {names} WHERE id=?", *values, row)
@@ -234,7 +236,7 @@ class Jobs(Base):
         found = self._run(
             "SELECT max(id), count(*), sum(machines), sum(CASE machines WHEN 0 THEN total ELSE 0 END), sum(size), name"
             " FROM job WHERE phase<>'ended' AND +analysis=? AND NOT forgotten"
-            f" AND hold<>'' AND instr(',' || released || ',', ',' || hold || ',')=0 AND {_NEWEST_JOB}"
+            f" AND hold<>'' AND {_NEWEST_JOB}"
             " GROUP BY name, hold ORDER BY max(id) DESC",
             analysis,
         ).fetchall()
@@ -447,7 +449,7 @@ def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
         phase=Phase(r[13]),
         state=JobState(r[14]),
         reason=r[15],
-        hold=r[16],
+        hold=Hold(r[16]) if r[16] else None,
         released=frozenset(k for k in r[17].split(",") if k),
         created=r[18],
         intended=r[19],

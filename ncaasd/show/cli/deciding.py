@@ -141,13 +141,13 @@ def _decide(action: str, config: str | None, asked: Asked, *, yes: bool, as_json
 
 
 def _is_about(action: str, job: JobRow) -> bool:
-    from ncaasd.model import Phase
+    from ncaasd.model import Hold, Phase
 
     match action:
         case "hold":
-            return job.phase is Phase.OPEN and job.hold != "person"
+            return job.phase is Phase.OPEN and job.hold is not Hold.PERSON
         case "release":
-            return bool(job.hold) and job.phase is not Phase.ENDED
+            return job.hold is not None and job.phase is not Phase.ENDED
         case "rerun":
             return job.phase is Phase.ENDED
         case _:
