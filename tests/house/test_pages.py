@@ -48,3 +48,11 @@ def test_every_page_is_reached_from_the_readme() -> None:
             reached.add(page)
             waiting += [target for target, _anchor in links(page)]
     assert [str(p.relative_to(TOP)) for p in PAGES if p not in reached] == []
+
+
+NAMED = re.compile(r"`((?:ncaasd|tests|docs|benchmarks|systemd|\.ci)/[\w./-]+)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(TOP)))
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    assert [name for name in NAMED.findall(prose(page)) if not (TOP / name).exists()] == []
