@@ -109,6 +109,17 @@ def test_a_source_that_a_rule_names_later_goes_up_then(rig: DeclaredRig) -> None
     rig.until(lambda: rig.submitted(1), "the submit")
 
 
+def test_F34_a_job_that_is_asked_for_before_its_data_is_there_waits_and_says_for_what(rig: DeclaredRig) -> None:
+    rig.ask("one", "a.tif", "m7/b.tif")
+    rig.write("inputs/a.tif", "a")
+    rig.turns(20)
+    status = rig.status("submissions/one.status.json")["jobs"][0]
+    assert (status["state"], status["reason"]) == ("waiting", "waits for m7/b.tif (not in inputs/)")
+    assert rig.submits() == []
+    rig.write("inputs/m7/b.tif", "b")
+    rig.until(lambda: rig.submitted(1), "the submit")
+
+
 def test_F35_a_manifest_is_never_half_applied(rig: DeclaredRig) -> None:
     for name in ("a.tif", "b.tif"):
         rig.write(f"inputs/{name}", name)

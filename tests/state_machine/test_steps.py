@@ -15,7 +15,7 @@ from fakes.memory_store import Fault, MemoryStore
 from state_machine.inline_rig import BUCKET, GROUP, InlineRig, ServerClock, VirtualClock
 
 from ncaasd.engine import commands
-from ncaasd.errors import LocalError, Unreachable
+from ncaasd.errors import Busy, LocalError, Unreachable
 from ncaasd.model import FileState, JobRow, JobState, Phase
 from ncaasd.neurocaas.naming import safe_key
 
@@ -187,6 +187,20 @@ def test_F45_another_submit_file_of_our_name_is_held(setting: Setting) -> None:
     setting.turns(20)
     assert setting.job().state is JobState.HELD and setting.job().hold == "foreign"
     assert list(setting.submits().values()) == [1]
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["nothing-is-there", "ours-is-there"])
+def test_F46_after_a_conflict_the_submit_key_is_listed_and_what_is_there_decides(setting: Setting, ours: bool) -> None:
+    def conflict() -> Busy:
+        if ours:
+            setting.server.seed(setting.job().submit_key, setting.job().body)
+        return Busy("409")
+
+    setting.server.faults.append(Fault("put", lambda k: k.endswith("submit.json"), error=conflict))
+    setting.ask("one", "a.tif")
+    setting.until(lambda: submitted(setting), "the submit")
+    assert list(setting.submits().values()) == [1]
+    assert [e.kind for e in setting.rig.journal.events(limit=1000)].count("adopted") == ours
 
 
 @pytest.mark.parametrize("moment", [0, 1], ids=["before-the-intent", "after-it"])

@@ -1,4 +1,4 @@
-"""The network and S3 misbehave between the store and a real S3 server: FAULTS.md F38, F40 to F49, F84."""
+"""The network and S3 misbehave between the store and a real S3 server (docs/faults.md: F38, F40 to F49, F84)."""
 
 from __future__ import annotations
 
