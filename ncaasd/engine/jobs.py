@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 from ncaasd.engine.declaring import Declarer, job_subject
 from ncaasd.engine.desk import Result
@@ -19,7 +20,7 @@ from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, ConfigFact, Supplies
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.watching import Watch
 from ncaasd.errors import NcaasdError
-from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobState, Origin, Phase, Place
+from ncaasd.model import Dataset, FileRow, FileState, JobDetails, JobRow, JobState, Origin, Phase, Place
 from ncaasd.neurocaas.naming import folder_name
 from ncaasd.neurocaas.submission import validate_job
 from ncaasd.plan import gates, grouping
@@ -265,7 +266,7 @@ class Jobs:
 
     def turn_of(self, context: Context, job: JobRow, key: str, etag: str) -> str:
         known = self._house.journal.configs_at(context.name, key)
-        others = [(f"job {job_id}", theirs, reading) for job_id, theirs, reading in known if job_id != job.job_id]
+        others = [(f"job {c.job_id}", c.etag, c.reading) for c in known if c.job_id != job.job_id]
         going = [
             ("a job that is being submitted", theirs, True)
             for row, (analysis, name, theirs) in self._sharing.items()
@@ -286,7 +287,8 @@ class Jobs:
         if key not in self._tallies:
             siblings = journal.jobs_of_rule(*key)
             each = journal.machines_per_dataset(*key)
-            self._tallies[key] = tally(siblings, *journal.usage(context.name, now), now, each)
+            used = journal.usage(context.name, now)
+            self._tallies[key] = tally(siblings, used.active, used.day, now, each)
         seen = self._tallies[key]
         going = [g for g in self._going.values() if g[0] == context.name]
         coming = sum(machines for _analysis, _rule, machines in going)
@@ -324,11 +326,11 @@ class Jobs:
 
         return start
 
-    def show(self, job: JobRow, state: JobState, reason: str, **fields: object) -> None:
+    def show(self, job: JobRow, state: JobState, reason: str, **details: Unpack[JobDetails]) -> None:
         """Commit a state and its reason, for the manifest's status file too."""
         if (state, reason) != (job.state, job.reason) and job.spec.origin is not Origin.ELSEWHERE:
             self._declarer.changed.add((job.spec.analysis, job.spec.declared_in))
-        self._house.journal.update_job(job.row, state=state, reason=reason, **fields)
+        self._house.journal.update_job(job.row, state=state, reason=reason, **details)
 
     # -- the submit --------------------------------------------------------------------------------------------------
 
@@ -367,7 +369,7 @@ class Jobs:
         doubt = house.journal.get_meta(f"doubt:{context.name}") or ""
         configs: set[str] = set()
         if config.shared:
-            configs = {etag for _id, etag, _reading in house.journal.configs_at(context.name, config.key)}
+            configs = {c.etag for c in house.journal.configs_at(context.name, config.key)}
             configs |= {r.etag for r in house.journal.files_with_key(context.name, config.key) if r.ours and r.stored}
         if config.shared and config.content is not None and job.phase is Phase.OPEN:
             self._sharing[job.row] = (context.name, config.key, etag_of(config.content))
@@ -526,9 +528,9 @@ class _JournaledSubmit:
         house, analysis, layout = self._house, self._context.name, self._context.layout
 
         def commit() -> Mark:
-            generation, submits = house.journal.count_submit(analysis)
-            older = (layout.journal_mark(house.rig, generation, submits - 1),) if submits > 1 else ()
-            return Mark(layout.journal_mark(house.rig, generation, submits), older)
+            count = house.journal.count_submit(analysis)
+            older = (layout.journal_mark(house.rig, count.generation, count.submits - 1),) if count.submits > 1 else ()
+            return Mark(layout.journal_mark(house.rig, count.generation, count.submits), older)
 
         return house.desk.ask(commit)
 

@@ -11,7 +11,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ncaasd.declare.config import Analysis
-from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase, Place
+from ncaasd.model import (
+    Artefact,
+    Dataset,
+    FileRow,
+    FileState,
+    JobRow,
+    JobSpec,
+    JobState,
+    MachinesUsed,
+    Origin,
+    Phase,
+    Place,
+)
 from ncaasd.neurocaas import naming
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import SubmitBody
@@ -43,7 +55,7 @@ class Facts:
     asked: Sequence[JobSpec]  # of one-off manifests and submit files
     configs: Mapping[str, bytes]
     jobs: Sequence[JobRow]  # every attempt, of all jobs
-    usage: tuple[int, int]  # machines that run, machines of the last 24 h
+    usage: MachinesUsed
     now: float
     only: str = ""  # the manifest that is asked about; its jobs alone are planned
     wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
@@ -154,7 +166,7 @@ class _Planner:
             if job.config_etag:
                 reading = job.phase is not Phase.ENDED and job.verdict is None
                 self._configs_at.setdefault(job.config_key, []).append((f"job {job.job_id}", job.config_etag, reading))
-        self._active, self._day = facts.usage
+        self._active, self._day = facts.usage.active, facts.usage.day
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         by_name: dict[str, list[JobRow]] = {}
         for job in facts.jobs:
