@@ -25,6 +25,7 @@ from ncaasd.plan.guards import Known, expected_machines, per_dataset
 
 DAY = 86400.0
 
+_JOB_FIELDS = frozenset(JobChange.__annotations__)
 # Of jobs of one name: the machines that are known, and the datasets of the jobs of which they aren't.
 _MACHINES = "name, sum(machines) AS known, sum(CASE machines WHEN 0 THEN total ELSE 0 END) AS datasets"
 _NEWEST_JOB = (
@@ -67,9 +68,8 @@ class Jobs(Base):
 
     def update_job(self, row: int, **change: Unpack[JobChange]) -> None:
         """Set columns by name."""
-        unknown = change.keys() - JobChange.__annotations__.keys()
-        if unknown:
-            raise ValueError(f"no such column of job: {sorted(unknown)}")
+        if not change.keys() <= _JOB_FIELDS:
+            raise ValueError(f"no such column of job: {sorted(change.keys() - _JOB_FIELDS)}")
         values = _columns(change)
         if values:
             names = ", ".join(f"{name}=?" for name in values)

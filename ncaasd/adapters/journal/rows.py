@@ -54,6 +54,9 @@ class _File(NamedTuple):
 
 
 FILE = ", ".join(_File._fields)  # the SELECT list of what `file_row` reads
+_STATES = {
+    str(state): state for state in FileState
+}  # to call the enum would cost as much as reading all names of a row
 
 
 def file_row(row: tuple[Any, ...]) -> FileRow:
@@ -63,7 +66,7 @@ def file_row(row: tuple[Any, ...]) -> FileRow:
         id=r.id,
         place=Place(r.analysis, r.tree, path_in(r.path)),
         stat=Stat(r.size, r.mtime_ns, r.ctime_ns, r.inode),
-        state=FileState(r.state),
+        state=_STATES[r.state],
         reason=r.reason,
         since=r.since,
         key=r.key,
@@ -72,7 +75,7 @@ def file_row(row: tuple[Any, ...]) -> FileRow:
         retry_at=r.retry_at,
         failures=r.failures,
         ours=bool(r.ours),
-        link=path_in(r.link),
+        link=path_in(r.link) if r.link else "",
         crc=r.crc,
     )
 
