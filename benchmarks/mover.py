@@ -139,10 +139,10 @@ def up(mover: Mover, folder: str, prefix: str) -> None:
             with journal.transaction():
                 for row in journal.pending_files(BUCKET, now, mover.room()):
                     size = part_size(row.stat.size)
-                    upload_id, parts = journal.begin_upload(row.id, row.key, row.stat, size, now)
+                    begun = journal.begin_upload(row.id, row.key, row.stat, size, now)
                     journal.put_off_file(row.id, NEVER, "")
                     path = os.path.join(folder, row.place.path.removeprefix("inputs/"))
-                    task = UploadTask(row.id, BUCKET, path, row.stat, row.key, size, upload_id, tuple(parts))
+                    task = UploadTask(row.id, BUCKET, path, row.stat, row.key, size, begun.upload_id, begun.parts)
                     tasks.append(task)
             yield tasks
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 
 class JobState(StrEnum):
@@ -222,6 +222,22 @@ class DownloadTask:
     order: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class SkippedThing:
+    """What is at a place and is no file for us, and why."""
+
+    place: Place
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """How many things are skipped in the trees of an analysis, and the first of them."""
+
+    count: int = 0
+    first: tuple[SkippedThing, ...] = ()
+
+
 class Verdict(StrEnum):
     """How a transfer ended."""
 
@@ -415,6 +431,82 @@ class JobRow:
     machines: int = 0  # that it has, or had, as its certificate says; 0: not known yet
     config_etag: str = ""  # of its config as it was when the job was intended, where jobs share the config's name in S3
     machine_verdicts: str = ""  # what machines that share a status file have said so far (neurocaas.machines.Memory)
+
+
+class JobDetails(TypedDict, total=False):
+    """What of a job is set beside its state and its reason: `JobChange`."""
+
+    attempt: int
+    job_id: str
+    phase: Phase
+    hold: Hold | None
+    released: frozenset[str]
+    intended: float
+    attempted: float
+    submitted: float
+    ended: float
+    next_at: float
+    not_before: float
+    failures: int
+    submit_key: str
+    config_key: str
+    body: bytes
+    verdict: JobState | None
+    refused_kind: str
+    finished: int
+    total: int
+    cost: CostNote
+    seen: float
+    size: int
+    rebuilt: bool
+    forgotten: bool
+    results: str
+    quiet_looks: int
+    config: str
+    overlay: str
+    instance_type: str | None
+    resultpath: str | None
+    declared_in: str
+    fields: str
+    machines: int
+    machine_verdicts: str
+    config_name: str
+    config_etag: str
+
+
+class JobChange(JobDetails, total=False):
+    """What the journal's `update_job` sets of a job, by column: all but what a job is known by. `JobRow` and `JobSpec` say
+    what each is."""
+
+    state: JobState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MachinesUsed:
+    """Of one analysis, for the spend guards."""
+
+    active: int  # machines of jobs that run now, or may
+    day: int  # machines of jobs submitted in the last 24 h
+
+
+@dataclass(frozen=True, slots=True)
+class FetchProgress:
+    """What of a job's results is here."""
+
+    files: int
+    of: int
+    bytes: int
+    of_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CareStep:
+    """One step of what is done after a job's results are here."""
+
+    state: str  # wanted | done | left
+    reason: str
+    failures: int  # in a row
 
 
 @dataclass(frozen=True, slots=True)

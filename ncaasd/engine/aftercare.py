@@ -70,7 +70,7 @@ class Aftercare:
     def turn(self) -> None:
         for context, job in list(self._due()):
             known = self._house.journal.aftercare(job.row)
-            first = next(s for s in (RUN, LOCAL, REMOTE) if s in known and known[s][0] == "wanted")
+            first = next(s for s in (RUN, LOCAL, REMOTE) if s in known and known[s].state == "wanted")
             self._begin(context, job, first)
 
     def _due(self) -> Iterator[tuple[Context, JobRow]]:
@@ -240,8 +240,8 @@ class Aftercare:
     def _done(self, context: Context, job: JobRow, step: str, result: Result[list[str]]) -> None:
         house = self._house
         self._busy.discard(job.row)
-        _state, before, failures = house.journal.aftercare(job.row)[step]
-        failures += 1
+        before = house.journal.aftercare(job.row)[step]
+        failures = before.failures + 1
         error = result.error
         if error is None:
             for line in result.get():
@@ -261,10 +261,11 @@ class Aftercare:
         wait = backoff(failures, first=60, most=6 * 3600, spread=house.spread())
         at = house.clock.now() + wait
         house.journal.set_aftercare(job.row, step, "wanted", str(error), retry_at=at, failures=failures)
+        known = house.journal.aftercare(job.row)
         for later in (RUN, LOCAL, REMOTE):  # those after it are not due before it
-            if house.journal.aftercare(job.row).get(later, ("",))[0] == "wanted" and later != step:
+            if later in known and known[later].state == "wanted" and later != step:
                 house.journal.set_aftercare(job.row, later, "wanted", "", retry_at=at)
-        if before != str(error):
+        if before.reason != str(error):
             output = (
                 f": {error.output.strip()[-SAID:]}" if isinstance(error, ToolFailed) and error.output.strip() else ""
             )

@@ -162,7 +162,7 @@ class Assessor:
     def turn_of(self, context: Context, job: JobRow, key: str, etag: str) -> str:
         """Why a job has to wait until others have read the config that they have under the same name; "" when it may go."""
         known = self._house.journal.configs_at(context.name, key)
-        others = [(f"job {job_id}", theirs, reading) for job_id, theirs, reading in known if job_id != job.job_id]
+        others = [(f"job {c.job_id}", c.etag, c.reading) for c in known if c.job_id != job.job_id]
         going = [
             ("a job that is being submitted", g.etag, True)
             for row, g in self._going.items()
@@ -198,7 +198,8 @@ class Assessor:
         if key not in self._tallies:
             siblings: Sequence[JobRow] = journal.jobs_of_rule(*key)
             each = journal.machines_per_dataset(*key)
-            self._tallies[key] = tally(siblings, *journal.usage(context.name, now), now, each)
+            used = journal.usage(context.name, now)
+            self._tallies[key] = tally(siblings, used.active, used.day, now, each)
         seen = self._tallies[key]
         going = [g for g in self._going.values() if g.analysis == context.name]
         coming = sum(g.machines for g in going)

@@ -160,7 +160,7 @@ def _did(journal: Journal, job: JobRow, now: float, kind: str, text: str) -> Eff
 
 def held_files(journal: Journal, names: Sequence[str], analysis: str = "") -> list[FileRow]:
     """The held files that are named, by their path below the analysis's folder or below `inputs/`."""
-    analyses = [analysis] if analysis else sorted({name for name, *_ in journal.count_files()})
+    analyses = [analysis] if analysis else sorted({count.analysis for count in journal.count_files()})
     rows = [r for a in analyses for r in journal.files(a, states=[FileState.HELD])]
     return [r for r in rows if r.place.path in names or r.place.path.partition("/")[2] in names]
 

@@ -80,10 +80,11 @@ class Declarer:
 
     def _restore(self, context: Context) -> None:
         """The last right text of each manifest is in force from the start."""
-        for path, good, _problems, _at in self._house.journal.manifests(context.name):
-            if good is not None:
+        for known in self._house.journal.manifests(context.name):
+            path = known.path
+            if known.good is not None:
                 try:
-                    context.rules[path] = self.parse(context, path, good).rules
+                    context.rules[path] = self.parse(context, path, known.good).rules
                 except DeclarationError as error:  # another version was less strict
                     logging.getLogger("ncaasd").error("%s: %s is not in force any more: %s", context.name, path, error)
 

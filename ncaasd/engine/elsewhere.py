@@ -12,7 +12,7 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.following import Sighting
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import NcaasdError
-from ncaasd.model import Dataset, JobRow, JobSpec, JobState, Origin, Phase
+from ncaasd.model import Dataset, JobChange, JobRow, JobSpec, JobState, Origin, Phase
 from ncaasd.neurocaas.certificate import Certificate
 from ncaasd.neurocaas.naming import ID, Layout, folder_name, job_id_from_folder
 from ncaasd.ports import ObjectStore
@@ -95,7 +95,7 @@ class Elsewhere:
 
     def learn(self, context: Context, job: JobRow, sighting: Sighting) -> JobRow:
         """What a look says of a job that we did not start: when that was, of what data, with which config."""
-        fields: dict[str, object] = {}
+        fields: JobChange = {}
         if not job.seen and sighting.born:
             fields |= {"seen": sighting.born, "submitted": sighting.born}
         certificate = sighting.certificate

@@ -343,8 +343,8 @@ class Fetcher:
         again = job.phase is Phase.ENDED
         assert job.verdict is not None
         house.journal.update_job(row, phase=Phase.ENDED, state=job.verdict, next_at=NEVER)
-        here, total, _bytes, size = house.journal.fetch_progress(row)
-        text = f"{job.reason or job.verdict}; {here} of {total} files ({size} bytes) in results/{job.results}"
+        came = house.journal.fetch_progress(row)
+        text = f"{job.reason or job.verdict}; {came.files} of {came.of} files ({came.of_bytes} bytes) in results/{job.results}"
         level = logging.INFO if job.verdict is JobState.DONE else logging.ERROR
         name = f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")
         house.event(context.name, name, "fetched again" if again else "ended", text, level=level)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 from ncaasd.engine.assessing import Assessor, rule_of
 from ncaasd.engine.declaring import Declarer, job_subject
@@ -20,7 +21,7 @@ from ncaasd.engine.submitting import Ending, Order, Report, submit_once
 from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, Supplies
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.watching import Watch
-from ncaasd.model import FileRow, FileState, JobRow, JobState, Origin, Phase, Place
+from ncaasd.model import FileRow, FileState, JobDetails, JobRow, JobState, Origin, Phase, Place
 from ncaasd.plan.configs import ConfigFact
 from ncaasd.plan.considering import consider
 from ncaasd.plan.grouping import misplaced
@@ -182,11 +183,11 @@ class Jobs:
 
         return start
 
-    def show(self, job: JobRow, state: JobState, reason: str, **fields: object) -> None:
+    def show(self, job: JobRow, state: JobState, reason: str, **details: Unpack[JobDetails]) -> None:
         """Commit a state and its reason, for the manifest's status file too."""
         if (state, reason) != (job.state, job.reason) and job.spec.origin is not Origin.ELSEWHERE:
             self._declarer.changed.add((job.spec.analysis, job.spec.declared_in))
-        self._house.journal.update_job(job.row, state=state, reason=reason, **fields)
+        self._house.journal.update_job(job.row, state=state, reason=reason, **details)
 
     # -- the submit --------------------------------------------------------------------------------------------------
 
@@ -207,7 +208,7 @@ class Jobs:
         doubt = house.journal.get_meta(f"doubt:{context.name}") or ""
         configs: set[str] = set()
         if config.shared:
-            configs = {etag for _id, etag, _reading in house.journal.configs_at(context.name, config.key)}
+            configs = {c.etag for c in house.journal.configs_at(context.name, config.key)}
             configs |= {r.etag for r in house.journal.files_with_key(context.name, config.key) if r.ours and r.stored}
         order = Order(
             job,

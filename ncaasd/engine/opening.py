@@ -269,7 +269,7 @@ class Opener:
             journal.set_meta("rig", rig)
         if not memory.opened:
             journal.set_meta(_rig(context), "seen" if verdict.doubtful else "new")
-            journal.add_inventory(name, ((o.key, o.size, o.etag) for o in found))
+            journal.add_inventory(name, found)
         elif verdict.doubtful:
             journal.set_meta(_rig(context), "seen")
             journal.doubt_unended_jobs(name)

@@ -72,8 +72,8 @@ class Packager:
         """At start, in a transaction: what was left behind is removed, what is lacking is made."""
         keep = []
         for context in self._house.contexts.values():
-            for _rule, _unit, file_id in self._house.journal.packages(context.name):
-                row = self._house.journal.file(file_id)
+            for package in self._house.journal.packages(context.name):
+                row = self._house.journal.file(package.file_id)
                 if row is not None and row.state in (FileState.WHOLE, FileState.HELD):
                     keep.append(target_of(row))
             self.look_at_all(context, [m for ms in context.rules.values() for m in ms])
@@ -102,12 +102,12 @@ class Packager:
         place = Place(context.name, expand.package_tree(m.rule.name), name)
         row = journal.file_at(place)
         known = journal.package(context.name, m.rule.name, unit.path)
-        if known and row and known[0] == row.id and known[1] == fingerprint and row.state in BUILT:
+        if known and row and known.file_id == row.id and known.inputs == fingerprint and row.state in BUILT:
             return
         now = self._house.clock.now()
-        tried = known and row and known[:2] == (row.id, fingerprint) and known[3]
+        tried = known and row and (known.file_id, known.inputs) == (row.id, fingerprint) and known.failures
         if tried and known and row and row.state is FileState.REFUSED and not waits_for_name(row):
-            self._orders[row.id] = _Order(context, m, unit.path, known[2])  # it says why until it is tried again
+            self._orders[row.id] = _Order(context, m, unit.path, known.retry_at)  # it says why until it is tried again
             return
         key, refused = _mapped(context, name, base=m.rule.key == "base")
         key = row.key if row and row.key else key
@@ -127,8 +127,8 @@ class Packager:
         if empty:
             journal.wake_jobs_using(context.name, key)
             return  # what is written into it touches the unit
-        failures = known[3] if known and known[1] == fingerprint else 0
-        retry_at = known[2] if failures and known else 0.0
+        failures = known.failures if known and known.inputs == fingerprint else 0
+        retry_at = known.retry_at if failures and known else 0.0
         journal.set_package(file_id, context.name, m.rule.name, unit.path, "", retry_at=retry_at, failures=failures)
         self._orders[file_id] = _Order(context, m, unit.path, retry_at)
 
@@ -142,11 +142,11 @@ class Packager:
         context = self._house.contexts.get(row.place.analysis)
         if context is None:
             return
-        for rule, unit_path, file_id in self._house.journal.packages(context.name):
-            m = next((m for ms in context.rules.values() for m in ms if m.rule.name == rule and m.packs), None)
-            if file_id == row.id and m is not None:
-                self._house.journal.set_package(row.id, context.name, rule, unit_path, "")
-                self._orders[row.id] = _Order(context, m, unit_path)
+        for package in self._house.journal.packages(context.name):
+            m = next((m for ms in context.rules.values() for m in ms if m.rule.name == package.rule and m.packs), None)
+            if package.file_id == row.id and m is not None:
+                self._house.journal.set_package(row.id, context.name, package.rule, package.unit, "")
+                self._orders[row.id] = _Order(context, m, package.unit)
 
     def again(self, context: Context, row: FileRow) -> None:
         """The name of a package, which another file had, is free: it is made."""
@@ -155,10 +155,10 @@ class Packager:
 
     def abandoned(self, context: Context, row: FileRow) -> bool:
         """Whether all that a package was made of is gone: then it needs its name no more."""
-        for rule, unit_path, file_id in self._house.journal.packages(context.name):
-            m = next((m for ms in context.rules.values() for m in ms if m.rule.name == rule and m.packs), None)
-            if file_id == row.id and m is not None:
-                unit = self._book.at(context.name, m, unit_path)
+        for package in self._house.journal.packages(context.name):
+            m = next((m for ms in context.rules.values() for m in ms if m.rule.name == package.rule and m.packs), None)
+            if package.file_id == row.id and m is not None:
+                unit = self._book.at(context.name, m, package.unit)
                 return unit is None or all(r.state is FileState.GONE for r in unit.files.values())
         return False
 
@@ -174,9 +174,9 @@ class Packager:
 
     def made_of(self, context: Context, row: FileRow) -> list[FileRow]:
         """One file of the unit that a package was made of: it names the unit."""
-        for rule, unit_path, file_id in self._house.journal.packages(context.name):
-            for m in [m for ms in context.rules.values() for m in ms if m.rule.name == rule and file_id == row.id]:
-                unit = self._book.at(context.name, m, unit_path)
+        for p in self._house.journal.packages(context.name):
+            for m in [m for ms in context.rules.values() for m in ms if m.rule.name == p.rule and p.file_id == row.id]:
+                unit = self._book.at(context.name, m, p.unit)
                 return list(unit.files.values())[:1] if unit else []
         return []
 
@@ -184,9 +184,9 @@ class Packager:
         """The files that a package was made of; none when they have changed since."""
         if row.state is not FileState.STORED:
             return []
-        for rule, unit_path, file_id in self._house.journal.packages(context.name):
-            for m in [m for ms in context.rules.values() for m in ms if m.rule.name == rule and file_id == row.id]:
-                return packed(self._house.journal, context.name, m, unit_path)
+        for p in self._house.journal.packages(context.name):
+            for m in [m for ms in context.rules.values() for m in ms if m.rule.name == p.rule and p.file_id == row.id]:
+                return packed(self._house.journal, context.name, m, p.unit)
         return []
 
     def stored(self, row: FileRow) -> None:
@@ -267,7 +267,7 @@ class Packager:
         if not isinstance(error, NcaasdError):
             raise error
         known = house.journal.package(name, order.matcher.rule.name, order.unit)
-        failures = (known[3] if known else 0) + 1
+        failures = (known.failures if known else 0) + 1
         passing = isinstance(error, FileChanged | FileVanished | DiskFull)
         wait = AGAIN if passing else backoff(failures, first=60, most=6 * 3600, spread=house.spread())
         state = FileState.SETTLING if passing else FileState.REFUSED

@@ -27,7 +27,7 @@ class Reporter:
         self._unwritten: dict[tuple[str, str], bytes] = {}  # what a share refused
         self._retry = 0.0
         for context in house.contexts.values():
-            declarer.changed.update((context.name, path) for path, *_ in house.journal.manifests(context.name))
+            declarer.changed.update((context.name, m.path) for m in house.journal.manifests(context.name))
 
     def turn(self, *, now: bool = False) -> None:
         monotonic = self._house.clock.monotonic()
@@ -45,7 +45,7 @@ class Reporter:
 
     def _write(self, context: Context, path: str) -> None:
         journal = self._house.journal
-        problems = next((p for m, _good, p, _at in journal.manifests(context.name) if m == path), "")
+        problems = next((m.problems for m in journal.manifests(context.name) if m.path == path), "")
         jobs = journal.jobs_declared_in(context.name, path)[-JOBS_SHOWN:]
         at = self._house.clock.now()
         warned = gates.warnings(context.rules.get(path, ()))

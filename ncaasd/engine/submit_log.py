@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Unpack
 
 from ncaasd.engine.assessing import Assessor
 from ncaasd.engine.declaring import job_subject
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.submitting import Mark, SameJob
 from ncaasd.errors import NcaasdError
-from ncaasd.model import Dataset, FileState, JobRow, JobState, Origin, Phase
+from ncaasd.model import Dataset, FileState, JobDetails, JobRow, JobState, Origin, Phase
 from ncaasd.neurocaas.naming import folder_name
 from ncaasd.plan.considering import consider
 from ncaasd.plan.submitting import same_job
@@ -25,7 +25,7 @@ class Decider(Protocol):
     def about_to_intend(self, context: Context, row: int, job_id: str) -> None:
         """In the intent's transaction: no other row may have its id."""
 
-    def show(self, job: JobRow, state: JobState, reason: str, **fields: object) -> None:
+    def show(self, job: JobRow, state: JobState, reason: str, **fields: Unpack[JobDetails]) -> None:
         """Commit a state and its reason, for the manifest's status file too."""
 
 
@@ -104,9 +104,9 @@ class JournaledSubmit:
         house, analysis, layout = self._house, self._context.name, self._context.layout
 
         def commit() -> Mark:
-            generation, submits = house.journal.count_submit(analysis)
-            older = (layout.journal_mark(house.rig, generation, submits - 1),) if submits > 1 else ()
-            return Mark(layout.journal_mark(house.rig, generation, submits), older)
+            count = house.journal.count_submit(analysis)
+            older = (layout.journal_mark(house.rig, count.generation, count.submits - 1),) if count.submits > 1 else ()
+            return Mark(layout.journal_mark(house.rig, count.generation, count.submits), older)
 
         return house.desk.ask(commit)
 

@@ -141,4 +141,4 @@ def packed(journal: Journal, analysis: str, m: Matcher, unit_path: str) -> list[
     unit = read_unit(journal, analysis, m, unit_path)
     known = journal.package(analysis, m.rule.name, unit_path)
     members = to_pack(journal, analysis, m, unit) if unit else []
-    return [r for _n, r in members] if known and known[1] == expand.fingerprint(members) else []
+    return [r for _n, r in members] if known and known.inputs == expand.fingerprint(members) else []

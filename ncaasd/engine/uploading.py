@@ -162,7 +162,7 @@ class Uploader:
             house.journal.take_key(row)  # this rig put what is there, so it is not foreign
             row = replace(row, ours=True)
         size = part_size(row.stat.size)
-        upload_id, parts = house.journal.begin_upload(row.id, row.key, row.stat, size, now)
+        begun = house.journal.begin_upload(row.id, row.key, row.stat, size, now)
         house.journal.put_off_file(row.id, NEVER, row.reason if row.state is FileState.HELD else "")
         order = CONFIGS_FIRST if row.place.path.startswith("configs/") else row.stat.mtime_ns / 1e9
         task = UploadTask(
@@ -172,8 +172,8 @@ class Uploader:
             expect=row.stat,
             key=row.key,
             part_size=size,
-            upload_id=upload_id,
-            parts=tuple(parts),
+            upload_id=begun.upload_id,
+            parts=begun.parts,
             ours=row.ours,
             look_first=row.state is FileState.HELD or house.journal.inventory(context.name, row.key) is not None,
             order=order,
@@ -193,7 +193,7 @@ class Uploader:
         is_input = bool(row.place.tree) or row.place.path.startswith("inputs/")
         if (
             found is None
-            or found[0] != row.stat.size
+            or found.size != row.stat.size
             or not is_input
             or row.key != key_of(path, context.layout, context.prefix)
         ):

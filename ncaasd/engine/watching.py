@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, Unpack
 
 from ncaasd.engine.declaring import NEVER, job_subject
 from ncaasd.engine.desk import Result
@@ -16,7 +16,7 @@ from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.following import Sighting, Text, look
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import NcaasdError
-from ncaasd.model import Hold, JobRow, JobState, Origin, Phase
+from ncaasd.model import Hold, JobDetails, JobRow, JobState, Origin, Phase
 from ncaasd.neurocaas.job_state import Judgement, judge
 from ncaasd.plan.holds import released_before, with_way_on
 from ncaasd.plan.retry import backoff, poll_after, retry_after, watched_for
@@ -28,7 +28,7 @@ _Looked = tuple[Sighting, dict[str, str], Exception | None]
 
 
 class Show(Protocol):
-    def __call__(self, job: JobRow, state: JobState, reason: str, **fields: object) -> None: ...
+    def __call__(self, job: JobRow, state: JobState, reason: str, **details: Unpack[JobDetails]) -> None: ...
 
 
 class Watch:
@@ -122,7 +122,7 @@ class Watch:
 
     def _judged(self, context: Context, job: JobRow, sighting: Sighting, seen: Judgement, now: float) -> None:
         reason = f"{seen.reason}; {sighting.unseen}" if sighting.unseen else seen.reason
-        fields: dict[str, object] = {"finished": seen.finished, "failures": 0}
+        fields: JobDetails = {"finished": seen.finished, "failures": 0}
         if seen.total:
             fields["total"] = seen.total
         if seen.cost is not None:
@@ -144,7 +144,8 @@ class Watch:
             most=poll.max,
             spread=self._house.spread(),
         )
-        self._show(job, seen.state, reason, verdict=None, next_at=now + wait, **fields)
+        fields |= {"verdict": None, "next_at": now + wait}
+        self._show(job, seen.state, reason, **fields)
 
     def _tell(self, context: Context, job: JobRow, state: JobState, reason: str) -> None:
         """Into the job's story, when it is news: that a lost job is still lost, after so many minutes more, is none."""
@@ -161,7 +162,7 @@ class Watch:
         sighting: Sighting,
         seen: Judgement,
         reason: str,
-        fields: dict[str, object],
+        fields: JobDetails,
         now: float,
     ) -> None:
         """NeuroCAAS has ended it; what it left is fetched. An end that may be taken back is watched for a while."""

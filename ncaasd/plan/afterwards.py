@@ -11,11 +11,23 @@ from dataclasses import dataclass
 
 from ncaasd.declare.config import Analysis
 from ncaasd.declare.sections import Delete
-from ncaasd.model import Artefact, ArtefactState, Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place
+from ncaasd.model import (
+    Artefact,
+    ArtefactState,
+    CareStep,
+    Dataset,
+    FileRow,
+    FileState,
+    JobRow,
+    JobSpec,
+    Origin,
+    Phase,
+    Place,
+)
 from ncaasd.neurocaas.naming import Layout, folder_name
 from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, is_link, linked, needed, stays, steps, well_done
 
-Care = Mapping[str, tuple[str, str, int]]  # step -> (wanted | done | left, why, failures): as the journal has it
+Care = Mapping[str, CareStep]  # by the steps' names, as the journal has it
 AT_ITS_END = "when it has ended"
 
 
@@ -115,7 +127,7 @@ def _pending(job: Due, care: Mapping[int, Care], settings: Analysis) -> list[str
     if job.row is None or not job.ended:
         return wanted
     known = care.get(job.row.row, {})
-    return [s for s in wanted if known.get(s, ("",))[0] == "wanted"] if well_done(job.row) else []
+    return [s for s in wanted if s in known and known[s].state == "wanted"] if well_done(job.row) else []
 
 
 def _local(

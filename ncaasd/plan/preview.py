@@ -11,7 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ncaasd.declare.config import Analysis
-from ncaasd.model import Artefact, Dataset, FileRow, FileState, Hold, JobRow, JobSpec, JobState, Origin, Phase, Place
+from ncaasd.model import (
+    Artefact,
+    Dataset,
+    FileRow,
+    FileState,
+    Hold,
+    JobRow,
+    JobSpec,
+    JobState,
+    MachinesUsed,
+    Origin,
+    Phase,
+    Place,
+)
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.plan import afterwards, expand, gates, grouping, renames
 from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
@@ -44,7 +57,7 @@ class Situation:
     asked: Sequence[JobSpec]  # of one-off manifests and submit files
     configs: Mapping[str, bytes]
     jobs: Sequence[JobRow]  # every attempt, of all jobs
-    usage: tuple[int, int]  # machines that run, machines of the last 24 h
+    usage: MachinesUsed
     now: float
     only: str = ""  # the manifest that is asked about; its jobs alone are planned
     wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
@@ -154,7 +167,7 @@ class _Planner:
         # id -> who declares it, of all that have one and of those that go.
         ours = (j for j in facts.jobs if j.job_id and j.spec.origin is not Origin.ELSEWHERE)
         self._declared = {j.job_id: j for j in ours}
-        self._active, self._day = facts.usage
+        self._active, self._day = facts.usage.active, facts.usage.day
         self._made: dict[str, list[JobRow]] = {}  # rule -> its jobs, with those that are only planned
         by_name: dict[str, list[JobRow]] = {}
         for job in facts.jobs:

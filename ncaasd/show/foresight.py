@@ -16,7 +16,7 @@ from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.documents import job_document, text
 from ncaasd.engine.opening import doubted
 from ncaasd.errors import DeclarationError, NcaasdError, Problem
-from ncaasd.model import Artefact, FileRow, FileState, JobSpec, Place, ScanDelta, Stat
+from ncaasd.model import Artefact, FileRow, FileState, JobSpec, MachinesUsed, Place, ScanDelta, Stat
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand, gates, grouping, skipping
@@ -213,7 +213,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             asked=asked,
             configs=_configs(home, rows),
             jobs=journal.jobs(analysis)[::-1] if journal is not None else (),
-            usage=journal.usage(analysis, now) if journal is not None else (0, 0),
+            usage=journal.usage(analysis, now) if journal is not None else MachinesUsed(0, 0),
             now=now,
             wanted=_wanted(journal, analysis),
             care=_care(journal, analysis),
@@ -285,7 +285,7 @@ def _in_force(config: Config, journal: Journal | None, analysis: str, home: Loca
     """(the standing rules that will be in force: those that are there, else the last right ones; whether the daemon has read
     them)"""
     manifests = journal.manifests(analysis) if journal else []
-    read = next((data for path, data, _p, _at in manifests if path == gates.MANIFEST and data), None)
+    read = next((m.good for m in manifests if m.path == gates.MANIFEST and m.good), None)
     texts = [read] if read else []
     with contextlib.suppress(NcaasdError):
         texts.insert(0, home.read(gates.MANIFEST, limit=LIMIT)[0])
@@ -392,7 +392,7 @@ def _manifests(
     found: _Found,
 ) -> tuple[dict[str, list[Matcher]], list[JobSpec], list[Problem]]:
     """(rules by manifest, one-off jobs, what is wrong). Of a wrong one, the last right text is in force."""
-    good = {path: data for path, data, _p, _at in journal.manifests(analysis) if data} if journal is not None else {}
+    good = {m.path: m.good for m in journal.manifests(analysis) if m.good} if journal is not None else {}
     rules: dict[str, list[Matcher]] = {}
     asked: list[JobSpec] = []
     problems: list[Problem] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.engine.documents import job_document, text, when
-from ncaasd.model import Dataset, Event, FileRow, FileState, JobRow, JobState, Phase
+from ncaasd.model import Dataset, Event, FetchProgress, FileRow, FileState, JobRow, JobState, Phase
 from ncaasd.show import words
 from ncaasd.show.status import changed_since, known_as, title, way_on
 
@@ -32,7 +32,7 @@ class JobReport:
     datasets: tuple[DatasetLine, ...]
     attempts: tuple[JobRow, ...]  # all of them, the oldest first
     events: tuple[Event, ...]
-    fetched: tuple[int, int, int, int]  # objects here, in all; bytes here, in all
+    fetched: FetchProgress
     changed: str  # why a rerun may be wanted
 
     @property
@@ -74,9 +74,10 @@ class JobReport:
         if job.spec.instance_type:
             yield "machine", job.spec.instance_type
         yield "declared in", f"{job.spec.analysis}/{job.spec.declared_in}"
-        here, whole, here_bytes, bytes_ = self.fetched
-        if whole:
-            yield "fetched", f"{here} of {words.count(whole, 'file')}, {words.size(here_bytes)} of {words.size(bytes_)}"
+        came = self.fetched
+        if came.of:
+            much = f"{words.size(came.bytes)} of {words.size(came.of_bytes)}"
+            yield "fetched", f"{came.files} of {words.count(came.of, 'file')}, {much}"
         if document["results"]:
             yield "results", document["results"]
         others = [f"{known_as(a)} ({a.state})" for a in self.attempts if a.row != job.row]
@@ -93,7 +94,7 @@ class JobReport:
             yield "ended", f"{words.moment(job.ended)}{took}"
 
     def document(self) -> dict[str, Any]:
-        here, whole, here_bytes, bytes_ = self.fetched
+        came = self.fetched
         return job_document(self.job, self.root) | {
             "command": self.command or None,
             "changed": self.changed or None,
@@ -106,7 +107,7 @@ class JobReport:
                 }
                 for d in self.datasets
             ],
-            "fetched": {"files": here, "of": whole, "bytes": here_bytes, "of_bytes": bytes_},
+            "fetched": {"files": came.files, "of": came.of, "bytes": came.bytes, "of_bytes": came.of_bytes},
             "attempts": [job_document(a, self.root) for a in self.attempts],
             "timeline": [{"at": when(e.at), "kind": e.kind, "text": e.text} for e in self.events],
         }

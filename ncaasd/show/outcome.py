@@ -47,9 +47,7 @@ def pass_outcome(
         stored += [f"{analysis}: {subject}" for subject in journal.stored_since(analysis, began)]
         jobs += [j for j in journal.jobs(analysis, newest=True, since=began) if not j.forgotten]
         files += list(journal.files(analysis, states=[FileState.HELD, FileState.REFUSED]))
-        manifests += [
-            (analysis, path, problems) for path, _good, problems, _at in journal.manifests(analysis) if problems
-        ]
+        manifests += [(analysis, m.path, m.problems) for m in journal.manifests(analysis) if m.problems]
     jobs.sort(key=lambda j: (j.created, j.row))
     return PassOutcome(
         stored=tuple(stored),

@@ -198,7 +198,7 @@ def _carrier(
         key = (place.analysis, m.rule.name, hit[0])
         if key not in packages:
             known = journal.package(*key)
-            made = journal.file(known[0]) if known else None
+            made = journal.file(known.file_id) if known else None
             packages[key] = (made, frozenset(r.id for r in packed(journal, place.analysis, m, hit[0])))
         package, members = packages[key]
         if row.id in members:
@@ -208,7 +208,7 @@ def _carrier(
 
 def _rules(config: Config, journal: Journal, analysis: str) -> list[Matcher]:
     """The rules in force."""
-    texts = [good for path, good, _p, _at in journal.manifests(analysis) if good and role_of(path) is Role.MANIFEST]
+    texts = [m.good for m in journal.manifests(analysis) if m.good and role_of(m.path) is Role.MANIFEST]
     parsed = [
         parse_manifest(data, "manifest.yaml", standing=True, sources=config.sources, tools=config.tools)
         for data in texts

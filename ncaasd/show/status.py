@@ -11,7 +11,7 @@ from typing import Any
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.engine.documents import text, when
-from ncaasd.model import FileRow, FileState, JobRow, JobState, Place
+from ncaasd.model import FileRow, FileState, JobRow, JobState, Place, Skipped
 from ncaasd.plan.holds import OF_THE_DATA, is_mended
 from ncaasd.plan.holds import command as command_of
 from ncaasd.show import words
@@ -60,14 +60,14 @@ class ManifestNote:
 @dataclass
 class AnalysisStatus:
     """One analysis: (files, bytes) by state, jobs by state, and the manifests. What is whole is to be uploaded; `left` has,
-    by reason, what will not be. `skipped`: how many things in the trees are no files, and the first of them with why."""
+    by reason, what will not be. `skipped`: what in the trees is no file."""
 
     name: str
     files: dict[FileState, tuple[int, int]] = field(default_factory=dict)
     left: dict[str, tuple[int, int]] = field(default_factory=dict)
     jobs: dict[JobState, int] = field(default_factory=dict)
     manifests: list[ManifestNote] = field(default_factory=list)
-    skipped: tuple[int, list[tuple[Place, str]]] = (0, [])
+    skipped: Skipped = field(default_factory=Skipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,8 @@ def _analysis_document(analysis: AnalysisStatus) -> dict[str, Any]:
         "files": {str(s): {"files": n, "bytes": b} for s, (n, b) in analysis.files.items()},
         "not_uploaded": [{"why": text(why), "files": n, "bytes": b} for why, (n, b) in analysis.left.items()],
         "skipped": {
-            "count": analysis.skipped[0],
-            "first": [{"what": text(str(place)), "why": text(why)} for place, why in analysis.skipped[1]],
+            "count": analysis.skipped.count,
+            "first": [{"what": text(str(s.place)), "why": text(s.reason)} for s in analysis.skipped.first],
         },
         "jobs": {str(s): n for s, n in analysis.jobs.items()},
         "manifests": [
@@ -145,23 +145,24 @@ def status_report(
     `analyses` are the config's; what the journal knows of others (left the config) is not shown.
     """
     found = {name: AnalysisStatus(name) for name in analyses}
-    for name, state, files, size in journal.count_files():
-        if name in found:
-            found[name].files[FileState(state)] = (files, size)
-    for name, why, files, size in journal.count_left():
-        if name in found:
-            found[name].left[why] = (files, size)
-            whole, much = found[name].files.pop(FileState.WHOLE, (0, 0))
-            if whole > files:
-                found[name].files[FileState.WHOLE] = (whole - files, much - size)
+    for count in journal.count_files():
+        if count.analysis in found:
+            found[count.analysis].files[count.state] = (count.files, count.bytes)
+    for left in journal.count_left():
+        if left.analysis in found:
+            status = found[left.analysis]
+            status.left[left.why] = (left.files, left.bytes)
+            whole, much = status.files.pop(FileState.WHOLE, (0, 0))
+            if whole > left.files:
+                status.files[FileState.WHOLE] = (whole - left.files, much - left.bytes)
     attention: list[Attention] = []
     for name, status in found.items():
         status.skipped = journal.first_skipped(name, ATTENTION_SHOWN)
-        for path, _good, problems, at in journal.manifests(name):
-            status.manifests.append(ManifestNote(path, tuple(problems.splitlines()), at))
-            if problems:
-                attention.append(Attention("manifest", name, path, problems))
-        status.jobs = {JobState(state): n for _, state, n in journal.count_jobs(name, forgotten=False)}
+        for m in journal.manifests(name):
+            status.manifests.append(ManifestNote(m.path, tuple(m.problems.splitlines()), m.read_at))
+            if m.problems:
+                attention.append(Attention("manifest", name, m.path, m.problems))
+        status.jobs = {c.state: c.jobs for c in journal.count_jobs(name, forgotten=False)}
         attention += held_jobs(journal, name)
         attention += changed_since(journal, journal.jobs_with_news(name, CHECKED_FOR_CHANGES))
         attention += [
@@ -224,7 +225,8 @@ def title(job: JobRow) -> str:
 def held_jobs(journal: Journal, analysis: str) -> list[Attention]:
     """What waits for a person, with the command that goes on. Many of one rule, held for one reason, are one line."""
     found = []
-    for job, count, machines, size in journal.held_jobs(analysis):
+    for held in journal.held_jobs(analysis):
+        job, count = held.newest, held.jobs
         each = is_mended(job.hold) or job.hold in OF_THE_DATA
         if count == 1 or (each and count <= NAMED):
             for one in [job] if count == 1 else _held_alike(journal, job):
@@ -233,7 +235,8 @@ def held_jobs(journal: Journal, analysis: str) -> list[Attention]:
         if is_mended(job.hold):
             found.append(Attention("held", analysis, f"{title(job)} and {count - 1} more like it", job.reason))
             continue
-        shown = f"{job.spec.name}: {words.count(count, 'job')} ({words.count(machines, 'machine')}, {words.size(size)})"
+        much = f"{words.count(held.machines, 'machine')}, {words.size(held.bytes)}"
+        shown = f"{job.spec.name}: {words.count(count, 'job')} ({much})"
         found.append(Attention("held", analysis, shown, job.reason, command_of(job, all_alike=True)))
     for job in journal.jobs(analysis, unfinished=True, newest=True, states=[JobState.LOST], limit=ATTENTION_SHOWN):
         if not job.forgotten:

@@ -81,10 +81,11 @@ def _counts(analysis: AnalysisStatus) -> RenderableType:
     grid.add_row("files", files if states or analysis.left else Text("none yet", style=DIM))
     for why, (count, much) in analysis.left.items():
         grid.add_row("", Text(f"{count:,} not uploaded ({words.size(much)}): {plain(why)}", style=DIM))
-    skipped, first = analysis.skipped
-    for place, why in first[:1]:
-        such = ", such as " if skipped > 1 else " "
-        grid.add_row("", Text(f"{skipped:,} skipped{such}{plain(str(place))}: {plain(why)}", style=WARN))
+    skipped = analysis.skipped
+    for thing in skipped.first[:1]:
+        such = ", such as " if skipped.count > 1 else " "
+        what = f"{skipped.count:,} skipped{such}{plain(str(thing.place))}: {plain(thing.reason)}"
+        grid.add_row("", Text(what, style=WARN))
     jobs = Text(", ").join(
         Text(f"{analysis.jobs[s]:,} {s}", style=STYLE.get(s, "")) for s in JobState if s in analysis.jobs
     )

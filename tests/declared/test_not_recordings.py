@@ -96,7 +96,7 @@ def reasons(rig: DeclaredRig) -> dict[str, str]:
 
 
 def not_uploaded(rig: DeclaredRig) -> list[tuple[str, int]]:
-    return [(why, files) for _a, why, files, _bytes in rig.rig.journal.count_left()]
+    return [(left.why, left.files) for left in rig.rig.journal.count_left()]
 
 
 @pytest.mark.parametrize("rerun_on", [[], ["data"]])

@@ -75,7 +75,7 @@ def test_F97_what_is_skipped_is_a_row_that_is_no_file(rig: DeclaredRig) -> None:
     made = row(rig, "M7/1/pipe.tif")
     assert (made.key, made.stat) == ("lab/inputs/M7/1/pipe.tif", (0, 0, 0, 0))
     assert "M7/1/pipe.tif" not in rig.rig.journal.known("caiman-web", "share")
-    assert {state for _a, state, _n, _b in rig.rig.journal.count_files()} <= {"settling", "whole", "stored"}
+    assert {count.state for count in rig.rig.journal.count_files()} <= {"settling", "whole", "stored"}
     rig.turns(6)
     rig.restart()
     rig.turns(6)
@@ -107,7 +107,7 @@ def test_a_stored_file_that_gives_way_to_a_pipe_counts_for_nothing_and_is_known_
     rig.until(lambda: rig.state("a.tif") is FileState.SKIPPED, "the pipe")
     journal = rig.rig.journal
     assert journal.files_with_key("caiman-web", stored.key) == []
-    assert [s for _a, s, _n, _b in journal.count_files()] == ["stored"], "the config"
+    assert [count.state for count in journal.count_files()] == ["stored"], "the config"
     os.rename(rig.base / "aside.tif", path)
     rig.until(lambda: rig.state("a.tif") is FileState.STORED, "the file again")
     again = row(rig, "inputs/a.tif")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.keep_journal import FIXTURES
 
 from ncaasd.adapters.journal import Journal, open_journal
-from ncaasd.model import Dataset, JobSpec, JobState, Origin, Phase
+from ncaasd.model import Dataset, JobSpec, JobState, MachinesUsed, Origin, Phase
 from ncaasd.plan.guards import newest_known, per_dataset
 
 A, NOW = "ensemble-dgp", 1_000_000.0
@@ -38,23 +38,23 @@ def test_F101_what_runs_counts_in_machines(journal: Journal) -> None:
     with journal.transaction():
         add(journal, "one", "a")
         add(journal, "one", "b", datasets=2)
-    assert journal.usage(A, NOW) == (3, 3)  # nothing is known of any
+    assert journal.usage(A, NOW) == MachinesUsed(3, 3)  # nothing is known of any
     with journal.transaction():
         add(journal, "dgp", "c", machines=3)
-    assert journal.usage(A, NOW) == (12, 12)  # the others are expected to be like it
+    assert journal.usage(A, NOW) == MachinesUsed(12, 12)  # the others are expected to be like it
     with journal.transaction():
         add(journal, "one", "d", datasets=2, machines=2)
-    assert journal.usage(A, NOW) == (8, 8)  # until one of their own rule tells
+    assert journal.usage(A, NOW) == MachinesUsed(8, 8)  # until one of their own rule tells
     with journal.transaction():
         add(journal, "dgp", "e", verdict=JobState.DONE)
-    assert journal.usage(A, NOW) == (8, 11)
+    assert journal.usage(A, NOW) == MachinesUsed(8, 11)
 
 
 def test_F101_what_others_started_tells_nothing(journal: Journal) -> None:
     with journal.transaction():
         add(journal, "one", "a")
         add(journal, "100000000000001", "", origin=Origin.ELSEWHERE, machines=9)
-    assert journal.usage(A, NOW) == (1, 1)
+    assert journal.usage(A, NOW) == MachinesUsed(1, 1)
     assert journal.machines_per_dataset(A, "one") == 1.0
     assert journal.machines_per_dataset("another-analysis", "one") == 1.0
 
@@ -65,8 +65,8 @@ def test_F101_what_is_held_is_counted_in_machines(journal: Journal) -> None:
         for unit in "xy":
             row = add(journal, "dgp", unit)
             journal.update_job(row, phase=Phase.OPEN, state=JobState.HELD, hold="backlog", submitted=0.0)
-    ((_job, jobs, machines, _size),) = journal.held_jobs(A)
-    assert (jobs, machines) == (2, 6)
+    (held,) = journal.held_jobs(A)
+    assert (held.jobs, held.machines) == (2, 6)
 
 
 kinds = st.tuples(st.sampled_from(["r", "s", "t"]), st.integers(0, 4), st.integers(1, 3), st.sampled_from(list(Origin)))
@@ -100,4 +100,4 @@ def test_F79_F101_of_an_older_journal_nothing_is_known_and_datasets_count_as_bef
     with closing(open_journal(path)) as journal:
         assert {(j.machines, j.machine_verdicts) for j in journal.jobs()} == {(0, "")}
         for analysis, datasets in counted:
-            assert journal.usage(analysis, NOW)[0] == datasets
+            assert journal.usage(analysis, NOW).active == datasets

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ncaasd.adapters.journal.base import Base
-from ncaasd.model import Artefact, ArtefactState
+from ncaasd.adapters.journal.base import Base, column, only
+from ncaasd.model import Artefact, ArtefactState, FetchProgress
 
 _ARTEFACT = "id, job, name, bucket, key, size, etag, state, path, reason, retry_at, failures"
 
@@ -14,8 +14,8 @@ _ARTEFACT = "id, job, name, bucket, key, size, etag, state, path, reason, retry_
 class Artefacts(Base):
     def want_artefact(self, job: int, name: str, bucket: str, key: str, size: int, etag: str) -> bool:
         """Note an object of a job's folder; True when it is new or changed, and so is to be fetched."""
-        row = self._run("SELECT size, etag FROM artefact WHERE job=? AND name=?", job, name).fetchone()
-        if row is not None and row[0] == size and row[1] == etag:
+        row = self._named("SELECT size, etag FROM artefact WHERE job=? AND name=?", job, name).fetchone()
+        if row is not None and row["size"] == size and row["etag"] == etag:
             return False
         self._run(
             "INSERT INTO artefact (job, name, bucket, key, size, etag, state) VALUES (?,?,?,?,?,?,'wanted')"
@@ -48,25 +48,25 @@ class Artefacts(Base):
         which = f"FROM artefact WHERE {where} ORDER BY id LIMIT {int(limit)}"
         ranges: dict[int, list[tuple[int, int]]] = {}
         sql = f"SELECT artefact, start, stop FROM fetched_range WHERE artefact IN (SELECT id {which}) ORDER BY start"
-        for artefact, start, stop in self._run(sql, *values):
-            ranges.setdefault(artefact, []).append((start, stop))
+        for r in self._named(sql, *values):
+            ranges.setdefault(r["artefact"], []).append((r["start"], r["stop"]))
         return [
             Artefact(
-                id=r[0],
-                job=r[1],
-                name=r[2],
-                bucket=r[3],
-                key=r[4],
-                size=r[5],
-                etag=r[6],
-                state=ArtefactState(r[7]),
-                path=r[8],
-                reason=r[9],
-                ranges=tuple(ranges.get(r[0], ())),
-                retry_at=r[10],
-                failures=r[11],
+                id=r["id"],
+                job=r["job"],
+                name=r["name"],
+                bucket=r["bucket"],
+                key=r["key"],
+                size=r["size"],
+                etag=r["etag"],
+                state=ArtefactState(r["state"]),
+                path=r["path"],
+                reason=r["reason"],
+                ranges=tuple(ranges.get(r["id"], ())),
+                retry_at=r["retry_at"],
+                failures=r["failures"],
             )
-            for r in self._run(f"SELECT {_ARTEFACT} {which}", *values)
+            for r in self._named(f"SELECT {_ARTEFACT} {which}", *values)
         ]
 
     def wants_any(self, job: int) -> bool:
@@ -75,12 +75,12 @@ class Artefacts(Base):
 
     def bytes_wanted(self, job: int) -> int:
         """How many bytes of a job are still to be fetched."""
-        row = self._run(
+        answer = self._run(
             "SELECT coalesce(sum(size), 0) - coalesce((SELECT sum(stop - start) FROM fetched_range WHERE artefact IN"
             " (SELECT id FROM artefact WHERE job=?1 AND state='wanted')), 0) FROM artefact WHERE job=?1 AND state='wanted'",
             job,
-        ).fetchone()
-        return int(row[0])
+        )
+        return int(only(answer))
 
     def artefact_done(self, artefact: int, path: str) -> None:
         self._run("UPDATE artefact SET state='fetched', path=?, reason='', failures=0 WHERE id=?", path, artefact)
@@ -112,13 +112,13 @@ class Artefacts(Base):
 
     def jobs_to_fetch(self) -> list[int]:
         """Rows of the jobs of which something is still wanted."""
-        return [r[0] for r in self._run("SELECT DISTINCT job FROM artefact WHERE state='wanted'")]
+        return column(self._run("SELECT DISTINCT job FROM artefact WHERE state='wanted'"))
 
-    def fetch_progress(self, job: int) -> tuple[int, int, int, int]:
-        """(objects here, objects in all, bytes here, bytes in all)"""
-        row = self._run(
-            "SELECT coalesce(sum(state<>'wanted'), 0), count(*), coalesce(sum(CASE WHEN state<>'wanted' THEN size"
-            " ELSE 0 END), 0), coalesce(sum(size), 0) FROM artefact WHERE job=?",
+    def fetch_progress(self, job: int) -> FetchProgress:
+        row = self._named(
+            "SELECT coalesce(sum(state<>'wanted'), 0) AS files, count(*) AS of,"
+            " coalesce(sum(CASE WHEN state<>'wanted' THEN size ELSE 0 END), 0) AS bytes, coalesce(sum(size), 0) AS of_bytes"
+            " FROM artefact WHERE job=?",
             job,
         ).fetchone()
-        return row[0], row[1], row[2], row[3]
+        return FetchProgress(**row)

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ncaasd.errors import JournalBroken, JournalError
@@ -61,6 +62,28 @@ def path_in(path: bytes) -> str:
 def below(folder: str) -> tuple[bytes, bytes]:
     """From where to where the paths below `folder` (which ends in /) lie, when sorted."""
     return path_out(folder), path_out(folder[:-1] + chr(ord(folder[-1]) + 1))
+
+
+def only(answer: sqlite3.Cursor) -> Any:
+    """The value of a statement that answers with one row of one column; None when there is no row."""
+    row = answer.fetchone()
+    if row is None:
+        return None
+    (value,) = row
+    return value
+
+
+def column(answer: sqlite3.Cursor) -> list[Any]:
+    """The values of a statement that answers with one column."""
+    return [value for (value,) in answer]
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitCount:
+    """What a mark in S3 tells of a journal: its generation, and how many submits it has begun with the one that begins."""
+
+    generation: str
+    submits: int
 
 
 class Base:
@@ -129,6 +152,12 @@ class Base:
                 raise
             raise ours from error
 
+    def _named(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """As `_run`, for rows of several columns: each is read by the columns' names."""
+        answer = self._run(sql, *values)
+        answer.row_factory = sqlite3.Row
+        return answer
+
     def _many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         with translated():
             self._db.executemany(sql, rows)
@@ -136,17 +165,17 @@ class Base:
     # -- meta and events ---------------------------------------------------------------------------------------------
 
     def get_meta(self, key: str) -> str | None:
-        row = self._run("SELECT value FROM meta WHERE key=?", key).fetchone()
-        return None if row is None else str(row[0])
+        value = only(self._run("SELECT value FROM meta WHERE key=?", key))
+        return None if value is None else str(value)
 
     def set_meta(self, key: str, value: str) -> None:
         self._run("INSERT INTO meta VALUES (?,?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", key, value)
 
-    def count_submit(self, analysis: str) -> tuple[str, int]:
-        """One more submit of an analysis begins: (this journal's generation, submits with this one)."""
+    def count_submit(self, analysis: str) -> SubmitCount:
+        """One more submit of an analysis begins."""
         submits = int(self.get_meta(f"submits:{analysis}") or 0) + 1
         self.set_meta(f"submits:{analysis}", str(submits))
-        return self.get_meta(f"generation:{analysis}") or "", submits
+        return SubmitCount(self.get_meta(f"generation:{analysis}") or "", submits)
 
     def event(self, at: float, analysis: str, subject: str, kind: str, text: str) -> None:
         # Subjects may hold a file's name in any bytes; the log is for reading, so what isn't text is shown escaped.
@@ -162,18 +191,16 @@ class Base:
 
     def events(self, analysis: str = "", subject: str = "", limit: int = 200) -> list[Event]:
         """The newest `limit` events, oldest first; of one analysis and one subject where given."""
-        rows = self._run(
+        rows = self._named(
             "SELECT at, analysis, subject, kind, text FROM event WHERE (?1='' OR analysis=?1) AND (?2='' OR subject=?2)"
             " ORDER BY id DESC LIMIT ?3",
             analysis,
             subject,
             limit,
         ).fetchall()
-        return [Event(*row) for row in reversed(rows)]
+        return [Event(**row) for row in reversed(rows)]
 
     def stored_since(self, analysis: str, at: float) -> list[str]:
         """The subjects of the files that came to be in S3 since then, as the event log tells it."""
-        rows = self._run(
-            "SELECT subject FROM event WHERE +analysis=? AND kind='stored' AND at>=? ORDER BY id", analysis, at
-        )
-        return [r[0] for r in rows]
+        sql = "SELECT subject FROM event WHERE +analysis=? AND kind='stored' AND at>=? ORDER BY id"
+        return column(self._run(sql, analysis, at))

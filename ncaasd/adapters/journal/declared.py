@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ncaasd.adapters.journal.base import Base, path_in, path_out
+from ncaasd.adapters.journal.base import Base, column, path_in, path_out
+from ncaasd.adapters.journal.rows import ManifestRow, PackageRow, WantedPackage
+from ncaasd.model import CareStep
 
 
 class Declared(Base):
@@ -23,20 +25,21 @@ class Declared(Base):
     def drop_manifest(self, analysis: str, path: str) -> None:
         self._run("DELETE FROM manifest WHERE analysis=? AND path=?", analysis, path_out(path))
 
-    def manifests(self, analysis: str) -> list[tuple[str, bytes | None, str, float]]:
-        """(path, the last right text, problems of the newest, when read)"""
-        rows = self._run("SELECT path, good, problems, read_at FROM manifest WHERE analysis=? ORDER BY path", analysis)
-        return [(path_in(r[0]), r[1], r[2], r[3]) for r in rows]
+    def manifests(self, analysis: str) -> list[ManifestRow]:
+        """In the order of their paths."""
+        rows = self._named(
+            "SELECT path, good, problems, read_at FROM manifest WHERE analysis=? ORDER BY path", analysis
+        )
+        return [ManifestRow(path_in(r["path"]), r["good"], r["problems"], r["read_at"]) for r in rows]
 
     # -- packages ----------------------------------------------------------------------------------------------------
 
-    def package(self, analysis: str, rule: str, unit: str) -> tuple[int, str, float, int, str] | None:
-        """(file id, fingerprint of what it was made of, when to try again, failures in a row, its tool's output)"""
-        row = self._run(
+    def package(self, analysis: str, rule: str, unit: str) -> PackageRow | None:
+        row = self._named(
             "SELECT file_id, inputs, retry_at, failures, output FROM package WHERE analysis=? AND rule=? AND unit=?",
             analysis, rule, path_out(unit),
         ).fetchone()  # fmt: skip
-        return None if row is None else (row[0], row[1], row[2], row[3], row[4])
+        return None if row is None else PackageRow(**row)
 
     def set_package(
         self,
@@ -57,10 +60,10 @@ class Declared(Base):
             file_id, analysis, rule, path_out(unit), inputs, built, retry_at, failures, output,
         )  # fmt: skip
 
-    def packages(self, analysis: str) -> list[tuple[str, str, int]]:
-        """(rule, unit, file id) of every package that was wanted."""
-        rows = self._run("SELECT rule, unit, file_id FROM package WHERE analysis=? ORDER BY file_id", analysis)
-        return [(r[0], path_in(r[1]), r[2]) for r in rows]
+    def packages(self, analysis: str) -> list[WantedPackage]:
+        """Every package that was wanted."""
+        rows = self._named("SELECT rule, unit, file_id FROM package WHERE analysis=? ORDER BY file_id", analysis)
+        return [WantedPackage(r["rule"], path_in(r["unit"]), r["file_id"]) for r in rows]
 
     # -- after the results -------------------------------------------------------------------------------------------
 
@@ -70,10 +73,8 @@ class Declared(Base):
 
     def due_aftercare(self, now: float, limit: int) -> list[int]:
         """The jobs of which something is due."""
-        rows = self._run(
-            "SELECT DISTINCT job FROM aftercare WHERE state='wanted' AND retry_at<=? ORDER BY job LIMIT ?", now, limit
-        )
-        return [r[0] for r in rows]
+        sql = "SELECT DISTINCT job FROM aftercare WHERE state='wanted' AND retry_at<=? ORDER BY job LIMIT ?"
+        return column(self._run(sql, now, limit))
 
     def set_aftercare(
         self, job: int, step: str, state: str, reason: str, *, retry_at: float = 0, failures: int = 0
@@ -83,7 +84,7 @@ class Declared(Base):
             state, reason, retry_at, failures, job, step,
         )  # fmt: skip
 
-    def aftercare(self, job: int) -> dict[str, tuple[str, str, int]]:
-        """step -> (wanted | done | left, why, failures in a row)"""
-        rows = self._run("SELECT step, state, reason, failures FROM aftercare WHERE job=?", job)
-        return {r[0]: (r[1], r[2], r[3]) for r in rows}
+    def aftercare(self, job: int) -> dict[str, CareStep]:
+        """By the steps' names."""
+        rows = self._named("SELECT step, state, reason, failures FROM aftercare WHERE job=?", job)
+        return {r["step"]: CareStep(r["state"], r["reason"], r["failures"]) for r in rows}

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from ncaasd.adapters.journal.base import ENCODING, ERRORS, EVENTUALLY, Base, below, path_in, path_out
-from ncaasd.model import ABORTED, Dataset, FileRow, FileState, Part, Place, Stat, Stored
-
-_FILE = (
-    "id, analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key,"
-    " stored_size, stored_mtime_ns, stored_ctime_ns, stored_inode, etag, retry_at, failures, ours, link, crc"
+from ncaasd.adapters.journal.base import ENCODING, ERRORS, EVENTUALLY, Base, below, column, only, path_in, path_out
+from ncaasd.adapters.journal.rows import FILE, BegunUpload, FileCount, InventoryObject, LeftCount, file_row
+from ncaasd.model import (
+    ABORTED,
+    Dataset,
+    FileRow,
+    FileState,
+    ObjectInfo,
+    Part,
+    Place,
+    Skipped,
+    SkippedThing,
+    Stat,
+    Stored,
 )
+
 _SET_FILE = (
     "UPDATE file SET since=CASE WHEN state=?1 THEN since ELSE ?3 END, state=?1, reason=?2, retry_at=?4, failures=?5"
     " WHERE id=?6"
@@ -25,7 +34,7 @@ class Files(Base):
     def known(self, analysis: str, tree: str) -> dict[str, Stat]:
         """What the next scan is compared with: every file that is thought to be there. What is skipped is none."""
         where = "WHERE analysis=? AND tree=?"
-        of_tree = self._run(f"SELECT count(*) FROM file {where}", analysis, tree).fetchone()[0]
+        of_tree = only(self._run(f"SELECT count(*) FROM file {where}", analysis, tree))
         # An index leads to one row after another, each elsewhere: a good part of the table is read faster as it lies.
         how = "NOT INDEXED" if 4 * of_tree > self.last_file_id() else ""
         rows = self._run(
@@ -33,7 +42,7 @@ class Files(Base):
             analysis,
             tree,
         )
-        # `path_in` and `Stat` written out: this is done for each file there is before the first scan begins.
+        # By position, and `path_in` and `Stat` written out: this is done for each file there is before the first scan begins.
         stat, encoding, errors = Stat._make, ENCODING, ERRORS
         return {p.decode(encoding, errors): stat((size, mtime, ctime, ino)) for p, size, mtime, ctime, ino in rows}
 
@@ -53,8 +62,9 @@ class Files(Base):
             place.analysis, place.tree, path_out(place.path), stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode,
             state, reason, now, key, path_out(link),
         ).fetchone()  # fmt: skip
-        self.on_file(int(row[0]))
-        return int(row[0])
+        (file_id,) = row
+        self.on_file(file_id)
+        return int(file_id)
 
     def skip_file(self, place: Place, key: str, reason: str, now: float) -> FileRow:
         """Record that something is at a place that is no file for us. Returns the row.
@@ -68,69 +78,70 @@ class Files(Base):
             " ctime_ns=0, inode=0, reason=excluded.reason, retry_at=0, failures=0, link=x'',"
             " since=CASE WHEN file.state='skipped' THEN file.since ELSE excluded.since END, state='skipped',"
             " key=CASE WHEN file.key='' THEN excluded.key ELSE file.key END"
-            f" RETURNING {_FILE}",
+            f" RETURNING {FILE}",
             place.analysis, place.tree, path_out(place.path), reason, now, key,
         ).fetchone()  # fmt: skip
-        self.on_file(int(row[0]))
-        return _file(row)
+        found = file_row(row)
+        self.on_file(found.id)
+        return found
 
     def skipped(self, analysis: str, tree: str) -> dict[str, str]:
         """path -> why, of all that is skipped in a tree."""
-        rows = self._run(
+        rows = self._named(
             "SELECT path, reason FROM file INDEXED BY file_skipped WHERE state='skipped' AND analysis=? AND tree=?",
             analysis,
             tree,
         )
-        return {path_in(path): reason for path, reason in rows}
+        return {path_in(r["path"]): r["reason"] for r in rows}
 
-    def first_skipped(self, analysis: str, limit: int) -> tuple[int, list[tuple[Place, str]]]:
-        """(how many things are skipped in the trees of an analysis, the first of them with why)"""
+    def first_skipped(self, analysis: str, limit: int) -> Skipped:
+        """What is skipped in the trees of an analysis; of it, `limit` things are named."""
         where = "FROM file INDEXED BY file_skipped WHERE state='skipped' AND analysis=?"
-        count = self._run(f"SELECT count(*) {where}", analysis).fetchone()[0]
-        rows = self._run(f"SELECT tree, path, reason {where} ORDER BY tree, path LIMIT ?", analysis, limit)
-        return int(count), [(Place(analysis, r[0], path_in(r[1])), r[2]) for r in rows]
+        count = int(only(self._run(f"SELECT count(*) {where}", analysis)))
+        rows = self._named(f"SELECT tree, path, reason {where} ORDER BY tree, path LIMIT ?", analysis, limit)
+        first = (SkippedThing(Place(analysis, r["tree"], path_in(r["path"])), r["reason"]) for r in rows)
+        return Skipped(count, tuple(first))
 
     def link_to(self, place: Place) -> FileRow | None:
         """A link of the same tree that leads to this file, and is followed; None when there is none."""
         row = self._run(
-            f"SELECT {_FILE} FROM file INDEXED BY file_link WHERE link<>x'' AND analysis=? AND link=? AND tree=?"
+            f"SELECT {FILE} FROM file INDEXED BY file_link WHERE link<>x'' AND analysis=? AND link=? AND tree=?"
             " AND state NOT IN ('gone', 'skipped') LIMIT 1",
             place.analysis,
             path_out(place.path),
             place.tree,
         ).fetchone()
-        return None if row is None else _file(row)
+        return None if row is None else file_row(row)
 
     def last_file_id(self) -> int:
-        return int(self._run("SELECT coalesce(max(id), 0) FROM file").fetchone()[0])
+        return int(only(self._run("SELECT coalesce(max(id), 0) FROM file")))
 
     def file(self, file_id: int) -> FileRow | None:
-        row = self._run(f"SELECT {_FILE} FROM file WHERE id=?", file_id).fetchone()
-        return None if row is None else _file(row)
+        row = self._run(f"SELECT {FILE} FROM file WHERE id=?", file_id).fetchone()
+        return None if row is None else file_row(row)
 
     def crc_of(self, file_id: int) -> str:
         """The CRC64NVME (hexadecimal) of what is stored of a file."""
-        row = self._run("SELECT crc FROM file WHERE id=?", file_id).fetchone()
-        return str(row[0]) if row else ""
+        return only(self._run("SELECT crc FROM file WHERE id=?", file_id)) or ""
 
     def file_at(self, place: Place) -> FileRow | None:
         row = self._run(
-            f"SELECT {_FILE} FROM file WHERE analysis=? AND tree=? AND path=?",
+            f"SELECT {FILE} FROM file WHERE analysis=? AND tree=? AND path=?",
             place.analysis,
             place.tree,
             path_out(place.path),
         ).fetchone()
-        return None if row is None else _file(row)
+        return None if row is None else file_row(row)
 
     def files_with_key(self, analysis: str, key: str) -> list[FileRow]:
         """Every local file that maps to `key`, those that are there first; not what is skipped now."""
         rows = self._run(
-            f"SELECT {_FILE} FROM file WHERE analysis=? AND key=? AND key<>'' AND state<>'skipped'"
+            f"SELECT {FILE} FROM file WHERE analysis=? AND key=? AND key<>'' AND state<>'skipped'"
             " ORDER BY state='gone', state='refused', id",
             analysis,
             key,
         )
-        return [_file(r) for r in rows]
+        return [file_row(r) for r in rows]
 
     def file_of(self, dataset: Dataset) -> FileRow | None:
         """The local file that a job's dataset is; None when it was never seen."""
@@ -140,11 +151,11 @@ class Files(Base):
         """The files that are gone and were of this size and, to `within` ns, of this time of modification; with this checksum,
         unless it is "". At most a thousand, those of the nearest times first."""
         rows = self._run(
-            f"SELECT {_FILE} FROM file INDEXED BY file_gone WHERE state='gone' AND analysis=?1 AND size=?2"
+            f"SELECT {FILE} FROM file INDEXED BY file_gone WHERE state='gone' AND analysis=?1 AND size=?2"
             " AND mtime_ns>?3-?4 AND mtime_ns<?3+?4 AND (?5='' OR crc=?5) ORDER BY abs(mtime_ns-?3) LIMIT 1000",
             analysis, stat.size, stat.mtime_ns, within, crc,
         )  # fmt: skip
-        return [_file(r) for r in rows]
+        return [file_row(r) for r in rows]
 
     def files(
         self,
@@ -158,7 +169,7 @@ class Files(Base):
         """The files of an analysis, in path order; of one tree, below a folder, in given states."""
         few = bool(states) and _OPEN_STATES.issuperset(states)
         sql = (
-            f"SELECT {_FILE} FROM file"
+            f"SELECT {FILE} FROM file"
             + (f" INDEXED BY file_open WHERE {OPEN_FILE} AND" if few else " WHERE")
             + " analysis=?"
         )
@@ -173,7 +184,7 @@ class Files(Base):
             sql += f" AND state IN ({','.join('?' * len(states))})"
             values += states
         for row in self._run(sql + " ORDER BY tree, path LIMIT ?", *values, limit).fetchall():
-            yield _file(row)
+            yield file_row(row)
 
     def pending_files(self, analysis: str, now: float, limit: int) -> list[FileRow]:
         """Whole files that are due for their upload, and held ones that are due for another look at what is in S3;
@@ -182,7 +193,7 @@ class Files(Base):
         due = f"SELECT id FROM file WHERE {OPEN_FILE} AND key<>'' AND analysis=?1"
         configs = "tree='' AND path>=?4 AND path<?5"
         rows = self._run(
-            f"SELECT {_FILE} FROM file WHERE id IN ("
+            f"SELECT {FILE} FROM file WHERE id IN ("
             f"SELECT id FROM ({due} AND state='whole' AND retry_at=0 ORDER BY mtime_ns LIMIT ?3)"
             f" UNION ALL {due} AND state='whole' AND retry_at>0 AND retry_at<=?2"
             f" UNION ALL {due} AND state='held' AND retry_at<=?2"
@@ -190,17 +201,17 @@ class Files(Base):
             f") ORDER BY {configs} DESC, mtime_ns LIMIT ?3",
             analysis, now, limit, *below("configs/"),
         )  # fmt: skip
-        return [_file(r) for r in rows]
+        return [file_row(r) for r in rows]
 
     def files_waiting(self, analysis: str) -> list[FileRow]:
         """Inputs that are not stored, and may be: those that settle, and whole ones that wait for others."""
         rows = self._run(
-            f"SELECT {_FILE} FROM file INDEXED BY file_open WHERE {OPEN_FILE} AND analysis=? AND key<>''"
+            f"SELECT {FILE} FROM file INDEXED BY file_open WHERE {OPEN_FILE} AND analysis=? AND key<>''"
             " AND (state='settling' OR (state='whole' AND retry_at<?)) ORDER BY tree, path",
             analysis,
             EVENTUALLY,
         )
-        return [_file(r) for r in rows]
+        return [file_row(r) for r in rows]
 
     def put_off_file(self, file_id: int, retry_at: float, reason: str) -> None:
         self._run("UPDATE file SET retry_at=?, reason=? WHERE id=?", retry_at, reason, file_id)
@@ -224,8 +235,8 @@ class Files(Base):
     def next_upload(self, analysis: str) -> float | None:
         """When the next whole file of an analysis is due."""
         first = f"SELECT min(retry_at) AS at FROM file WHERE {OPEN_FILE} AND analysis=?1 AND key<>'' AND state"
-        row = self._run(f"SELECT min(at) FROM ({first}='whole' UNION ALL {first}='held')", analysis).fetchone()
-        return None if row[0] is None else float(row[0])
+        at = only(self._run(f"SELECT min(at) FROM ({first}='whole' UNION ALL {first}='held')", analysis))
+        return None if at is None else float(at)
 
     def set_file(
         self, file_id: int, state: FileState, reason: str, now: float, *, retry_at: float = 0, failures: int = 0
@@ -235,9 +246,9 @@ class Files(Base):
 
     def file_whole(self, file_id: int, now: float) -> FileRow | None:
         """A file has become whole. Returns its row as it is now."""
-        row = self._run(f"{_SET_FILE} RETURNING {_FILE}", FileState.WHOLE, "", now, 0.0, 0, file_id).fetchone()
+        row = self._run(f"{_SET_FILE} RETURNING {FILE}", FileState.WHOLE, "", now, 0.0, 0, file_id).fetchone()
         self.on_file(file_id)
-        return None if row is None else _file(row)
+        return None if row is None else file_row(row)
 
     def file_stored(self, file_id: int, stat: Stat, stored: Stored, now: float) -> FileRow | None:
         """The content observed as `stat` is in S3, verified. Its upload's rows are done with. Returns its row as it is now,
@@ -248,11 +259,11 @@ class Files(Base):
             "UPDATE file SET stored_size=?2, stored_mtime_ns=?3, stored_ctime_ns=?4, stored_inode=?5, etag=?6, crc=?7,"
             f" key=?8, ours=1, failures=0, retry_at=0, state=CASE WHEN {same} THEN 'stored' ELSE state END,"
             f" reason=CASE WHEN {same} THEN '' ELSE reason END, since=CASE WHEN {same} THEN ?9 ELSE since END"
-            f" WHERE id=?1 RETURNING {_FILE}",
+            f" WHERE id=?1 RETURNING {FILE}",
             file_id, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stored.etag, f"{stored.crc:016x}", stored.key, now,
         ).fetchone()  # fmt: skip
         self.on_file(file_id)
-        return None if row is None else _file(row)
+        return None if row is None else file_row(row)
 
     def own_file(self, file_id: int, now: float) -> None:
         """A person allows what is at the key to be overwritten: the file is uploaded again."""
@@ -274,15 +285,16 @@ class Files(Base):
 
     def take_key(self, row: FileRow) -> None:
         """What this rig has put at a file's key for another one, which is not there any more, will be overwritten by it."""
-        others = self._run(
+        answer = self._run(
             "UPDATE file SET stored_size=NULL, etag='', crc='', ours=0 WHERE analysis=? AND key=? AND key<>'' AND id<>?"
             " AND stored_size IS NOT NULL RETURNING id",
             row.place.analysis,
             row.key,
             row.id,
-        ).fetchall()
+        )
+        others = column(answer)
         self._run("UPDATE file SET ours=1 WHERE id=?", row.id)
-        for other in [*(r[0] for r in others), row.id]:
+        for other in [*others, row.id]:
             self.on_file(other)
 
     def upload_begun(self, file_id: int) -> bool:
@@ -298,45 +310,46 @@ class Files(Base):
         )
         self.on_file(file_id)
 
-    def count_files(self) -> list[tuple[str, str, int, int]]:
-        """(analysis, state, files, bytes) of everything known below inputs and configs."""
-        rows = self._run(
-            "SELECT analysis, state, count(*), sum(size) FROM file WHERE key<>'' AND state<>'skipped' GROUP BY analysis, state"
+    def count_files(self) -> list[FileCount]:
+        """Everything known below inputs and configs, by analysis and state."""
+        rows = self._named(
+            "SELECT analysis, state, count(*) AS files, sum(size) AS bytes FROM file WHERE key<>'' AND state<>'skipped'"
+            " GROUP BY analysis, state"
         )
-        return [(r[0], r[1], r[2], r[3]) for r in rows]
+        return [FileCount(r["analysis"], FileState(r["state"]), r["files"], r["bytes"]) for r in rows]
 
-    def count_left(self) -> list[tuple[str, str, int, int]]:
-        """(analysis, why, files, bytes) of the whole files that `count_files` has too, and that will not be uploaded."""
-        rows = self._run(
-            "SELECT analysis, CASE WHEN reason LIKE ?1 || '%' THEN ?1 ELSE reason END AS why, count(*), sum(size) FROM file"
-            f" INDEXED BY file_open WHERE {OPEN_FILE} AND state='whole' AND key<>''"
+    def count_left(self) -> list[LeftCount]:
+        """Of the whole files that `count_files` has too, those that will not be uploaded, by analysis and reason."""
+        rows = self._named(
+            "SELECT analysis, CASE WHEN reason LIKE ?1 || '%' THEN ?1 ELSE reason END AS why, count(*) AS files,"
+            f" sum(size) AS bytes FROM file INDEXED BY file_open WHERE {OPEN_FILE} AND state='whole' AND key<>''"
             " AND (reason LIKE ?1 || '%' OR (reason<>'' AND retry_at>=?2))"
             " GROUP BY analysis, why",
             ABORTED,
             EVENTUALLY,
         )
-        return [(r[0], r[1], r[2], r[3]) for r in rows]
+        return [LeftCount(**r) for r in rows]
 
     # -- uploads under way -------------------------------------------------------------------------------------------
 
-    def begin_upload(
-        self, file_id: int, key: str, stat: Stat, part_size: int, now: float
-    ) -> tuple[str | None, list[Part]]:
-        """The upload to go on with when it is of this very content, else a new one. Returns (upload id, parts)."""
-        this = (key, part_size, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode)
-        row = self._run(
-            "SELECT upload_id, key, part_size, size, mtime_ns, ctime_ns, inode FROM upload WHERE file_id=?", file_id
-        ).fetchone()
-        if row is not None and row[1:] == this:
-            parts = self._run("SELECT number, size, etag, crc FROM part WHERE file_id=? ORDER BY number", file_id)
-            return row[0], [Part(p[0], p[1], p[2], int(p[3], 16)) for p in parts]
+    def begin_upload(self, file_id: int, key: str, stat: Stat, part_size: int, now: float) -> BegunUpload:
+        """The upload to go on with when it is of this very content, else a new one."""
+        this = {"key": key, "part_size": part_size, **stat._asdict()}  # by the names of the columns
+        names = ", ".join(this)
+        row = self._named(f"SELECT upload_id, {names} FROM upload WHERE file_id=?", file_id).fetchone()
+        if row is not None and all(row[name] == value for name, value in this.items()):
+            parts = self._named("SELECT number, size, etag, crc FROM part WHERE file_id=? ORDER BY number", file_id)
+            found = (Part(p["number"], p["size"], p["etag"], int(p["crc"], 16)) for p in parts)
+            return BegunUpload(row["upload_id"], tuple(found))
         if row is not None:
             self._run("DELETE FROM upload WHERE file_id=?", file_id)
         self._run(
-            "INSERT INTO upload (file_id, key, part_size, size, mtime_ns, ctime_ns, inode, started) VALUES (?,?,?,?,?,?,?,?)",
-            file_id, *this, now,
-        )  # fmt: skip
-        return None, []
+            f"INSERT INTO upload (file_id, {names}, started) VALUES (?,{'?,' * len(this)}?)",
+            file_id,
+            *this.values(),
+            now,
+        )
+        return BegunUpload(None)
 
     def upload_created(self, file_id: int, upload_id: str) -> None:
         self._run("DELETE FROM part WHERE file_id=?", file_id)
@@ -358,28 +371,12 @@ class Files(Base):
 
     # -- what was in S3 when the journal was new ---------------------------------------------------------------------
 
-    def add_inventory(self, analysis: str, objects: Iterable[tuple[str, int, str]]) -> None:
-        self._many("INSERT OR REPLACE INTO inventory VALUES (?,?,?,?)", ((analysis, *o) for o in objects))
+    def add_inventory(self, analysis: str, objects: Iterable[ObjectInfo]) -> None:
+        self._many(
+            "INSERT OR REPLACE INTO inventory (analysis, key, size, etag) VALUES (?,?,?,?)",
+            ((analysis, o.key, o.size, o.etag) for o in objects),
+        )
 
-    def inventory(self, analysis: str, key: str) -> tuple[int, str] | None:
-        row = self._run("SELECT size, etag FROM inventory WHERE analysis=? AND key=?", analysis, key).fetchone()
-        return None if row is None else (row[0], row[1])
-
-
-def _file(r: Sequence[Any]) -> FileRow:
-    return FileRow(
-        id=r[0],
-        place=Place(r[1], r[2], path_in(r[3])),
-        stat=Stat(r[4], r[5], r[6], r[7]),
-        state=FileState(r[8]),
-        reason=r[9],
-        since=r[10],
-        key=r[11],
-        stored=None if r[12] is None else Stat(r[12], r[13], r[14], r[15]),
-        etag=r[16],
-        retry_at=r[17],
-        failures=r[18],
-        ours=bool(r[19]),
-        link=path_in(r[20]),
-        crc=r[21],
-    )
+    def inventory(self, analysis: str, key: str) -> InventoryObject | None:
+        row = self._named("SELECT size, etag FROM inventory WHERE analysis=? AND key=?", analysis, key).fetchone()
+        return None if row is None else InventoryObject(**row)

@@ -2,74 +2,42 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
-from ncaasd.adapters.journal.base import Base, path_in, path_out
-from ncaasd.model import CostNote, Dataset, FileRow, Hold, JobRow, JobSpec, JobState, Origin, Phase, Place
-from ncaasd.plan.guards import expected_machines, per_dataset
+from ncaasd.adapters.journal.base import Base, column, only, path_out
+from ncaasd.adapters.journal.rows import (
+    DATASET,
+    JOB,
+    ConfigAt,
+    DatasetColumns,
+    HeldJobs,
+    JobColumns,
+    JobCount,
+    dataset_of,
+    job_row,
+    released_in,
+    released_out,
+)
+from ncaasd.model import Dataset, FileRow, JobChange, JobRow, JobSpec, JobState, MachinesUsed
+from ncaasd.plan.guards import Known, expected_machines, per_dataset
 
 DAY = 86400.0
 
-_JOB = (
-    "id, analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type, resultpath,"
-    " job_id, phase, state, reason, hold, released, created, intended, attempted, submitted, ended, next_at, failures,"
-    " submit_key, config_key, body, verdict, refused_kind, finished, total, cost_projected, cost_remaining, cost_over, seen,"
-    " size, rebuilt, forgotten, results, quiet_looks, not_before, fields, machines, machine_verdicts, config_name,"
-    " config_etag"
-)
+_JOB_FIELDS = frozenset(JobChange.__annotations__)
+# Of jobs of one name: the machines that are known, and the datasets of the jobs of which they aren't.
+_MACHINES = "name, sum(machines) AS known, sum(CASE machines WHEN 0 THEN total ELSE 0 END) AS datasets"
 _NEWEST_JOB = (
     "NOT EXISTS (SELECT 1 FROM job AS later WHERE later.analysis=job.analysis AND later.name=job.name"
     " AND later.unit=job.unit AND later.version=job.version AND later.attempt>job.attempt)"
-)
-
-_JOB_FIELDS = frozenset(
-    {
-        "attempt",
-        "job_id",
-        "phase",
-        "state",
-        "reason",
-        "hold",
-        "released",
-        "intended",
-        "attempted",
-        "submitted",
-        "ended",
-        "next_at",
-        "not_before",
-        "failures",
-        "submit_key",
-        "config_key",
-        "body",
-        "verdict",
-        "refused_kind",
-        "finished",
-        "total",
-        "seen",
-        "size",
-        "rebuilt",
-        "forgotten",
-        "results",
-        "quiet_looks",
-        "config",
-        "overlay",
-        "instance_type",
-        "resultpath",
-        "declared_in",
-        "fields",
-        "machines",
-        "machine_verdicts",
-        "config_name",
-        "config_etag",
-    }
 )
 
 
 class Jobs(Base):
     def add_job(self, spec: JobSpec, attempt: int, now: float, *, rebuilt: bool = False, size: int = 0) -> int:
         """A new attempt of a job; returns its row. The caller has made sure there is none."""
-        row = self._run(
+        inserted = self._run(
             "INSERT INTO job (analysis, name, unit, version, attempt, origin, declared_in, config, overlay, instance_type,"
             " resultpath, phase, state, created, next_at, rebuilt, total, size, fields, config_name)"
             " VALUES (?,?,?,?,?,?,?,?,?,?,?,'open','waiting',?,0,?,?,?,?,?) RETURNING id",
@@ -77,8 +45,9 @@ class Jobs(Base):
             spec.config, spec.overlay, spec.instance_type, spec.resultpath, now, int(rebuilt), len(spec.datasets), size,
             spec.fields, spec.config_name,
         ).fetchone()  # fmt: skip
-        self._set_datasets(row[0], spec.datasets)
-        return int(row[0])
+        (row,) = inserted
+        self._set_datasets(row, spec.datasets)
+        return int(row)
 
     def _set_datasets(self, job: int, datasets: Iterable[Dataset]) -> None:
         self._run("DELETE FROM job_dataset WHERE job=?", job)
@@ -97,26 +66,14 @@ class Jobs(Base):
             ),
         )
 
-    def update_job(self, row: int, **fields: Any) -> None:
-        """Set columns by name; `cost` takes a CostNote."""
-        cost = fields.pop("cost", None)
-        if cost is not None:
-            self._run(
-                "UPDATE job SET cost_projected=?, cost_remaining=?, cost_over=? WHERE id=?",
-                cost.projected, cost.remaining, cost.over_by, row,
-            )  # fmt: skip
-        if not fields:
-            return
-        unknown = fields.keys() - _JOB_FIELDS
-        if unknown:
-            raise ValueError(f"no such column of job: {sorted(unknown)}")
-        if "released" in fields:
-            fields["released"] = ",".join(sorted(fields["released"]))
-        if "hold" in fields:
-            fields["hold"] = fields["hold"] or ""
-        names = ", ".join(f"{name}=?" for name in fields)
-        values = [int(v) if isinstance(v, bool) else v for v in fields.values()]
-        self._run(f"UPDATE job SET {names} WHERE id=?", *values, row)
+    def update_job(self, row: int, **change: Unpack[JobChange]) -> None:
+        """Set columns by name."""
+        if not change.keys() <= _JOB_FIELDS:
+            raise ValueError(f"no such column of job: {sorted(change.keys() - _JOB_FIELDS)}")
+        values = _columns(change)
+        if values:
+            names = ", ".join(f"{name}=?" for name in values)
+            self._run(f"UPDATE job SET {names} WHERE id=?", *values.values(), row)
 
     def respec_job(self, row: int, spec: JobSpec) -> None:
         """An open job follows its declaration: config, overlay, datasets. Its identity stays."""
@@ -126,7 +83,7 @@ class Jobs(Base):
             overlay=spec.overlay,
             instance_type=spec.instance_type,
             resultpath=spec.resultpath,
-            declared_in=path_out(spec.declared_in),
+            declared_in=spec.declared_in,
             total=len(spec.datasets),
             fields=spec.fields,
             config_name=spec.config_name,
@@ -151,21 +108,19 @@ class Jobs(Base):
 
     def job_ids(self, analysis: str) -> set[str]:
         """The ids of every job of an analysis that was ever known."""
-        return {r[0] for r in self._run("SELECT job_id FROM job WHERE analysis=? AND job_id<>''", analysis)}
+        return set(column(self._run("SELECT job_id FROM job WHERE analysis=? AND job_id<>''", analysis)))
 
     def submitted_ids(self, analysis: str) -> frozenset[str]:
         """The ids of the jobs of an analysis that were submitted, by whomever."""
         sql = "SELECT job_id FROM job WHERE analysis=? AND job_id<>'' AND phase IN ('submitted', 'ended')"
-        return frozenset(r[0] for r in self._run(sql, analysis))
+        return frozenset(column(self._run(sql, analysis)))
 
     def doubt_unended_jobs(self, analysis: str) -> None:
         """This journal is an old copy: what it knows as not submitted may have been since, and may have been run again after a
         refusal that it saw; whatever a person said of it was said before."""
-        for row, released in self._run(
-            "SELECT id, released FROM job WHERE phase<>'ended' AND +analysis=?", analysis
-        ).fetchall():
-            kept = frozenset(k for k in released.split(",") if k and k != "rebuilt")
-            self.update_job(row, rebuilt=True, released=kept)
+        rows = self._named("SELECT id, released FROM job WHERE phase<>'ended' AND +analysis=?", analysis).fetchall()
+        for r in rows:
+            self.update_job(r["id"], rebuilt=True, released=released_in(r["released"]) - {"rebuilt"})
 
     def take_over(self, row: int, found: int) -> None:
         """Job `found`, which was thought to be started elsewhere, is job `row`: what was fetched of it is kept."""
@@ -190,8 +145,8 @@ class Jobs(Base):
     def next_due(self, under_way: Sequence[int] = ()) -> float | None:
         """When the next unfinished job, beside those `under_way`, is to be looked at."""
         marks = ",".join(str(int(row)) for row in under_way)
-        row = self._run(f"SELECT min(next_at) FROM job WHERE phase<>'ended' AND id NOT IN ({marks})").fetchone()
-        return None if row[0] is None else float(row[0])
+        at = only(self._run(f"SELECT min(next_at) FROM job WHERE phase<>'ended' AND id NOT IN ({marks})"))
+        return None if at is None else float(at)
 
     def jobs(
         self,
@@ -220,21 +175,19 @@ class Jobs(Base):
             analysis, name, int(number) if number.isdecimal() and str(int(number)) == number else None, path_out(name),
         )  # fmt: skip
 
-    def count_jobs(
-        self, analysis: str = "", *, newest: bool = True, forgotten: bool = True
-    ) -> list[tuple[str, str, int]]:
-        """(analysis, state, jobs), counting last attempts, or all; with or without those that were forgotten."""
-        rows = self._run(
-            f"SELECT analysis, state, count(*) FROM job WHERE (?1='' OR analysis=?1) AND (?2 OR NOT forgotten)"
+    def count_jobs(self, analysis: str = "", *, newest: bool = True, forgotten: bool = True) -> list[JobCount]:
+        """By analysis and state, counting last attempts, or all; with or without those that were forgotten."""
+        rows = self._named(
+            f"SELECT analysis, state, count(*) AS jobs FROM job WHERE (?1='' OR analysis=?1) AND (?2 OR NOT forgotten)"
             f" AND (?3 OR {_NEWEST_JOB}) GROUP BY analysis, state",
             analysis, forgotten, not newest,
         )  # fmt: skip
-        return [(r[0], r[1], r[2]) for r in rows]
+        return [JobCount(r["analysis"], JobState(r["state"]), r["jobs"]) for r in rows]
 
-    def held_jobs(self, analysis: str) -> list[tuple[JobRow, int, int, int]]:
-        """What waits for a person, by name and kind of hold: (the newest job, jobs, machines, bytes), the newest first."""
-        found = self._run(
-            "SELECT max(id), count(*), sum(machines), sum(CASE machines WHEN 0 THEN total ELSE 0 END), sum(size), name"
+    def held_jobs(self, analysis: str) -> list[HeldJobs]:
+        """What waits for a person, by name and kind of hold, the newest first."""
+        found = self._named(
+            f"SELECT max(id) AS newest, count(*) AS jobs, {_MACHINES}, sum(size) AS bytes"
             " FROM job WHERE phase<>'ended' AND +analysis=? AND NOT forgotten"
             f" AND hold<>'' AND {_NEWEST_JOB}"
             " GROUP BY name, hold ORDER BY max(id) DESC",
@@ -243,9 +196,9 @@ class Jobs(Base):
         rows = {
             job.row: job
             for start in range(0, len(found), 500)
-            for job in self._jobs_at([r[0] for r in found[start : start + 500]])
+            for job in self._jobs_at([r["newest"] for r in found[start : start + 500]])
         }
-        return [(rows[r[0]], r[1], self._machines(analysis, [(r[5], r[2], r[3])]), r[4]) for r in found]
+        return [HeldJobs(rows[r["newest"]], r["jobs"], self._machines(analysis, [r]), r["bytes"]) for r in found]
 
     def jobs_with_news(self, analysis: str, limit: int) -> list[JobRow]:
         """Of the newest `limit` submitted jobs, those whose data may not be what they were given any more."""
@@ -290,15 +243,15 @@ class Jobs(Base):
         )
         return [j for j in found if any(d.is_of(row) for d in j.spec.datasets)]
 
-    def configs_at(self, analysis: str, key: str) -> list[tuple[str, str, bool]]:
-        """(job id, the config's ETag, whether the job may be reading it) of the jobs that had their config at this key."""
-        rows = self._run(
-            "SELECT job_id, config_etag, phase<>'ended' AND verdict IS NULL FROM job"
+    def configs_at(self, analysis: str, key: str) -> list[ConfigAt]:
+        """The jobs that had their config at this key."""
+        rows = self._named(
+            "SELECT job_id, config_etag, phase<>'ended' AND verdict IS NULL AS reading FROM job"
             " WHERE config_etag<>'' AND analysis=? AND config_key=?",
             analysis,
             key,
         )
-        return [(r[0], r[1], bool(r[2])) for r in rows]
+        return [ConfigAt(r["job_id"], r["config_etag"], bool(r["reading"])) for r in rows]
 
     def wake_jobs_of_file(self, row: FileRow) -> None:
         """The jobs that are not submitted, of this file and of others at its key, are due."""
@@ -361,119 +314,76 @@ class Jobs(Base):
         )
 
     def _jobs(self, where: str, *values: Any) -> list[JobRow]:
-        rows = self._run(f"SELECT {_JOB} FROM job {where}", *values).fetchall()
-        ids = [r[0] for r in rows]
-        analyses = {r[0]: r[1] for r in rows}
+        rows = [JobColumns._make(row) for row in self._run(f"SELECT {JOB} FROM job {where}", *values)]
+        ids = [r.id for r in rows]
+        analyses = {r.id: r.analysis for r in rows}
         datasets: dict[int, list[Dataset]] = {i: [] for i in ids}
         for start in range(0, len(ids), 500):
             chunk = ids[start : start + 500]
             marks = ",".join("?" * len(chunk))
-            sql = f"SELECT job, name, key, etag, tree, path FROM job_dataset WHERE job IN ({marks}) ORDER BY job, position"
-            for job, name, key, etag, tree, path in self._run(sql, *chunk):
-                place = None if path is None else Place(analyses[job], tree, path_in(path))
-                datasets[job].append(Dataset(path_in(name), key, etag, place))
-        return [_job(r, tuple(datasets[r[0]])) for r in rows]
+            sql = f"SELECT {DATASET} FROM job_dataset WHERE job IN ({marks}) ORDER BY job, position"
+            for d in map(DatasetColumns._make, self._run(sql, *chunk)):
+                datasets[d.job].append(dataset_of(d, analyses[d.job]))
+        return [job_row(r, tuple(datasets[r.id])) for r in rows]
 
     def _jobs_at(self, rows: Sequence[int]) -> list[JobRow]:
         return self._jobs(f"WHERE id IN ({','.join('?' * len(rows))})", *rows)
 
-    def usage(self, analysis: str, now: float) -> tuple[int, int]:
-        """(machines of jobs that run now, machines of jobs submitted in the 24 h before `now`), for the spend guards.
+    def usage(self, analysis: str, now: float) -> MachinesUsed:
+        """The day is the 24 h before `now`.
 
         A job whose certificate hasn't told yet counts as `plan.guards` expects of its rule.
         A submit that may have been sent counts as sent; one that is held before it was counts as none. What lies more than a
         day ahead was written by a wrong clock.
         """
         unsent = "phase='intent' AND hold<>''"
-        counts = (
-            "SELECT name, sum(machines), sum(CASE machines WHEN 0 THEN total ELSE 0 END) FROM job"
-            " WHERE analysis=? AND origin<>'elsewhere'"
-        )
-        active = self._run(
+        counts = f"SELECT {_MACHINES} FROM job WHERE analysis=? AND origin<>'elsewhere'"
+        active = self._named(
             f"{counts} AND verdict IS NULL AND phase IN ('intent', 'attempted', 'submitted') AND NOT ({unsent})"
             " GROUP BY name",
             analysis,
         ).fetchall()
-        recent = self._run(
+        recent = self._named(
             f"{counts} AND phase<>'open' AND max(submitted, attempted, intended) BETWEEN ? AND ? AND NOT ({unsent})"
             " GROUP BY name",
             analysis,
             now - DAY,
             now + DAY,
         ).fetchall()
-        return self._machines(analysis, active), self._machines(analysis, recent)
+        return MachinesUsed(self._machines(analysis, active), self._machines(analysis, recent))
 
-    def _machines(self, analysis: str, counts: Iterable[tuple[str, int, int]]) -> int:
-        """Of rows of: a rule's or job's name, machines that are known, datasets of which they aren't."""
+    def _machines(self, analysis: str, counts: Iterable[sqlite3.Row]) -> int:
+        """Of rows that have `_MACHINES`."""
         total = 0
-        for name, known, datasets in counts:
-            total += known + (expected_machines(datasets, self.machines_per_dataset(analysis, name)) if datasets else 0)
+        for r in counts:
+            total += r["known"]
+            if r["datasets"]:
+                total += expected_machines(r["datasets"], self.machines_per_dataset(analysis, r["name"]))
         return total
 
     def machines_per_dataset(self, analysis: str, name: str) -> float:
         """How many machines a job of this name is expected to have for each dataset (`plan.guards.per_dataset`)."""
-        of_name = self._run(
-            "SELECT machines, total FROM job WHERE analysis=? AND name=? AND machines>0 AND origin<>'elsewhere'"
-            " ORDER BY id DESC LIMIT 1",
-            analysis, name,
-        ).fetchone()  # fmt: skip
-        of_analysis = self._run(
-            "SELECT machines, total FROM job WHERE analysis=? AND machines>0 AND origin<>'elsewhere'"
-            " ORDER BY id DESC LIMIT 1",
-            analysis,
-        ).fetchone()  # fmt: skip
-        return per_dataset(of_name, of_analysis)
+        of_name = self._newest_known("analysis=? AND name=?", analysis, name)
+        return per_dataset(of_name, self._newest_known("analysis=?", analysis))
+
+    def _newest_known(self, whose: str, *values: str) -> Known:
+        row = self._named(
+            f"SELECT machines, total FROM job WHERE {whose} AND machines>0 AND origin<>'elsewhere' ORDER BY id DESC LIMIT 1",
+            *values,
+        ).fetchone()
+        return None if row is None else (row["machines"], row["total"])
 
 
-def _job(r: Sequence[Any], datasets: tuple[Dataset, ...]) -> JobRow:
-    spec = JobSpec(
-        analysis=r[1],
-        name=r[2],
-        unit=path_in(r[3]),
-        version=r[4],
-        origin=Origin(r[6]),
-        declared_in=path_in(r[7]),
-        datasets=datasets,
-        config=r[8],
-        overlay=r[9],
-        instance_type=r[10],
-        resultpath=r[11],
-        fields=r[42],
-        config_name=r[45],
-    )
-    return JobRow(
-        row=r[0],
-        spec=spec,
-        attempt=r[5],
-        job_id=r[12],
-        phase=Phase(r[13]),
-        state=JobState(r[14]),
-        reason=r[15],
-        hold=Hold(r[16]) if r[16] else None,
-        released=frozenset(k for k in r[17].split(",") if k),
-        created=r[18],
-        intended=r[19],
-        attempted=r[20],
-        submitted=r[21],
-        ended=r[22],
-        next_at=r[23],
-        failures=r[24],
-        submit_key=r[25],
-        config_key=r[26],
-        body=r[27],
-        verdict=None if r[28] is None else JobState(r[28]),
-        refused_kind=r[29],
-        finished=r[30],
-        total=r[31],
-        cost=None if r[32] is None else CostNote(r[32], r[33], r[34]),
-        seen=r[35],
-        size=r[36],
-        rebuilt=bool(r[37]),
-        forgotten=bool(r[38]),
-        results=r[39],
-        quiet_looks=r[40],
-        not_before=r[41],
-        machines=r[43],
-        machine_verdicts=r[44],
-        config_etag=r[46],
-    )
+def _columns(change: JobChange) -> dict[str, Any]:
+    """A change as the table's columns have it."""
+    values: dict[str, Any] = {**change}
+    if "cost" in change:
+        cost = values.pop("cost")
+        values |= {"cost_projected": cost.projected, "cost_remaining": cost.remaining, "cost_over": cost.over_by}
+    if "hold" in change:
+        values["hold"] = change["hold"] or ""
+    if "released" in change:
+        values["released"] = released_out(change["released"])
+    if "declared_in" in change:
+        values["declared_in"] = path_out(change["declared_in"])
+    return {name: int(value) if isinstance(value, bool) else value for name, value in values.items()}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import ncaasd
 from ncaasd.adapters.journal import schema
-from ncaasd.adapters.journal.base import REBUILD, translated
+from ncaasd.adapters.journal.base import REBUILD, only, translated
 from ncaasd.adapters.journal.journal import Journal
 from ncaasd.errors import JournalBroken, JournalError, StateError
 from ncaasd.ports import CrashPoint, no_crash
@@ -33,16 +33,16 @@ def open_journal(path: str, *, crash: CrashPoint = no_crash) -> Journal:
 
 def _make_safe(db: sqlite3.Connection, path: str) -> None:
     db.execute("PRAGMA busy_timeout=5000")
-    mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    mode = only(db.execute("PRAGMA journal_mode=WAL"))
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA foreign_keys=ON")
-    full = db.execute("PRAGMA synchronous").fetchone()[0]
+    full = only(db.execute("PRAGMA synchronous"))
     if mode != "wal" or full != 2:
         raise JournalError(
             f"the journal {path} cannot be made safe: journal_mode is {mode}, synchronous is {full}",
             hint="put `state:` on a local disk (ext4, xfs, btrfs, zfs), not on a network share",
         )
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    found = only(db.execute("PRAGMA quick_check(1)"))
     if found != "ok":
         raise JournalBroken(f"the journal {path} is corrupt: {' '.join(found.split())}", hint=REBUILD)
 
@@ -93,16 +93,15 @@ def _migrate(db: sqlite3.Connection, path: str, crash: CrashPoint) -> None:
 
 
 def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
+    return int(only(db.execute("PRAGMA user_version")))
 
 
 def _refuse_newer(db: sqlite3.Connection, version: int, path: str) -> None:
     if version > schema.VERSION:
-        made_by = db.execute("SELECT value FROM meta WHERE key=?", (_MADE_BY,)).fetchone()
+        made_by = only(db.execute("SELECT value FROM meta WHERE key=?", (_MADE_BY,)))
         raise StateError(
             f"the journal {path} was written by a newer ncaasd (schema {version}; this one knows {schema.VERSION})",
-            hint=f"install ncaasd {made_by[0] if made_by else 'in that version'} or later; this one would not understand"
-            " what it did",
+            hint=f"install ncaasd {made_by or 'in that version'} or later; this one would not understand what it did",
         )
 
 

@@ -102,7 +102,7 @@ def jobs(
     with reader(loaded) as journal:
         found = journal.jobs(analysis, newest=not all_attempts, states=state or (), limit=-1 if as_json else limit)
         counts = journal.count_jobs(analysis, newest=not all_attempts)
-    like_that = [(name, count) for name, its, count in counts if not state or its in state]
+    like_that = [c for c in counts if not state or c.state in state]
     if as_json:
         from ncaasd.engine.documents import job_document
 
@@ -114,8 +114,8 @@ def jobs(
     if not found:
         out.print("no jobs" + (" like that" if counts else " yet"))
         return
-    out.print(render_jobs(found, time.time(), analyses=len({name for name, _ in like_that})))
-    older = sum(count for _, count in like_that) - len(found)
+    out.print(render_jobs(found, time.time(), analyses=len({c.analysis for c in like_that})))
+    older = sum(c.jobs for c in like_that) - len(found)
     if older > 0:
         out.print(f"and {older} older ones (--limit)")
 
