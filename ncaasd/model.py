@@ -12,6 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+# `FileRow.retry_at` and `JobRow.next_at` of what waits for an event, or for a person, and not for a time. What is put off for
+# good is set to NEVER; whether something is, is asked with EVENTUALLY. It is the lower one, because what is set may come of a
+# sum (now + (NEVER - now)) or of a clock's correction, and isn't NEVER to the digit then. No real time is near either of them.
+NEVER = 1e15
+EVENTUALLY = 1e14
+
 
 class JobState(StrEnum):
     """The states of a job, as people see them."""

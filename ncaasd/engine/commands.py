@@ -14,10 +14,9 @@ from functools import partial
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare import analysis_config
 from ncaasd.errors import DeclarationError, UserError
-from ncaasd.model import FileRow, FileState, JobRow, JobState, Origin, Phase
+from ncaasd.model import NEVER, FileRow, FileState, JobRow, JobState, Origin, Phase
 from ncaasd.plan.guards import MENDED, way_on
 
-NEVER = 1e15
 OWN_CONFIG = (
     "declaration"  # among what a job is released from: a person chose its config, so it follows no edit of the rule
 )

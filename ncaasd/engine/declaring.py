@@ -28,7 +28,6 @@ from ncaasd.plan.settling import unchanged
 
 MANIFEST_LIMIT = 4 * 2**20
 CONFIG_LIMIT = 4 * 2**20
-NEVER = 1e15  # a time that doesn't come
 READ_AGAIN = 5.0  # seconds until what could not be read is tried again
 UNREAD = (FileState.WHOLE, FileState.STORED, FileState.HELD)  # whole; a manifest that was read is READ
 

@@ -16,11 +16,10 @@ from ncaasd.engine.following import Sighting
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.uploading import reachable
 from ncaasd.errors import DiskFull, DiskSilent, LocalError, NcaasdError, RootMissing
-from ncaasd.model import Artefact, DownloadTask, JobRow, JobState, Outcome, Phase, Verdict
+from ncaasd.model import NEVER, Artefact, DownloadTask, JobRow, JobState, Outcome, Phase, Verdict
 from ncaasd.plan.retry import backoff
 
 QUEUED = 256
-NEVER = 1e15
 RESULTS_RETRY = 30.0
 HANGS_AFTER = 60.0  # a results folder that has not answered for so long is said to hang
 LOGS_WAIT = 5.0  # so long the writing of live logs is waited for; what isn't there then comes at the end

@@ -19,7 +19,7 @@ from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, ConfigFact, Supplies
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.watching import Watch
 from ncaasd.errors import NcaasdError
-from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobState, Origin, Phase, Place
+from ncaasd.model import NEVER, Dataset, FileRow, FileState, JobRow, JobState, Origin, Phase, Place
 from ncaasd.neurocaas.naming import folder_name
 from ncaasd.neurocaas.submission import validate_job
 from ncaasd.plan import gates, grouping
@@ -33,7 +33,6 @@ from ncaasd.plan.journals import was_there
 from ncaasd.plan.retry import backoff
 
 DUE_AT_A_TIME = 200
-NEVER = 1e15
 CONSIDER_AGAIN = 300.0  # a waiting job is woken by what it waits for; this is for what was missed
 AUTOMATIC_HOLD = 30.0
 SEEN_AGAIN = ("foreign", "replaced")  # holds that what is in S3 may end

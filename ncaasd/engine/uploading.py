@@ -10,7 +10,7 @@ from ncaasd.engine.desk import Desk
 from ncaasd.engine.house import Context, House, subject, target_of_link
 from ncaasd.engine.packaging import target_of
 from ncaasd.errors import DiskSilent, FileUnreadable, StoreError
-from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
+from ncaasd.model import NEVER, DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import first_safe_key, needs_mapping, part_size
 from ncaasd.plan.files import collision, holder, in_use, in_words, key_of
 from ncaasd.plan.gates import EMPTY, Passage, Way
@@ -21,7 +21,6 @@ from ncaasd.ports import Transfers
 QUEUED = 256  # transfers given to the pool at a time; the rest wait in the journal, in order
 HANDFUL = 64  # more are given when there is room for so many,
 SOON = 0.2  # or after so many seconds: asking the journal what is next costs the same for one as for many
-NEVER = 1e15
 LOOK_AGAIN = 30.0  # a file that may not go up yet is asked for again after so many seconds
 LOOK_AGAIN_AT_UNIT = 300.0  # whatever changes a unit makes its files due at once
 CONFIGS_FIRST = -1.0

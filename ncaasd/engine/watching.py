@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from ncaasd.engine.declaring import NEVER, job_subject
+from ncaasd.engine.declaring import job_subject
 from ncaasd.engine.desk import Result
 from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.following import Sighting, Text, look
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import NcaasdError
-from ncaasd.model import JobRow, JobState, Origin, Phase
+from ncaasd.model import NEVER, JobRow, JobState, Origin, Phase
 from ncaasd.neurocaas.job_state import Judgement, judge
 from ncaasd.plan.guards import way_on
 from ncaasd.plan.retry import backoff, poll_after, retry_after, watched_for

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from ncaasd.adapters.journal.base import ENCODING, ERRORS, EVENTUALLY, Base, below, path_in, path_out
-from ncaasd.model import ABORTED, Dataset, FileRow, FileState, Part, Place, Stat, Stored
+from ncaasd.adapters.journal.base import ENCODING, ERRORS, Base, below, path_in, path_out
+from ncaasd.model import ABORTED, EVENTUALLY, Dataset, FileRow, FileState, Part, Place, Stat, Stored
 
 _FILE = (
     "id, analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key,"
