@@ -36,6 +36,7 @@ from ncaasd.adapters.s3_fast import FastRequests
 from ncaasd.adapters.s3_sdk import SdkRequests
 from ncaasd.errors import Absent, BadCredentials, Busy, Corrupted, Denied, StoreError
 from ncaasd.model import Listing, ObjectInfo, Part
+from ncaasd.plan.retry import backoff
 from ncaasd.ports import Pace
 
 T = TypeVar("T")
@@ -297,7 +298,7 @@ class S3Store:
         left = self._attempts if attempts is None else attempts
         once = left == 1
         mended = False
-        wait = FIRST_WAIT
+        tries = 0
         while True:
             left -= 1
             line = None
@@ -318,8 +319,8 @@ class S3Store:
             # Busy is for the caller, who looks again at what is there before anything is sent again.
             if left <= 0 or not error.transient or isinstance(error, Busy):
                 raise error
-            self._sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(wait * 3, LONGEST_WAIT)
+            tries += 1
+            self._sleep(backoff(tries, first=FIRST_WAIT, most=LONGEST_WAIT, spread=random.random(), factor=3))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import heapq
 import itertools
 from collections.abc import Iterable, Iterator
 
-from ncaasd.adapters.transfers.transfer import Step, Transfer, backoff
+from ncaasd.adapters.transfers.transfer import Step, Transfer, wait_after
 from ncaasd.model import UploadTask
 
 REQUEST_COST = 256 << 10  # bytes that a request counts for besides its body
@@ -150,7 +150,7 @@ class Lane:
             return  # one of several that were under way when the store failed: counted already
         self._failures += 1
         self._failed_at = now
-        self._not_before = now + backoff(self._failures, jitter)
+        self._not_before = now + wait_after(self._failures, jitter)
 
 
 class Lanes:

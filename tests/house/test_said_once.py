@@ -1,0 +1,39 @@
+"""What is decided at one place is decided nowhere else. Reads the source; nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "ncaasd"
+FILES = sorted(PACKAGE.rglob("*.py"))
+TREES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in FILES}
+
+each_file = pytest.mark.parametrize("file", list(TREES))
+
+
+def nodes(file: str, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
+    return (node for node in ast.walk(TREES[file]) if isinstance(node, kinds))
+
+
+@each_file
+def test_a_time_that_never_comes_is_of_the_model(file: str) -> None:
+    for node in nodes(file, ast.Assign, ast.AnnAssign):
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        if isinstance(value, ast.Constant) and value.value in (1e14, 1e15):
+            assert file == "model.py", f"{file}:{value.lineno}: model.NEVER and model.EVENTUALLY are these"
+
+
+@each_file
+def test_waits_that_grow_are_of_one_function(file: str) -> None:
+    """`plan.retry.backoff`. The other power of a variable is the step of a plot's axis."""
+    for node in nodes(file, ast.BinOp):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and not isinstance(node.right, ast.Constant):
+            powers = node.left, node.right
+            constant = all(
+                isinstance(n, ast.Constant) for power in powers for n in ast.walk(power) if isinstance(n, ast.expr)
+            )
+            assert constant or file in ("plan/retry.py", "sandbox/analysis.py"), f"{file}:{node.lineno}"
