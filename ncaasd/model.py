@@ -355,10 +355,6 @@ class JobSpec:
     fields: str = "{}"  # JSON: the parts of the unit's name, such as {"animal": "M7"}
     config_name: str = "content"  # its config's name in S3: of its content, its own ("keep"), or this one
 
-    @property
-    def bypass(self) -> bool:
-        return self.config.startswith("s3://")
-
 
 @dataclass(frozen=True, slots=True)
 class JobRow:

@@ -15,6 +15,7 @@ from ncaasd.adapters.journal import Journal
 from ncaasd.declare import analysis_config
 from ncaasd.errors import DeclarationError, UserError
 from ncaasd.model import NEVER, FileRow, FileState, JobRow, JobState, Origin, Phase
+from ncaasd.neurocaas.addresses import is_address
 from ncaasd.plan.guards import MENDED, way_on
 
 OWN_CONFIG = (
@@ -180,9 +181,9 @@ def check_config(job: JobRow, config: str) -> None:
         analysis_config.check_name(config)
     except DeclarationError as error:
         raise UserError(f"{config} {error.problems[0].message}") from error
-    if config.startswith(("s3://", "/")) or ".." in config.split("/"):
+    if is_address(config) or config.startswith("/") or ".." in config.split("/"):
         raise UserError(f"{config} must be the name of a file below configs/")
-    if job.spec.bypass:
+    if is_address(job.spec.config):
         raise UserError(f"{job.spec.name} has its config in another bucket", hint="drop a new manifest for it")
 
 

@@ -20,6 +20,7 @@ from ncaasd.engine.packaging import Packager
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place, Stat
+from ncaasd.neurocaas.addresses import is_address
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand, gates, grouping
 from ncaasd.plan.files import Role, role_of
@@ -335,7 +336,7 @@ class Declarer:
         """An open job with the local files that it means, where that isn't known: an old journal had only keys; and what a
         submit file names by its key may have come after it."""
         context = self._house.contexts.get(job.spec.analysis)
-        unknown = any(d.place is None and not d.key.startswith("s3://") for d in job.spec.datasets)
+        unknown = any(d.place is None and not is_address(d.key) for d in job.spec.datasets)
         if context is None or job.phase is not Phase.OPEN or not (unknown or job.spec.origin is Origin.SUBMIT):
             return job
         datasets = tuple(self._with_file(context, job, d) for d in job.spec.datasets)
@@ -346,7 +347,7 @@ class Declarer:
         return replace(job, spec=spec)
 
     def _with_file(self, context: Context, job: JobRow, dataset: Dataset) -> Dataset:
-        if dataset.key.startswith("s3://"):
+        if is_address(dataset.key):
             return dataset
         name = dataset.name
         match job.spec.origin:

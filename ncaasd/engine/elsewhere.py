@@ -13,6 +13,7 @@ from ncaasd.engine.following import Sighting
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import NcaasdError
 from ncaasd.model import Dataset, JobRow, JobSpec, JobState, Origin, Phase
+from ncaasd.neurocaas.addresses import address_of
 from ncaasd.neurocaas.certificate import Certificate
 from ncaasd.neurocaas.naming import ID, Layout, folder_name, job_id_from_folder
 from ncaasd.ports import ObjectStore
@@ -105,7 +106,7 @@ class Elsewhere:
             self._house.journal.datasets_submitted(job.row, datasets)
             fields |= {"config": certificate.config, "config_key": certificate.config, "total": len(datasets)}
             if certificate.output:
-                fields["resultpath"] = "s3://{}/{}".format(*certificate.output)
+                fields["resultpath"] = address_of(*certificate.output)
         if not fields:
             return job
         self._house.journal.update_job(job.row, **fields)

@@ -11,6 +11,7 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import Absent, Corrupted, NcaasdError
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, Place
+from ncaasd.neurocaas.addresses import is_address
 from ncaasd.neurocaas.naming import safe_key
 from ncaasd.plan.configs import render
 from ncaasd.plan.files import in_words, taken_by
@@ -46,7 +47,7 @@ class Supplies:
     # -- datasets ----------------------------------------------------------------------------------------------------
 
     def dataset(self, context: Context, dataset: Dataset) -> DatasetFact:
-        if dataset.key.startswith("s3://"):
+        if is_address(dataset.key):
             return DatasetFact(dataset.name, dataset.key, None, bypass=True)
         journal, key = self._house.journal, dataset.key
         row = journal.file_of(dataset)
@@ -68,7 +69,7 @@ class Supplies:
     def config(self, context: Context, job: JobRow) -> ConfigFact:
         """The job's config, under a name of its content: the local file's, else what lies in S3 under its own name."""
         name = job.spec.config
-        if name.startswith("s3://"):
+        if is_address(name):
             if job.spec.overlay != "{}":
                 return ConfigFact(problem="a config without `set`: nothing can be laid over one in another bucket")
             return ConfigFact(key=name)

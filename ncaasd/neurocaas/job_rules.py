@@ -9,8 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from ncaasd.neurocaas.addresses import is_address, split_checked
 from ncaasd.neurocaas.naming import ID, Layout, id_fits, key_problems, too_long
-from ncaasd.neurocaas.submit_body import S3_SCHEME, SubmitBody, basename, split_s3
+from ncaasd.neurocaas.submit_body import SubmitBody, basename
 from ncaasd.neurocaas.text import kind, shown
 
 CONFIG_ENDINGS = (".yaml", ".json")
@@ -99,8 +100,8 @@ def _bypass_problems(body: SubmitBody) -> list[str]:
     problems = []
     buckets, folders = set(), set()
     for what, name in [*(("dataset", name) for name in body.datanames), ("config", body.configname)]:
-        found = split_s3(name)
-        if not name.startswith(S3_SCHEME):
+        found = split_checked(name)
+        if not is_address(name):
             problems.append(
                 f"the {what} {shown(name)} is no s3:// address: data and config must both be, or NeuroCAAS finds neither"
             )
@@ -125,7 +126,7 @@ def _bypass_problems(body: SubmitBody) -> list[str]:
 
 
 def _resultpath_problems(path: str) -> list[str]:
-    found = split_s3(path)
+    found = split_checked(path)
     if found is None or not found[1].strip("/"):
         message = (
             f"resultpath {shown(path)} is not of the form s3://bucket/folder: NeuroCAAS dies of a path without s3://, and "

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from ncaasd.declare.config import Analysis
 from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase, Place
 from ncaasd.neurocaas import naming
+from ncaasd.neurocaas.addresses import is_address
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import SubmitBody
 from ncaasd.plan import afterwards, expand, gates, grouping, renames
@@ -481,7 +482,7 @@ class _Planner:
 
     def _fact(self, dataset: Dataset) -> DatasetFact:
         name, key = dataset.name, dataset.key
-        if key.startswith("s3://"):
+        if is_address(key):
             return DatasetFact(name, key, None, bypass=True)
         row = (self._hollow.get(dataset.place) if dataset.place else None) or self._file(dataset)
         if row is None:
@@ -502,7 +503,7 @@ class _Planner:
     def _config(self, spec: JobSpec) -> tuple[str, str]:
         """(its key in S3, what is wrong with it)"""
         name = spec.config
-        if name.startswith("s3://"):
+        if is_address(name):
             return name, ""
         text = self._facts.configs.get(name)
         if text is None:

@@ -37,3 +37,42 @@ def test_waits_that_grow_are_of_one_function(file: str) -> None:
                 isinstance(n, ast.Constant) for power in powers for n in ast.walk(power) if isinstance(n, ast.expr)
             )
             assert constant or file in ("plan/retry.py", "sandbox/analysis.py"), f"{file}:{node.lineno}"
+
+
+CUTS = {
+    "startswith",
+    "removeprefix",
+    "partition",
+    "rpartition",
+    "split",
+    "replace",
+    "format",
+    "compile",
+    "match",
+    "fullmatch",
+}
+
+
+@each_file
+def test_addresses_in_s3_are_read_and_made_by_one_module(file: str) -> None:
+    """`neurocaas.addresses`. Sentences and help texts may say s3://; nothing else tests it, strips it or looks for it."""
+    if file == "neurocaas/addresses.py":
+        return
+    for node in nodes(file, ast.Call, ast.Compare, ast.Assign, ast.AnnAssign):
+        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Attribute) and node.func.attr in CUTS):
+            continue
+        whole = isinstance(node, ast.Assign | ast.AnnAssign)
+        for text in texts(node):
+            assert not (text == "s3://" if whole else "s3://" in text), (
+                f"{file}:{node.lineno}: neurocaas.addresses does that"
+            )
+
+
+def texts(node: ast.AST) -> Iterator[str]:
+    """The texts that are written out in it; those with values in them are sentences."""
+    if isinstance(node, ast.JoinedStr):
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    for inner in ast.iter_child_nodes(node):
+        yield from texts(inner)

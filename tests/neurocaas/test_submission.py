@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ncaasd.errors import DeclarationError
+from ncaasd.neurocaas.addresses import split_checked
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import (
     S3Place,
@@ -20,7 +21,6 @@ from ncaasd.neurocaas.submission import (
     is_result,
     parse_submit,
     reserved_problems,
-    split_s3,
     validate_job,
 )
 
@@ -364,8 +364,8 @@ def test_reserved_keys(key: str, value: object, right: bool) -> None:
         ("ward-out/a", None),
     ],
 )
-def test_split_s3(url: str, parts: tuple[str, str] | None) -> None:
-    assert split_s3(url) == parts
+def test_split_checked(url: str, parts: tuple[str, str] | None) -> None:
+    assert split_checked(url) == parts
 
 
 JOB = f"job__caiman-ncap-web_{ID}"
