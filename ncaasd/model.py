@@ -436,6 +436,6 @@ class Event:
 
     at: float
     analysis: str
-    subject: str  # "file inputs/a.tif", "job two-photon a.tif", "manifest.yaml"
+    subject: str  # `ncaasd.subjects`; empty: the analysis, or all of it
     kind: str
     text: str

@@ -17,6 +17,7 @@ from ncaasd.errors import DeclarationError, UserError
 from ncaasd.model import NEVER, FileRow, FileState, JobRow, JobState, Origin, Phase
 from ncaasd.neurocaas.addresses import is_address
 from ncaasd.plan.guards import MENDED, way_on
+from ncaasd.subjects import of_file, of_job
 
 OWN_CONFIG = (
     "declaration"  # among what a job is released from: a person chose its config, so it follows no edit of the rule
@@ -89,11 +90,11 @@ def release_file(journal: Journal, row: FileRow, now: float) -> None:
     not be read."""
     if row.failures:
         journal.set_file(row.id, FileState.WHOLE, "", now)
-        journal.event(now, row.place.analysis, f"file {row.place.path}", "released", "released by hand: tried again")
+        journal.event(now, row.place.analysis, of_file(row.place), "released", "released by hand: tried again")
         return
     journal.own_file(row.id, now)
     text = "released by hand: it goes up, and may overwrite what is at its key in S3"
-    journal.event(now, row.place.analysis, f"file {row.place.path}", "released", text)
+    journal.event(now, row.place.analysis, of_file(row.place), "released", text)
 
 
 def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Effect:
@@ -153,9 +154,8 @@ def forget(journal: Journal, job: JobRow, now: float) -> Effect:
 
 
 def _did(journal: Journal, job: JobRow, now: float, kind: str, text: str) -> Effect:
-    name = f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")
-    journal.event(now, job.spec.analysis, name, kind, text)
-    logging.getLogger("ncaasd").info("%s: %s: %s", job.spec.analysis, name, text)
+    journal.event(now, job.spec.analysis, of_job(job), kind, text)
+    logging.getLogger("ncaasd").info("%s: %s: %s", job.spec.analysis, of_job(job), text)
     return Effect(journal.job(job.row) or job, True, text)
 
 

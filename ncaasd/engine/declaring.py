@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.commands import OWN_CONFIG
 from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.house import Context, House
 from ncaasd.engine.packaging import Packager
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
@@ -26,6 +26,7 @@ from ncaasd.plan import expand, gates, grouping
 from ncaasd.plan.files import Role, role_of
 from ncaasd.plan.grouping import Matcher
 from ncaasd.plan.settling import unchanged
+from ncaasd.subjects import of_file, of_job
 
 MANIFEST_LIMIT = 4 * 2**20
 CONFIG_LIMIT = 4 * 2**20
@@ -203,7 +204,7 @@ class Declarer:
         key = (context.name, row.place.path)
         if self._unreadable.get(key) != str(error):
             self._unreadable[key] = str(error)
-            self._house.event(context.name, subject(row), "not read", str(error), level=logging.ERROR)
+            self._house.event(context.name, of_file(row.place), "not read", str(error), level=logging.ERROR)
         self._read_later(key)
 
     def next_due(self) -> float | None:
@@ -240,9 +241,9 @@ class Declarer:
         now = self._house.clock.now()
         self._house.journal.set_manifest(context.name, path, data, "", now)
         self._house.journal.set_file(row.id, FileState.READ, "", now)
-        self._house.event(context.name, subject(row), "read", "read, and in force")
+        self._house.event(context.name, of_file(row.place), "read", "read, and in force")
         for text in gates.warnings(declared.rules):
-            self._house.event(context.name, subject(row), "warning", text, level=logging.WARNING)
+            self._house.event(context.name, of_file(row.place), "warning", text, level=logging.WARNING)
         context.rules[path] = declared.rules
         specs = list(declared.jobs)
         if declared.rules:
@@ -264,7 +265,7 @@ class Declarer:
         self._house.journal.set_file(row.id, FileState.READ, problems[0].message, now)
         self.changed.add((context.name, row.place.path))
         for problem in problems:
-            self._house.event(context.name, subject(row), "bad manifest", str(problem), level=logging.ERROR)
+            self._house.event(context.name, of_file(row.place), "bad manifest", str(problem), level=logging.ERROR)
         self._ask_the_gates_again(context, row.place.path)
 
     def _ask_the_gates_again(self, context: Context, path: str) -> None:
@@ -285,7 +286,7 @@ class Declarer:
 
     def _cancel(self, context: Context, job: JobRow, why: str) -> None:
         self._house.journal.drop_job(job.row)
-        self._house.event(context.name, job_subject(job), "cancelled", f"cancelled before it was submitted: {why}")
+        self._house.event(context.name, of_job(job), "cancelled", f"cancelled before it was submitted: {why}")
         self.changed.add((context.name, job.spec.declared_in))
 
     def _want(self, context: Context, spec: JobSpec) -> None:
@@ -305,7 +306,7 @@ class Declarer:
         row = journal.add_job(spec, 0, now, size=size)
         job = journal.job(row)
         if job is not None:
-            self._house.event(context.name, job_subject(job), "declared", f"declared by {spec.declared_in}")
+            self._house.event(context.name, of_job(job), "declared", f"declared by {spec.declared_in}")
         self.changed.add((context.name, spec.declared_in))
 
     def _cancel_other_versions(self, context: Context, spec: JobSpec) -> None:
@@ -475,8 +476,3 @@ class Declarer:
     def unreadable(self, row: FileRow) -> str:
         """Why a local config that is whole can't be read; "" when that was not tried, or is not so."""
         return self._unreadable.get((row.place.analysis, row.place.path), "")
-
-
-def job_subject(job: JobRow) -> str:
-    """A job's name in the event log."""
-    return f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")

@@ -18,6 +18,7 @@ from ncaasd.engine.uploading import reachable
 from ncaasd.errors import DiskFull, DiskSilent, LocalError, NcaasdError, RootMissing
 from ncaasd.model import NEVER, Artefact, DownloadTask, JobRow, JobState, Outcome, Phase, Verdict
 from ncaasd.plan.retry import backoff
+from ncaasd.subjects import of_job, of_result
 
 QUEUED = 256
 RESULTS_RETRY = 30.0
@@ -249,9 +250,7 @@ class Fetcher:
                 " some space, they are then fetched by themselves"
             )
             context.results_trouble = text
-            self._house.event(
-                context.name, f"job {job.spec.name} {job.spec.unit}", "too large", text, level=logging.ERROR
-            )
+            self._house.event(context.name, of_job(job), "too large", text, level=logging.ERROR)
         self._too_large[job.row] = (context.name, self._house.clock.monotonic() + RESULTS_RETRY)
         return True
 
@@ -265,7 +264,7 @@ class Fetcher:
         artefact = house.journal.artefact(task.object_id)
         if context is None or artefact is None:
             return
-        subject = f"result {task.folder}/{task.name}"
+        subject = of_result(task.folder, task.name)
         now = house.clock.now()
         match outcome.verdict:
             case Verdict.FETCHED:
@@ -345,8 +344,7 @@ class Fetcher:
         here, total, _bytes, size = house.journal.fetch_progress(row)
         text = f"{job.reason or job.verdict}; {here} of {total} files ({size} bytes) in results/{job.results}"
         level = logging.INFO if job.verdict is JobState.DONE else logging.ERROR
-        name = f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")
-        house.event(context.name, name, "fetched again" if again else "ended", text, level=level)
+        house.event(context.name, of_job(job), "fetched again" if again else "ended", text, level=level)
         after = house.journal.job(row)
         assert after is not None
         if not again:

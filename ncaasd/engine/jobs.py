@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ncaasd.engine.declaring import Declarer, job_subject
+from ncaasd.engine.declaring import Declarer
 from ncaasd.engine.desk import Result
 from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
@@ -31,6 +31,7 @@ from ncaasd.plan.guards import MENDED, Limits, Stop, Tally, guard, machines_of, 
 from ncaasd.plan.jobs import NOTHING, DatasetFact, next_step
 from ncaasd.plan.journals import was_there
 from ncaasd.plan.retry import backoff
+from ncaasd.subjects import of_file, of_job
 
 DUE_AT_A_TIME = 200
 CONSIDER_AGAIN = 300.0  # a waiting job is woken by what it waits for; this is for what was missed
@@ -189,7 +190,7 @@ class Jobs:
         if step.hold and step.hold != job.hold:
             if step.hold not in MENDED:
                 reason = f"{reason}; {way_on(step.hold, job)}"
-            self._house.event(context.name, job_subject(job), "held", reason, level=logging.WARNING)
+            self._house.event(context.name, of_job(job), "held", reason, level=logging.WARNING)
         self.show(job, step.state, reason, next_at=now + wait, hold=step.hold)
         asks = step.state is JobState.WAITING and (step.ask_remote or config.ask)
         return [self._asking(context, job, step.ask_remote, config.ask)] if asks else []
@@ -410,7 +411,7 @@ class Jobs:
             case Ending.HELD:
                 reason = f"{report.reason}; {way_on(report.kind, job)}"
                 if job.reason != reason:
-                    house.event(context.name, job_subject(job), "held", reason, level=logging.WARNING)
+                    house.event(context.name, of_job(job), "held", reason, level=logging.WARNING)
                 again = now + CONSIDER_AGAIN if report.kind in SEEN_AGAIN else NEVER
                 self.show(job, JobState.HELD, reason, hold=report.kind, next_at=again)
             case Ending.WAITS:
@@ -421,7 +422,7 @@ class Jobs:
                 wait = backoff(job.failures + 1, first=2, most=300, spread=house.spread())
                 next_at = context.paused_until if paused else now + wait
                 if job.reason != report.reason:
-                    house.event(context.name, job_subject(job), "submit failed", report.reason, level=logging.WARNING)
+                    house.event(context.name, of_job(job), "submit failed", report.reason, level=logging.WARNING)
                 self.show(job, job.state, report.reason, next_at=next_at, failures=job.failures + 1)
 
     def _reupload(self, context: Context, key: str) -> None:
@@ -430,7 +431,7 @@ class Jobs:
             if row.state is FileState.STORED:
                 self._house.journal.unstore_file(row.id, self._house.clock.now())
                 text = "it is not in S3 any more: uploaded again"
-                self._house.event(context.name, f"file {row.place.path}", "lost in S3", text, level=logging.WARNING)
+                self._house.event(context.name, of_file(row.place), "lost in S3", text, level=logging.WARNING)
 
 
 def _is_stored(fact: DatasetFact) -> bool:
@@ -502,7 +503,7 @@ class _JournaledSubmit:
             )
             journal.datasets_submitted(job.row, datasets)
             self._jobs.intended(job.row)
-            self._house.event(self._context.name, job_subject(job), "intended", f"its submit is {key}")
+            self._house.event(self._context.name, of_job(job), "intended", f"its submit is {key}")
             found = journal.job(job.row)
             assert found is not None
             return found
@@ -556,6 +557,6 @@ class _JournaledSubmit:
                 hold="",
                 next_at=now + self._context.settings.jobs.poll.min,
             )
-            self._house.event(self._context.name, job_subject(job), "adopted" if adopted else "submitted", text)
+            self._house.event(self._context.name, of_job(job), "adopted" if adopted else "submitted", text)
 
         self._house.desk.ask(commit)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ncaasd.declare.manifest import PackageTool
 from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House, subject, target_of_link
+from ncaasd.engine.house import Context, House, target_of_link
 from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.unitbook import UnitBook, packed, to_pack
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, ToolFailed
@@ -24,6 +24,7 @@ from ncaasd.plan.files import collision, holder, map_file, waits_for_name
 from ncaasd.plan.grouping import Matcher, Unit
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Packed, PackFile
+from ncaasd.subjects import of_attempt, of_file
 
 BUILT = (FileState.WHOLE, FileState.STORED, FileState.HELD)
 AGAIN = 30.0  # a file that changed while it was packed settles first
@@ -122,7 +123,7 @@ class Packager:
         file_id = journal.see_file(place, Stat(size, 0, 0, 0), key, state, why, now)
         if refused:
             if row is None or row.reason != refused:
-                self._house.event(context.name, f"file {place}", "refused", refused, level=logging.ERROR)
+                self._house.event(context.name, of_file(place), "refused", refused, level=logging.ERROR)
             return
         if empty:
             journal.wake_jobs_using(context.name, key)
@@ -252,14 +253,14 @@ class Packager:
             output=packed.output,
         )
         house.journal.see_file(row.place, packed.stat, row.key, FileState.WHOLE, "", now)
-        house.event(order.context.name, subject(row), "packed", f"made of {order.unit}, {packed.stat.size} bytes")
+        house.event(order.context.name, of_file(row.place), "packed", f"made of {order.unit}, {packed.stat.size} bytes")
         self._tell_job(order, "packed", packed.output)
         house.journal.wake_jobs_of_file(row)
 
     def _tell_job(self, order: _Order, kind: str, output: str) -> None:
         if output.strip():
             text = f"the tool said: {output.strip()[-SAID:]}"
-            self._house.event(order.context.name, f"job {order.matcher.rule.name} {order.unit}", kind, text)
+            self._house.event(order.context.name, of_attempt(order.matcher.rule.name, order.unit), kind, text)
 
     def _failed(self, row: FileRow, order: _Order, fingerprint: str, error: Exception) -> None:
         house, name = self._house, order.context.name
@@ -285,7 +286,7 @@ class Packager:
         )
         house.journal.set_file(row.id, state, text, now)
         if row.reason != text:
-            house.event(name, subject(row), "not packed", text, level=logging.ERROR)
+            house.event(name, of_file(row.place), "not packed", text, level=logging.ERROR)
             self._tell_job(order, "not packed", output)
         house.journal.wake_jobs_of_file(row)
         self._orders[row.id] = _Order(order.context, order.matcher, order.unit, now + wait)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from ncaasd.engine.declaring import job_subject
 from ncaasd.engine.desk import Result
 from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
@@ -20,6 +19,7 @@ from ncaasd.model import NEVER, JobRow, JobState, Origin, Phase
 from ncaasd.neurocaas.job_state import Judgement, judge
 from ncaasd.plan.guards import way_on
 from ncaasd.plan.retry import backoff, poll_after, retry_after, watched_for
+from ncaasd.subjects import of_job
 
 GOING_WELL = (JobState.DONE, JobState.RUNNING, JobState.STARTING, JobState.SUBMITTED)
 TOLD_ONCE = (JobState.SUBMITTED, JobState.LOST, JobState.TIMED_OUT)  # their reasons count the time
@@ -82,13 +82,13 @@ class Watch:
                 raise result.error
             house.handle(context, result.error)
             text = f"not fetched: {result.error}"
-            house.event(context.name, job_subject(job), "fetch failed", text, level=logging.WARNING)
+            house.event(context.name, of_job(job), "fetch failed", text, level=logging.WARNING)
             return
         sighting = result.get()
         seen = judge(sighting.evidence, house.patience)
         if not seen.ended and job.verdict is None:
             text = f"not fetched: it has not ended yet: {seen.reason}"
-            house.event(context.name, job_subject(job), "fetch failed", text, level=logging.WARNING)
+            house.event(context.name, of_job(job), "fetch failed", text, level=logging.WARNING)
             return
         if seen.ended and sighting.objects:  # what the platform has made of it after all, or else what was known
             house.journal.update_job(row, verdict=seen.state, refused_kind=seen.refused_kind or "", reason=seen.reason)
@@ -152,7 +152,7 @@ class Watch:
         if state is before and (state in TOLD_ONCE or reason == job.reason):
             return
         level = logging.INFO if state in GOING_WELL else logging.WARNING
-        self._house.event(context.name, job_subject(job), str(state), reason or str(state), level=level)
+        self._house.event(context.name, of_job(job), str(state), reason or str(state), level=level)
 
     def _ended(
         self,
@@ -226,11 +226,11 @@ class Watch:
         text = f"attempt {refusals} of {allowed} after a refusal, {when}: {job.reason}"
         released = made.released | {job.refused_kind}
         self._show(made, JobState.READY, text, next_at=at, not_before=at, released=released)
-        house.event(context.name, job_subject(job), "retry", text)
+        house.event(context.name, of_job(job), "retry", text)
 
     def _wait_for_budget(self, context: Context, job: JobRow) -> None:
         """The job goes on with its rule's siblings, when a person says that there is money again."""
         made = self._next_attempt(job)
         reason = f"the last attempt was refused: {job.reason}; {way_on('budget', made)}"
         self._show(made, JobState.HELD, reason, hold="budget", next_at=NEVER)
-        self._house.event(context.name, job_subject(made), "held", reason, level=logging.WARNING)
+        self._house.event(context.name, of_job(made), "held", reason, level=logging.WARNING)

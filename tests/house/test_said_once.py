@@ -76,3 +76,30 @@ def texts(node: ast.AST) -> Iterator[str]:
         yield node.value
     for inner in ast.iter_child_nodes(node):
         yield from texts(inner)
+
+
+SUBJECT_AT = {"event": (1, 2), "events": (1,)}  # of House.event; of Journal.event, which is told the time first
+
+
+@each_file
+def test_subjects_of_events_are_made_by_one_module(file: str) -> None:
+    """`ncaasd.subjects`: what is written of a file and what is read of it have one name. What concerns all has none."""
+    if file == "subjects.py":
+        return
+    for node in nodes(file, ast.Call):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SUBJECT_AT:
+            places = SUBJECT_AT[node.func.attr]
+            after_time = len(places) == 2 and len(node.args) > 4
+            given = [k.value for k in node.keywords if k.arg == "subject"] or node.args[places[after_time] :][:1]
+            for subject in given:
+                assert is_made_there(subject), f"{file}:{node.lineno}: a subject is made by ncaasd.subjects"
+    for node in nodes(file, ast.Assign):
+        if isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == ["subject"]:
+            assert is_made_there(node.value), f"{file}:{node.lineno}"
+
+
+def is_made_there(node: ast.expr) -> bool:
+    named = isinstance(node, ast.Name) and node.id == "subject"
+    made = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.startswith("of_")
+    of_all = isinstance(node, ast.Attribute) and ast.unparse(node) == "subjects.CONFIG"
+    return named or made or of_all or (isinstance(node, ast.Constant) and node.value == "")
