@@ -35,6 +35,8 @@ def test_places_differ_so_names_do() -> None:
         "file package:r:M7/1.zip",
     ]
     assert of_unit("r", "M7/1") != of_attempt("r", "M7/1") != of_attempt("r", "M7/1", 1)
+    no_text = Place(BUCKET, "", os.fsdecode(b"inputs/caf\xe9.tif"))
+    assert of_file(no_text) == r"file inputs/caf\udce9.tif", "as the log has it"
 
 
 def test_a_file_of_a_source_has_one_name_whatever_becomes_of_it(rig: DeclaredRig) -> None:
