@@ -352,10 +352,6 @@ class Files(Base):
         self._run("DELETE FROM part WHERE file_id=?", file_id)
         self._run("UPDATE upload SET upload_id=NULL WHERE file_id=?", file_id)
 
-    def upload_progress(self) -> dict[int, int]:
-        """file id -> bytes in S3 already, of the uploads under way."""
-        return dict(self._run("SELECT file_id, sum(size) FROM part GROUP BY file_id").fetchall())
-
     # -- what was in S3 when the journal was new ---------------------------------------------------------------------
 
     def add_inventory(self, analysis: str, objects: Iterable[tuple[str, int, str]]) -> None:

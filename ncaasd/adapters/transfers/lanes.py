@@ -51,7 +51,7 @@ class Queue:
         while self._waiting:
             transfer = self._waiting[0][2]
             if transfer.halted or transfer.outcome is not None:
-                heapq.heappop(self._waiting)  # cancelled while it waited
+                heapq.heappop(self._waiting)  # the pool stops, or it failed, while it waited
                 continue
             if not room.fits(transfer):
                 return None

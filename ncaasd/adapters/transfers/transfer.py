@@ -25,7 +25,7 @@ ResultsFor = Callable[[str], ResultsTree]
 
 
 class Abandoned(Exception):
-    """The pool wants a request to end (cancelled, stopping, paused). Nothing is wrong; what is done stays done."""
+    """The pool wants a request to end (stopping, paused). Nothing is wrong; what is done stays done."""
 
 
 @dataclass(frozen=True, slots=True)
