@@ -99,6 +99,9 @@ class Stat(NamedTuple):
         return cls(target.st_size, target.st_mtime_ns, later - later % 10**6 + both, target.st_ino)
 
 
+PACKAGES = "package:"  # how the tree of a rule's packages begins; no source has a colon in its name
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
     """A local file as the user knows it: `tree` is "" for the analysis's own folder, else a source's name.
@@ -114,7 +117,12 @@ class Place:
     @property
     def is_package(self) -> bool:
         """Whether what lies there is made of a unit, and not found on a disk (`plan.expand.package_tree`)."""
-        return self.tree.startswith("package:")
+        return self.tree.startswith(PACKAGES)
+
+    @property
+    def package_of(self) -> str:
+        """The rule whose package lies there; "" of what is no package."""
+        return self.tree.removeprefix(PACKAGES) if self.is_package else ""
 
     def __str__(self) -> str:
         return f"{self.analysis}/{self.path}" if not self.tree else f"{self.tree}:{self.path}"

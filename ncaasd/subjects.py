@@ -19,8 +19,7 @@ CONFIG = "config"  # of the whole daemon
 def of_file(place: Place) -> str:
     """`file inputs/a.tif`; of a source `file share:a.tif`; of a rule's package `package two-photon:M7.zip`."""
     if place.is_package:
-        kind, _, rule = place.tree.partition(":")
-        return _text(f"{kind} {rule}:{place.path}")
+        return _text(f"package {place.package_of}:{place.path}")
     return _text(f"{FILE} {place.tree}:{place.path}" if place.tree else f"{FILE} {place.path}")
 
 

@@ -8,7 +8,7 @@ recognised like any other; it lies in the state folder until it is stored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ncaasd.declare.manifest import PackageTool
@@ -62,7 +62,7 @@ class Packager:
         def package(name: str) -> Package:
             place = Place(context.name, expand.package_tree(rule), name)
             row = self._house.journal.file_at(place)
-            base = any(m.rule.key == "base" for ms in context.rules.values() for m in ms if m.rule.name == rule)
+            base = any(m.rule.key == "base" for m in _of_rule(context, rule))
             return Package(name, row.key if row and row.key else _mapped(context, name, base=base)[0], place, row)
 
         return package
@@ -143,22 +143,19 @@ class Packager:
         context = self._house.contexts.get(row.place.analysis)
         if context is None:
             return
-        for rule, unit_path, file_id in self._house.journal.packages(context.name):
-            m = next((m for ms in context.rules.values() for m in ms if m.rule.name == rule and m.packs), None)
-            if file_id == row.id and m is not None:
-                self._house.journal.set_package(row.id, context.name, rule, unit_path, "")
+        for m, unit_path in self._packed_by(context, row):
+            if m.packs:
+                self._house.journal.set_package(row.id, context.name, m.rule.name, unit_path, "")
                 self._orders[row.id] = _Order(context, m, unit_path)
 
     def again(self, context: Context, row: FileRow) -> None:
         """The name of a package, which another file had, is free: it is made."""
-        rule = row.place.tree.partition(":")[2]
-        self.look_at_all(context, [m for ms in context.rules.values() for m in ms if m.rule.name == rule])
+        self.look_at_all(context, _of_rule(context, row.place.package_of))
 
     def abandoned(self, context: Context, row: FileRow) -> bool:
         """Whether all that a package was made of is gone: then it needs its name no more."""
-        for rule, unit_path, file_id in self._house.journal.packages(context.name):
-            m = next((m for ms in context.rules.values() for m in ms if m.rule.name == rule and m.packs), None)
-            if file_id == row.id and m is not None:
+        for m, unit_path in self._packed_by(context, row):
+            if m.packs:
                 unit = self._book.at(context.name, m, unit_path)
                 return unit is None or all(r.state is FileState.GONE for r in unit.files.values())
         return False
@@ -175,20 +172,25 @@ class Packager:
 
     def made_of(self, context: Context, row: FileRow) -> list[FileRow]:
         """One file of the unit that a package was made of: it names the unit."""
-        for rule, unit_path, file_id in self._house.journal.packages(context.name):
-            for m in [m for ms in context.rules.values() for m in ms if m.rule.name == rule and file_id == row.id]:
-                unit = self._book.at(context.name, m, unit_path)
-                return list(unit.files.values())[:1] if unit else []
+        for m, unit_path in self._packed_by(context, row):
+            unit = self._book.at(context.name, m, unit_path)
+            return list(unit.files.values())[:1] if unit else []
         return []
 
     def members_of(self, context: Context, row: FileRow) -> list[FileRow]:
         """The files that a package was made of; none when they have changed since."""
         if row.state is not FileState.STORED:
             return []
-        for rule, unit_path, file_id in self._house.journal.packages(context.name):
-            for m in [m for ms in context.rules.values() for m in ms if m.rule.name == rule and file_id == row.id]:
-                return packed(self._house.journal, context.name, m, unit_path)
+        for m, unit_path in self._packed_by(context, row):
+            return packed(self._house.journal, context.name, m, unit_path)
         return []
+
+    def _packed_by(self, context: Context, row: FileRow) -> Iterator[tuple[Matcher, str]]:
+        """The rule that a package is of, if it is in force (it may have ceased to pack), and the folder of the unit that the
+        package was made of."""
+        for rule, unit_path, file_id in self._house.journal.packages(context.name):
+            if file_id == row.id:
+                yield from ((m, unit_path) for m in _of_rule(context, rule))
 
     def stored(self, row: FileRow) -> None:
         """It is in S3, verified: what lies here has served."""
@@ -290,6 +292,10 @@ class Packager:
             self._tell_job(order, "not packed", output)
         house.journal.wake_jobs_of_file(row)
         self._orders[row.id] = _Order(order.context, order.matcher, order.unit, now + wait)
+
+
+def _of_rule(context: Context, name: str) -> list[Matcher]:
+    return [m for ms in context.rules.values() for m in ms if m.rule.name == name]
 
 
 def _done(result: Result[None]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ncaasd.declare.manifest import OneOff, PackageTool, Rule
 from ncaasd.declare.template import expand as fill_in
-from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Origin, Place
+from ncaasd.model import PACKAGES, Dataset, FileRow, FileState, JobSpec, Origin, Place
 from ncaasd.neurocaas.addresses import is_address
 from ncaasd.neurocaas.naming import Layout, safe_key
 from ncaasd.neurocaas.submission import SubmitBody
@@ -39,8 +39,8 @@ def package_name(rule: Rule, unit: Unit) -> str:
 
 
 def package_tree(rule: str) -> str:
-    """The tree (`Place.tree`) that a rule's packages are said to lie in. No source has a colon in its name."""
-    return f"package:{rule}"
+    """The tree (`Place.tree`) that a rule's packages are said to lie in."""
+    return f"{PACKAGES}{rule}"
 
 
 def package_place(analysis: str, rule: Rule, unit: Unit) -> Place:

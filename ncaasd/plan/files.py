@@ -129,9 +129,8 @@ def waits_for_name(row: FileRow) -> bool:
 
 def in_words(place: Place) -> str:
     """A file as its user knows it: its path, and the source that it lies in; or whose package it is."""
-    kind, _, rule = place.tree.partition(":")
-    if kind == "package":
-        return f"the package {place.path} of rule {rule}"
+    if place.is_package:
+        return f"the package {place.path} of rule {place.package_of}"
     return f"{place.path} in source {place.tree}" if place.tree else place.path
 
 

@@ -8,6 +8,7 @@ from declared_rig import BUCKET, DeclaredRig, FileState
 
 from ncaasd.engine.commands import release_files
 from ncaasd.model import Place
+from ncaasd.plan.files import in_words
 from ncaasd.subjects import of_attempt, of_file, of_unit
 
 SAME = "configs/a.json"
@@ -33,6 +34,10 @@ def test_places_differ_so_names_do() -> None:
         "file share:configs/a.json",
         "package r:M7/1.zip",
         "file package:r:M7/1.zip",
+    ]
+    assert [in_words(PACKAGE), in_words(of_a_source)] == [
+        "the package M7/1.zip of rule r",
+        "r:M7/1.zip in source package",
     ]
     assert of_unit("r", "M7/1") != of_attempt("r", "M7/1") != of_attempt("r", "M7/1", 1)
     no_text = Place(BUCKET, "", os.fsdecode(b"inputs/caf\xe9.tif"))
