@@ -17,10 +17,8 @@ from ncaasd.neurocaas.submission import (
     S3Place,
     SubmitBody,
     artefacts,
-    config_problems,
     is_result,
     parse_submit,
-    reserved_problems,
     validate_job,
 )
 
@@ -301,52 +299,6 @@ def test_a_group_whose_jobs_never_start(group: str) -> None:
 def test_any_name_is_judged_in_printable_words(data: str, config: str, result: str, prefix: str) -> None:
     body = SubmitBody((prefix + data, data), prefix + config, result, data, prefix + result)
     assert all(problem.isprintable() for problem in validate_job(body, LAYOUT))
-
-
-@pytest.mark.parametrize(
-    ("name", "raw", "value", "problems"),
-    [
-        ("c.yaml", b"fr: 30", {"fr": 30}, []),
-        ("c.yaml", b"\xef\xbb\xbffr: 30", {"fr": 30}, []),  # YAML may
-        ("c.json", b'\xef\xbb\xbf{"fr": 30}', {"fr": 30}, ["byte order mark"]),
-        ("c.yml", b"fr: 30", {"fr": 30}, ["rename it to .yaml"]),
-        ("c.yaml", b"fr: \xe4", {"fr": "?"}, ["not UTF-8"]),
-        ("c.yaml", b"- a", ["a"], ["it holds a list, a mapping"]),
-        ("c.yaml", b"", None, ["it holds nothing (null), a mapping"]),
-        ("c.yaml", b"{}", {}, ["empty mapping"]),
-        ("c.yaml", b"", {"__duration__": "30"}, ["__duration__ is '30', whole minutes are allowed"]),
-    ],
-)
-def test_config_problems(name: str, raw: bytes, value: object, problems: list[str]) -> None:
-    found = config_problems(name, raw, value)
-    assert len(found) == len(problems), found
-    assert all(expected in problem for expected, problem in zip(problems, found, strict=True)), found
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "right"),
-    [
-        ("__duration__", 240, True),
-        ("__duration__", 1, True),
-        ("__duration__", None, True),
-        ("__duration__", 0, False),
-        ("__duration__", -5, False),
-        ("__duration__", "240", False),
-        ("__duration__", 30.5, False),
-        ("__duration__", 30.0, False),
-        ("__duration__", True, False),
-        ("__duration__", [240], False),
-        ("__dataset_size__", 0, True),
-        ("__dataset_size__", 20, True),
-        ("__dataset_size__", None, True),
-        ("__dataset_size__", -1, False),
-        ("__dataset_size__", 20.5, False),
-        ("__dataset_size__", "20", False),
-    ],
-)
-def test_reserved_keys(key: str, value: object, right: bool) -> None:
-    problems = reserved_problems({key: value, "fr": "30"})
-    assert [problem.split(" ")[0] for problem in problems] == ([] if right else [key])
 
 
 # Where artefacts lie
