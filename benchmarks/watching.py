@@ -31,6 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fakes.inline_desk import InlineDesk
 from scan import build, find
 from support.rig import BUCKET, GROUP, Bench, Rig, bench, run_command
 
@@ -38,7 +39,6 @@ from ncaasd.adapters import control
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.declare import ignored
-from ncaasd.engine.desk import InlineDesk
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.observing import Observer
 from ncaasd.model import (

@@ -12,6 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol, TypedDict
 
+# `FileRow.retry_at` and `JobRow.next_at` of what waits for an event, or for a person, and not for a time. What is put off for
+# good is set to NEVER; whether something is, is asked with EVENTUALLY. It is the lower one, because what is set may come of a
+# sum (now + (NEVER - now)) or of a clock's correction, and isn't NEVER to the digit then. No real time is near either of them.
+NEVER = 1e15
+EVENTUALLY = 1e14
+
 
 class JobState(StrEnum):
     """The states of a job, as people see them."""
@@ -93,6 +99,9 @@ class Stat(NamedTuple):
         return cls(target.st_size, target.st_mtime_ns, later - later % 10**6 + both, target.st_ino)
 
 
+PACKAGES = "package:"  # how the tree of a rule's packages begins; no source has a colon in its name
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
     """A local file as the user knows it: `tree` is "" for the analysis's own folder, else a source's name.
@@ -108,7 +117,12 @@ class Place:
     @property
     def is_package(self) -> bool:
         """Whether what lies there is made of a unit, and not found on a disk (`plan.expand.package_tree`)."""
-        return self.tree.startswith("package:")
+        return self.tree.startswith(PACKAGES)
+
+    @property
+    def package_of(self) -> str:
+        """The rule whose package lies there; "" of what is no package."""
+        return self.tree.removeprefix(PACKAGES) if self.is_package else ""
 
     def __str__(self) -> str:
         return f"{self.analysis}/{self.path}" if not self.tree else f"{self.tree}:{self.path}"
@@ -388,10 +402,6 @@ class JobSpec:
     fields: str = "{}"  # JSON: the parts of the unit's name, such as {"animal": "M7"}
     config_name: str = "content"  # its config's name in S3: of its content, its own ("keep"), or this one
 
-    @property
-    def bypass(self) -> bool:
-        return self.config.startswith("s3://")
-
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
@@ -549,6 +559,6 @@ class Event:
 
     at: float
     analysis: str
-    subject: str  # "file inputs/a.tif", "job two-photon a.tif", "manifest.yaml"
+    subject: str  # `ncaasd.subjects`; empty: the analysis, or all of it
     kind: str
     text: str

@@ -4,8 +4,8 @@ Only what NeuroCAAS's policy allows a user's key is used: put, multipart create/
 head on results and configs. No request of ours needs HEAD or GET on inputs, ListParts or Abort (NeuroCAAS protocol,
 docs/neurocaas.md).
 
-Here it is decided which answers are believed, and what is tried again; s3_fast.py makes the requests (s3_sdk.py, the
-same by the SDK), and errors leave as `errors.StoreError` (s3_errors.py).
+Here it is decided which answers are believed, and what is tried again; s3_fast.py makes the requests, and
+errors leave as `errors.StoreError` (s3_errors.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 import botocore.session
 
-from ncaasd.adapters.s3_answers import Blocks, Options, Page, etag_of, full_crc, multipart_etag, number_of
+from ncaasd.adapters.s3_answers import Blocks, Options, Page, Requests, etag_of, full_crc, multipart_etag, number_of
 from ncaasd.adapters.s3_errors import (
     DELETE,
     GET,
@@ -33,9 +33,9 @@ from ncaasd.adapters.s3_errors import (
     translate,
 )
 from ncaasd.adapters.s3_fast import FastRequests
-from ncaasd.adapters.s3_sdk import SdkRequests
 from ncaasd.errors import Absent, BadCredentials, Busy, Corrupted, Denied, StoreError
 from ncaasd.model import Listing, ObjectInfo, Part
+from ncaasd.plan.retry import backoff
 from ncaasd.ports import Pace
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class S3Store:
     """One bucket, with one key's permissions. Safe to use from many threads.
 
     `endpoint_url`: another S3 than AWS's, addressed path-style; else what the environment or the profile says.
-    `unsigned`: a public bucket, read without credentials. `fast`: requests by s3_fast.py, else by the SDK.
+    `unsigned`: a public bucket, read without credentials. `requests`: what makes them, as s3_fast.py does.
     `attempts`: tries of one request, retry=False aside.
     """
 
@@ -76,7 +76,7 @@ class S3Store:
         region: str | None = None,
         endpoint_url: str | None = None,
         unsigned: bool = False,
-        fast: bool = True,
+        requests: Callable[..., Requests] = FastRequests,
         connections: int = 16,
         attempts: int = 3,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -91,11 +91,9 @@ class S3Store:
         self._attempts = attempts
         self._sleep = sleep
 
-        def connect(session: botocore.session.Session, region: str | None) -> FastRequests | SdkRequests:
+        def connect(session: botocore.session.Session, region: str | None) -> Requests:
             options = Options(endpoint_url, unsigned, connections, connect_timeout, read_timeout)
-            if fast:
-                return FastRequests(bucket, session, region, options, now=now)
-            return SdkRequests(bucket, session, region, options)
+            return requests(bucket, session, region, options, now=now)
 
         self._connect = connect
         self._lock = threading.Lock()
@@ -132,7 +130,7 @@ class S3Store:
     ) -> ObjectInfo:
         request = self._request(PUT, key)
 
-        def send(to: FastRequests | SdkRequests) -> ObjectInfo:
+        def send(to: Requests) -> ObjectInfo:
             headers = to.put(request, body, crc=crc, only_if_absent=only_if_absent, part=None, pace=pace)
             return ObjectInfo(key, len(body), etag_of(headers, request), server_time(headers, request))
 
@@ -141,7 +139,7 @@ class S3Store:
     def create_multipart(self, key: str) -> str:
         request = self._request(PUT, key)
 
-        def send(to: FastRequests | SdkRequests) -> str:
+        def send(to: Requests) -> str:
             upload_id = to.create(request)
             if not upload_id:
                 raise not_s3(request, "an answer without an UploadId")
@@ -154,7 +152,7 @@ class S3Store:
     ) -> Part:
         request = self._request(PUT, key)
 
-        def send(to: FastRequests | SdkRequests) -> Part:
+        def send(to: Requests) -> Part:
             headers = to.put(request, body, crc=crc, only_if_absent=False, part=(upload_id, number), pace=pace)
             return Part(number, len(body), etag_of(headers, request), crc)
 
@@ -165,7 +163,7 @@ class S3Store:
     ) -> ObjectInfo:
         request = self._request(PUT, key)
 
-        def send(to: FastRequests | SdkRequests) -> ObjectInfo:
+        def send(to: Requests) -> ObjectInfo:
             headers, said = to.complete(request, upload_id, parts, crc=crc, size=size, only_if_absent=only_if_absent)
             etag = etag_of({"etag": said}, request)
             if etag != multipart_etag(parts):
@@ -193,7 +191,7 @@ class S3Store:
     def checksum(self, key: str, *, etag: str) -> int | None:
         request = self._request(GET, key)
 
-        def send(to: FastRequests | SdkRequests) -> int | None:
+        def send(to: Requests) -> int | None:
             headers = to.head(request, etag=etag)
             etag_of(headers, request)
             return full_crc(headers)
@@ -203,7 +201,7 @@ class S3Store:
     def delete(self, key: str) -> None:
         request = self._request(DELETE, key)
 
-        def send(to: FastRequests | SdkRequests) -> None:
+        def send(to: Requests) -> None:
             status = to.delete(request)
             if status != 204:
                 raise not_s3(request, f"HTTP {status} for a delete")
@@ -234,7 +232,7 @@ class S3Store:
             token = page.token
 
     def _page(self, request: Request, token: str, count: int, delimiter: str = "") -> Page:
-        def send(to: FastRequests | SdkRequests) -> Page:
+        def send(to: Requests) -> Page:
             page = to.list(request, token=token, count=count, delimiter=delimiter)
             # A portal's page may well be XML: read as a listing it would say that nothing is there.
             if page.bucket != self._bucket:
@@ -248,7 +246,7 @@ class S3Store:
         ranged = start > 0 or length is not None
         span = f"bytes={start}-" + ("" if length is None else str(start + length - 1)) if ranged else None
 
-        def send(to: FastRequests | SdkRequests) -> tuple[Blocks, ObjectInfo]:
+        def send(to: Requests) -> tuple[Blocks, ObjectInfo]:
             headers, body = to.get(request, etag=etag, span=span)
             try:
                 info = _believed(headers, request, etag, start if ranged else None, length)
@@ -290,14 +288,12 @@ class S3Store:
             return True
         return False
 
-    def _tried(
-        self, request: Request, send: Callable[[FastRequests | SdkRequests], T], *, attempts: int | None = None
-    ) -> T:
+    def _tried(self, request: Request, send: Callable[[Requests], T], *, attempts: int | None = None) -> T:
         """Send, translating what goes wrong; again when that may help, `attempts` times in all."""
         left = self._attempts if attempts is None else attempts
         once = left == 1
         mended = False
-        wait = FIRST_WAIT
+        tries = 0
         while True:
             left -= 1
             line = None
@@ -318,8 +314,8 @@ class S3Store:
             # Busy is for the caller, who looks again at what is there before anything is sent again.
             if left <= 0 or not error.transient or isinstance(error, Busy):
                 raise error
-            self._sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(wait * 3, LONGEST_WAIT)
+            tries += 1
+            self._sleep(backoff(tries, first=FIRST_WAIT, most=LONGEST_WAIT, spread=random.random(), factor=3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +324,7 @@ class _Line:
 
     session: botocore.session.Session
     region: str | None
-    requests: FastRequests | SdkRequests
+    requests: Requests
 
 
 def _believed(

@@ -17,6 +17,7 @@ from awscrt import checksums
 from ncaasd.adapters.s3_errors import Request, not_s3, translate
 from ncaasd.errors import Corrupted
 from ncaasd.model import ObjectInfo, Part
+from ncaasd.ports import Pace
 
 # Bytes: what `get` gives at a time. A block is decrypted, checksummed and written while it is in the processor's cache;
 # smaller ones cost Python more than that saves.
@@ -56,6 +57,44 @@ class Body(Protocol):
     """The body of an answer, to be read to its end or closed."""
 
     def read(self, size: int, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Requests(Protocol):
+    """What makes the requests about one bucket, with one session's credentials. Refusals and failures are raised as they come."""
+
+    def list(self, request: Request, *, token: str, count: int, delimiter: str = "") -> Page:
+        """One page of the keys that begin with the request's key."""
+
+    def put(
+        self,
+        request: Request,
+        body: bytes | memoryview,
+        *,
+        crc: int,
+        only_if_absent: bool,
+        part: tuple[str, int] | None,
+        pace: Pace | None,
+    ) -> Mapping[str, str]:
+        """Put an object, or `part` (UploadId, number) of one; the answer's headers."""
+
+    def get(self, request: Request, *, etag: str | None, span: str | None) -> tuple[Mapping[str, str], Body]:
+        """The answer's headers, and its body to be read. span: the value of Range."""
+
+    def head(self, request: Request, *, etag: str) -> Mapping[str, str]:
+        """The answer's headers."""
+
+    def create(self, request: Request) -> str:
+        """A new UploadId; "" when the answer has none."""
+
+    def complete(
+        self, request: Request, upload_id: str, parts: Sequence[Part], *, crc: int, size: int, only_if_absent: bool
+    ) -> tuple[Mapping[str, str], str]:
+        """The answer's headers, and the new object's etag as it says it."""
+
+    def delete(self, request: Request) -> int:
+        """The answer's status."""
+
     def close(self) -> None: ...
 
 

@@ -2,8 +2,7 @@
 
 For a put of a small file that work is all that counts, and for a listing most of it (docs/performance.md says how
 much). Without the SDK's client, an analysis with a profile of its own also costs 14 MB less. What the SDK is good at
-stays its: finding credentials and refreshing them, proxies, certificates. s3_sdk.py does the same by the SDK, and the
-same tests hold for both.
+stays its: finding credentials and refreshing them, proxies, certificates. Tests hold the SDK's own requests to the same.
 Source: Amazon S3 API reference.
 """
 
@@ -23,7 +22,7 @@ from xml.etree import ElementTree
 import botocore.session
 from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
 
-from ncaasd.adapters.s3_answers import Options, Page, encoded
+from ncaasd.adapters.s3_answers import Options, Page, Requests, encoded
 from ncaasd.adapters.s3_errors import Request, answered, bare, not_s3
 from ncaasd.adapters.s3_http import Answer, Pool
 from ncaasd.adapters.s3_sign import UNSIGNED, Keys, Signer
@@ -35,7 +34,7 @@ _MAX_ERROR = 64 << 10  # bytes of an error's body
 _MAX_PAGE = 8 << 20  # bytes: 1,000 keys of 1,024 bytes, percent-encoded, with what is said of each
 
 
-class FastRequests:
+class FastRequests(Requests):
     """Requests about one bucket, with one session's credentials.
 
     Raises StoreError for what S3 answers, AbandonedError for what a pace raises, else what s3_http or botocore raise.
@@ -75,7 +74,6 @@ class FastRequests:
         self._pool.close()
 
     def list(self, request: Request, *, token: str, count: int, delimiter: str = "") -> Page:
-        """One page of the keys that begin with the request's key."""
         asked = {"encoding-type": "url", "list-type": "2", "max-keys": str(count), "prefix": request.key}
         if token:
             asked["continuation-token"] = token
@@ -98,7 +96,6 @@ class FastRequests:
         part: tuple[str, int] | None,
         pace: Pace | None,
     ) -> Mapping[str, str]:
-        """Put an object, or `part` (UploadId, number) of one; the answer's headers."""
         headers = {"x-amz-checksum-crc64nvme": encoded(crc)}
         if only_if_absent:
             headers["if-none-match"] = "*"
@@ -110,7 +107,6 @@ class FastRequests:
         return answer.headers
 
     def get(self, request: Request, *, etag: str | None, span: str | None) -> tuple[Mapping[str, str], Answer]:
-        """The answer's headers, and its body to be read. span: the value of Range."""
         headers = {"range": span} if span is not None else {"x-amz-checksum-mode": "ENABLED"}
         if etag is not None:
             headers["if-match"] = f'"{etag}"'
@@ -127,7 +123,6 @@ class FastRequests:
         return answer.headers
 
     def create(self, request: Request) -> str:
-        """A new UploadId; "" when the answer has none."""
         headers = {"x-amz-checksum-algorithm": "CRC64NVME", "x-amz-checksum-type": "FULL_OBJECT"}
         answer = self._send("POST", request.key, {"uploads": ""}, headers)
         return _text(_xml(request, answer, "InitiateMultipartUploadResult", _MAX_ERROR), "UploadId")
@@ -135,7 +130,6 @@ class FastRequests:
     def complete(
         self, request: Request, upload_id: str, parts: Sequence[Part], *, crc: int, size: int, only_if_absent: bool
     ) -> tuple[Mapping[str, str], str]:
-        """The answer's headers, and the new object's etag as it says it."""
         headers = {
             "x-amz-checksum-crc64nvme": encoded(crc),
             "x-amz-checksum-type": "FULL_OBJECT",
@@ -153,7 +147,6 @@ class FastRequests:
         return answer.headers, _text(_xml(request, answer, "CompleteMultipartUploadResult", _MAX_ERROR), "ETag")
 
     def delete(self, request: Request) -> int:
-        """The answer's status."""
         answer = self._send("DELETE", request.key, {}, {})
         if answer.status >= 300:
             raise _refusal(request, answer)

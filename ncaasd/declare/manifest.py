@@ -24,11 +24,10 @@ from ncaasd.declare.paths import (
     Pattern,
     ResultPath,
     Unit,
-    bucket_of,
-    is_s3,
 )
 from ncaasd.declare.reading import Loc, Misfit, Section
 from ncaasd.errors import Problem
+from ncaasd.neurocaas.addresses import is_address, split
 
 
 def _known(kind: str, name: str, info: ValidationInfo) -> str:
@@ -156,7 +155,7 @@ class Rule(Section):
     @model_validator(mode="after")
     def _together(self) -> Rule:
         faults = [*_unit_faults(self), *_part_faults(self), *_set_faults(self.set)]
-        if is_s3(self.config):
+        if is_address(self.config):
             faults.append(
                 (("config",), "must be below configs/; a config that is in S3 already goes into a one-off job")
             )
@@ -231,7 +230,7 @@ class OneOff(Section):
     @property
     def bypass(self) -> bool:
         """Whether data and config are in S3 already."""
-        return is_s3(self.config)
+        return is_address(self.config)
 
     @model_validator(mode="after")
     def _together(self) -> OneOff:
@@ -243,14 +242,14 @@ class OneOff(Section):
 
 def _bypass_faults(job: OneOff) -> Iterator[tuple[Loc, str]]:
     """Source: NeuroCAAS protocol, docs/neurocaas.md (storage bypass): the first dataset's bucket is used for all."""
-    s3 = [is_s3(dataset) for dataset in job.datasets]
+    s3 = [is_address(dataset) for dataset in job.datasets]
     if not any(s3) and not job.bypass:
         return
     if not all(s3):
         yield ("datasets",), "must all be s3:// when the config or one of them is: NeuroCAAS would not find the others"
     if not job.bypass:
         yield ("config",), "must be s3:// too when the datasets are, in their bucket"
-    buckets = {bucket_of(path) for path in (*job.datasets, job.config) if is_s3(path)}
+    buckets = {split(path)[0] for path in (*job.datasets, job.config) if is_address(path)}
     if len(buckets) > 1:
         yield ("datasets",), f"must be in one bucket with each other and the config; found {', '.join(sorted(buckets))}"
     if job.set and job.bypass:

@@ -25,7 +25,7 @@ def wrong_reserved(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _overlay(value: Any) -> Any:
-    """Values for the config, as YAML means them (`yamlio.natural`)."""
+    """Values for the config, as YAML means them (`yamlio.natural_scalar`)."""
     if isinstance(value, yamlio.Scalar):
         if value.is_null:
             return {}

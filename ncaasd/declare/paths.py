@@ -13,9 +13,9 @@ from pydantic import AfterValidator
 
 from ncaasd.declare import template
 from ncaasd.declare.kinds import Text
+from ncaasd.neurocaas.addresses import is_address, split
 
 _SHELL = re.compile(r"[\s\"'$\\`;&|<>()*?!#~{}\[\]]")
-_S3 = re.compile(r"s3://([^/]+)/(.+)")
 
 
 def _relative(text: str) -> str:
@@ -40,7 +40,7 @@ def _below_inputs(text: str) -> str:
 
 
 def _pattern(text: str) -> str:
-    if text.startswith("s3://"):
+    if is_address(text):
         raise ValueError("must be a pattern below inputs/; data that is in S3 already goes into a one-off job")
     return _below_inputs(text)
 
@@ -54,7 +54,7 @@ def _no_signal(text: str) -> None:
 
 
 def _s3(text: str) -> str:
-    if not _S3.fullmatch(text):
+    if not (is_address(text) and all(split(text))):
         raise ValueError("must be s3://bucket/key")
     if _SHELL.search(text):
         raise ValueError("has characters that NeuroCAAS cannot take (it puts names in a shell line): rename in S3")
@@ -62,7 +62,7 @@ def _s3(text: str) -> str:
 
 
 def _one_dataset(text: str) -> str:
-    if text.startswith("s3://"):
+    if is_address(text):
         return _s3(text)
     if "*" in text or "?" in text:
         raise ValueError("must be a file; patterns belong in a rule of manifest.yaml")
@@ -73,7 +73,7 @@ def _one_dataset(text: str) -> str:
 
 def _config_name(text: str) -> str:
     """Source: NeuroCAAS protocol, docs/neurocaas.md: any other ending and the job dies without a word."""
-    if text.startswith("s3://"):
+    if is_address(text):
         text = _s3(text)
     else:
         text = _relative(text)
@@ -128,13 +128,3 @@ Unit = Annotated[Text, AfterValidator(_unit)]
 PackageName = Annotated[Text, AfterValidator(_package_name)]
 ResultPath = Annotated[Text, AfterValidator(_resultpath)]
 Instance = Annotated[Text, AfterValidator(_instance)]
-
-
-def is_s3(text: str) -> bool:
-    """Whether a path is in S3 already (storage bypass)."""
-    return text.startswith("s3://")
-
-
-def bucket_of(text: str) -> str:
-    """The bucket of an s3:// path."""
-    return text.removeprefix("s3://").partition("/")[0]

@@ -109,22 +109,13 @@ def decode(data: bytes, file: str, *, bom: bool = False) -> str:
     return text
 
 
-def natural(node: Node) -> object:
-    """The typed value of a tree, for places whose type no model knows (`set:` in a manifest).
+def natural_scalar(scalar: Scalar) -> object:
+    """The typed value of a scalar, for places whose type no model knows (`set:` in a manifest).
 
     Quoted is text. Without quotes, as in YAML 1.2: `true` and `false` are booleans, `null`, `~` and nothing are null,
     decimal numbers are numbers, and all else is text. So `on`, `yes`, `2024-01-02`, `19:00`, `1_000`, `007` and `0x10`
     are text. Raises ValueError for NaN, infinities and numbers that are none of a float's.
     """
-    if isinstance(node, Mapping):
-        return {key: natural(value) for key, (_, value) in node.entries.items()}
-    if isinstance(node, Sequence):
-        return [natural(item) for item in node.items]
-    return natural_scalar(node)
-
-
-def natural_scalar(scalar: Scalar) -> object:
-    """`natural` for one scalar."""
     text = scalar.text
     if not scalar.plain:
         return text

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from ncaasd.declare.sections import Move
-from ncaasd.engine.declaring import job_subject
 from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.house import Context, House
 from ncaasd.engine.packaging import Packager
 from ncaasd.errors import FileVanished, LocalError, NcaasdError, ToolFailed
 from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow
@@ -33,6 +32,7 @@ from ncaasd.plan.aftercare import (
 )
 from ncaasd.plan.files import in_words
 from ncaasd.plan.retry import backoff
+from ncaasd.subjects import of_file, of_job
 
 AT_A_TIME = 20
 TRIES_OF_A_TOOL = 5
@@ -165,7 +165,7 @@ class Aftercare:
                 text = (
                     f"deleted here: job {job.job_id} is done, its results are here, and {item.copy} has the same bytes"
                 )
-                self._house.event(context.name, subject(item.row), "archived", text)
+                self._house.event(context.name, of_file(item.row.place), "archived", text)
             return why
 
         why = self._house.desk.ask(allow)
@@ -245,7 +245,7 @@ class Aftercare:
         error = result.error
         if error is None:
             for line in result.get():
-                house.event(context.name, job_subject(job), "after results", line)
+                house.event(context.name, of_job(job), "after results", line)
             house.journal.set_aftercare(job.row, step, "done", "")
             return
         if not isinstance(error, NcaasdError):
@@ -256,7 +256,7 @@ class Aftercare:
             for later in (LOCAL, REMOTE):
                 house.journal.set_aftercare(job.row, later, "left", "the tool of after_results.run failed")
             text = f"{step}: given up after {failures} tries, and nothing is deleted: {error}"
-            house.event(context.name, job_subject(job), "after results", text, level=logging.ERROR)
+            house.event(context.name, of_job(job), "after results", text, level=logging.ERROR)
             return
         wait = backoff(failures, first=60, most=6 * 3600, spread=house.spread())
         at = house.clock.now() + wait
@@ -270,4 +270,4 @@ class Aftercare:
                 f": {error.output.strip()[-SAID:]}" if isinstance(error, ToolFailed) and error.output.strip() else ""
             )
             text = f"{step} not done yet: {error}{output}"
-            house.event(context.name, job_subject(job), "after results", text, level=logging.WARNING)
+            house.event(context.name, of_job(job), "after results", text, level=logging.WARNING)

@@ -14,10 +14,10 @@ from functools import partial
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare import analysis_config
 from ncaasd.errors import DeclarationError, UserError
-from ncaasd.model import FileRow, FileState, Hold, JobRow, JobState, Origin, Phase
+from ncaasd.model import NEVER, FileRow, FileState, Hold, JobRow, JobState, Origin, Phase
+from ncaasd.neurocaas.addresses import is_address
 from ncaasd.plan.holds import OWN_CONFIG, can_be_released, with_way_on
-
-NEVER = 1e15
+from ncaasd.subjects import of_file, of_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,11 @@ def release_file(journal: Journal, row: FileRow, now: float) -> None:
     not be read."""
     if row.failures:
         journal.set_file(row.id, FileState.WHOLE, "", now)
-        journal.event(now, row.place.analysis, f"file {row.place.path}", "released", "released by hand: tried again")
+        journal.event(now, row.place.analysis, of_file(row.place), "released", "released by hand: tried again")
         return
     journal.own_file(row.id, now)
     text = "released by hand: it goes up, and may overwrite what is at its key in S3"
-    journal.event(now, row.place.analysis, f"file {row.place.path}", "released", text)
+    journal.event(now, row.place.analysis, of_file(row.place), "released", text)
 
 
 def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Effect:
@@ -152,9 +152,8 @@ def forget(journal: Journal, job: JobRow, now: float) -> Effect:
 
 
 def _did(journal: Journal, job: JobRow, now: float, kind: str, text: str) -> Effect:
-    name = f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")
-    journal.event(now, job.spec.analysis, name, kind, text)
-    logging.getLogger("ncaasd").info("%s: %s: %s", job.spec.analysis, name, text)
+    journal.event(now, job.spec.analysis, of_job(job), kind, text)
+    logging.getLogger("ncaasd").info("%s: %s: %s", job.spec.analysis, of_job(job), text)
     return Effect(journal.job(job.row) or job, True, text)
 
 
@@ -180,9 +179,9 @@ def check_config(job: JobRow, config: str) -> None:
         analysis_config.check_name(config)
     except DeclarationError as error:
         raise UserError(f"{config} {error.problems[0].message}") from error
-    if config.startswith(("s3://", "/")) or ".." in config.split("/"):
+    if is_address(config) or config.startswith("/") or ".." in config.split("/"):
         raise UserError(f"{config} must be the name of a file below configs/")
-    if job.spec.bypass:
+    if is_address(job.spec.config):
         raise UserError(f"{job.spec.name} has its config in another bucket", hint="drop a new manifest for it")
 
 

@@ -14,21 +14,22 @@ from dataclasses import dataclass, replace
 
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.house import Context, House
 from ncaasd.engine.packaging import Packager
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place, Stat
+from ncaasd.neurocaas.addresses import is_address
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand, gates, grouping
 from ncaasd.plan.files import Role, role_of
 from ncaasd.plan.grouping import Matcher
 from ncaasd.plan.holds import OWN_CONFIG
 from ncaasd.plan.settling import unchanged
+from ncaasd.subjects import of_file, of_job
 
 MANIFEST_LIMIT = 4 * 2**20
 CONFIG_LIMIT = 4 * 2**20
-NEVER = 1e15  # a time that doesn't come
 READ_AGAIN = 5.0  # seconds until what could not be read is tried again
 UNREAD = (FileState.WHOLE, FileState.STORED, FileState.HELD)  # whole; a manifest that was read is READ
 
@@ -204,7 +205,7 @@ class Declarer:
         key = (context.name, row.place.path)
         if self._unreadable.get(key) != str(error):
             self._unreadable[key] = str(error)
-            self._house.event(context.name, subject(row), "not read", str(error), level=logging.ERROR)
+            self._house.event(context.name, of_file(row.place), "not read", str(error), level=logging.ERROR)
         self._read_later(key)
 
     def next_due(self) -> float | None:
@@ -241,9 +242,9 @@ class Declarer:
         now = self._house.clock.now()
         self._house.journal.set_manifest(context.name, path, data, "", now)
         self._house.journal.set_file(row.id, FileState.READ, "", now)
-        self._house.event(context.name, subject(row), "read", "read, and in force")
+        self._house.event(context.name, of_file(row.place), "read", "read, and in force")
         for text in gates.warnings(declared.rules):
-            self._house.event(context.name, subject(row), "warning", text, level=logging.WARNING)
+            self._house.event(context.name, of_file(row.place), "warning", text, level=logging.WARNING)
         context.rules[path] = declared.rules
         specs = list(declared.jobs)
         if declared.rules:
@@ -265,7 +266,7 @@ class Declarer:
         self._house.journal.set_file(row.id, FileState.READ, problems[0].message, now)
         self.changed.add((context.name, row.place.path))
         for problem in problems:
-            self._house.event(context.name, subject(row), "bad manifest", str(problem), level=logging.ERROR)
+            self._house.event(context.name, of_file(row.place), "bad manifest", str(problem), level=logging.ERROR)
         self._ask_the_gates_again(context, row.place.path)
 
     def _ask_the_gates_again(self, context: Context, path: str) -> None:
@@ -286,7 +287,7 @@ class Declarer:
 
     def _cancel(self, context: Context, job: JobRow, why: str) -> None:
         self._house.journal.drop_job(job.row)
-        self._house.event(context.name, job_subject(job), "cancelled", f"cancelled before it was submitted: {why}")
+        self._house.event(context.name, of_job(job), "cancelled", f"cancelled before it was submitted: {why}")
         self.changed.add((context.name, job.spec.declared_in))
 
     def _want(self, context: Context, spec: JobSpec) -> None:
@@ -306,7 +307,7 @@ class Declarer:
         row = journal.add_job(spec, 0, now, size=size)
         job = journal.job(row)
         if job is not None:
-            self._house.event(context.name, job_subject(job), "declared", f"declared by {spec.declared_in}")
+            self._house.event(context.name, of_job(job), "declared", f"declared by {spec.declared_in}")
         self.changed.add((context.name, spec.declared_in))
 
     def _cancel_other_versions(self, context: Context, spec: JobSpec) -> None:
@@ -337,7 +338,7 @@ class Declarer:
         """An open job with the local files that it means, where that isn't known: an old journal had only keys; and what a
         submit file names by its key may have come after it."""
         context = self._house.contexts.get(job.spec.analysis)
-        unknown = any(d.place is None and not d.key.startswith("s3://") for d in job.spec.datasets)
+        unknown = any(d.place is None and not is_address(d.key) for d in job.spec.datasets)
         if context is None or job.phase is not Phase.OPEN or not (unknown or job.spec.origin is Origin.SUBMIT):
             return job
         datasets = tuple(self._with_file(context, job, d) for d in job.spec.datasets)
@@ -348,7 +349,7 @@ class Declarer:
         return replace(job, spec=spec)
 
     def _with_file(self, context: Context, job: JobRow, dataset: Dataset) -> Dataset:
-        if dataset.key.startswith("s3://"):
+        if is_address(dataset.key):
             return dataset
         name = dataset.name
         match job.spec.origin:
@@ -476,8 +477,3 @@ class Declarer:
     def unreadable(self, row: FileRow) -> str:
         """Why a local config that is whole can't be read; "" when that was not tried, or is not so."""
         return self._unreadable.get((row.place.analysis, row.place.path), "")
-
-
-def job_subject(job: JobRow) -> str:
-    """A job's name in the event log."""
-    return f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")

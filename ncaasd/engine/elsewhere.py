@@ -7,15 +7,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from ncaasd.engine.declaring import job_subject
 from ncaasd.engine.desk import Result
 from ncaasd.engine.following import Sighting
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import NcaasdError
 from ncaasd.model import Dataset, JobChange, JobRow, JobSpec, JobState, Origin, Phase
+from ncaasd.neurocaas.addresses import address_of
 from ncaasd.neurocaas.certificate import Certificate
 from ncaasd.neurocaas.naming import ID, Layout, folder_name, job_id_from_folder
 from ncaasd.ports import ObjectStore
+from ncaasd.subjects import of_job
 
 FOUND = "found in the group's results, started elsewhere"
 
@@ -90,7 +91,7 @@ class Elsewhere:
             job = house.journal.job(row)
             assert job is not None
             rows.append(job)
-            house.event(context.name, job_subject(job), "found", FOUND)
+            house.event(context.name, of_job(job), "found", FOUND)
         return rows
 
     def learn(self, context: Context, job: JobRow, sighting: Sighting) -> JobRow:
@@ -105,7 +106,7 @@ class Elsewhere:
             self._house.journal.datasets_submitted(job.row, datasets)
             fields |= {"config": certificate.config, "config_key": certificate.config, "total": len(datasets)}
             if certificate.output:
-                fields["resultpath"] = "s3://{}/{}".format(*certificate.output)
+                fields["resultpath"] = address_of(*certificate.output)
         if not fields:
             return job
         self._house.journal.update_job(job.row, **fields)
@@ -118,7 +119,7 @@ class Elsewhere:
             return None
         self._house.journal.take_over(row, found.row)
         text = f"job {job_id}, thought to be started elsewhere, is of this rig"
-        self._house.event(context.name, job_subject(found), "ours", text, level=logging.WARNING)
+        self._house.event(context.name, of_job(found), "ours", text, level=logging.WARNING)
         return found.row
 
 

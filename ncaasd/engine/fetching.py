@@ -16,11 +16,11 @@ from ncaasd.engine.following import Sighting
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.uploading import reachable
 from ncaasd.errors import DiskFull, DiskSilent, LocalError, NcaasdError, RootMissing
-from ncaasd.model import Artefact, DownloadTask, JobRow, JobState, Outcome, Phase, Verdict
+from ncaasd.model import NEVER, Artefact, DownloadTask, JobRow, JobState, Outcome, Phase, Verdict
 from ncaasd.plan.retry import backoff
+from ncaasd.subjects import of_job, of_result
 
 QUEUED = 256
-NEVER = 1e15
 RESULTS_RETRY = 30.0
 HANGS_AFTER = 60.0  # a results folder that has not answered for so long is said to hang
 LOGS_WAIT = 5.0  # so long the writing of live logs is waited for; what isn't there then comes at the end
@@ -250,9 +250,7 @@ class Fetcher:
                 " some space, they are then fetched by themselves"
             )
             context.results_trouble = text
-            self._house.event(
-                context.name, f"job {job.spec.name} {job.spec.unit}", "too large", text, level=logging.ERROR
-            )
+            self._house.event(context.name, of_job(job), "too large", text, level=logging.ERROR)
         self._too_large[job.row] = (context.name, self._house.clock.monotonic() + RESULTS_RETRY)
         return True
 
@@ -266,7 +264,7 @@ class Fetcher:
         artefact = house.journal.artefact(task.object_id)
         if context is None or artefact is None:
             return
-        subject = f"result {task.folder}/{task.name}"
+        subject = of_result(task.folder, task.name)
         now = house.clock.now()
         match outcome.verdict:
             case Verdict.FETCHED:
@@ -346,8 +344,7 @@ class Fetcher:
         came = house.journal.fetch_progress(row)
         text = f"{job.reason or job.verdict}; {came.files} of {came.of} files ({came.of_bytes} bytes) in results/{job.results}"
         level = logging.INFO if job.verdict is JobState.DONE else logging.ERROR
-        name = f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")
-        house.event(context.name, name, "fetched again" if again else "ended", text, level=level)
+        house.event(context.name, of_job(job), "fetched again" if again else "ended", text, level=level)
         after = house.journal.job(row)
         assert after is not None
         if not again:

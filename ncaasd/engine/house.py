@@ -140,8 +140,3 @@ def target_of_link(journal: Journal, context: Context, row: FileRow) -> LinkTarg
             break
         link = after.link
     return context.trees[row.place.tree].target(link)
-
-
-def subject(row: FileRow) -> str:
-    """A file's name in the event log."""
-    return f"file {row.place.path}" if not row.place.tree else f"file {row.place.tree}:{row.place.path}"

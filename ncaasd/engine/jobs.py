@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Unpack
 
 from ncaasd.engine.assessing import Assessor, rule_of
-from ncaasd.engine.declaring import Declarer, job_subject
+from ncaasd.engine.declaring import Declarer
 from ncaasd.engine.desk import Result
 from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
@@ -21,7 +21,7 @@ from ncaasd.engine.submitting import Ending, Order, Report, submit_once
 from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, Supplies
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.watching import Watch
-from ncaasd.model import FileRow, FileState, JobDetails, JobRow, JobState, Origin, Phase, Place
+from ncaasd.model import NEVER, FileRow, FileState, JobDetails, JobRow, JobState, Origin, Phase, Place
 from ncaasd.plan.configs import ConfigFact
 from ncaasd.plan.considering import consider
 from ncaasd.plan.grouping import misplaced
@@ -29,9 +29,9 @@ from ncaasd.plan.holds import HOLDS, Again, released_before, with_way_on
 from ncaasd.plan.journals import was_there
 from ncaasd.plan.retry import backoff
 from ncaasd.plan.submitting import ids_of_others
+from ncaasd.subjects import of_file, of_job
 
 DUE_AT_A_TIME = 200
-NEVER = 1e15
 SOON = 30.0
 CONSIDER_AGAIN = 300.0  # a waiting job is woken by what it waits for; this is for what was missed
 AGAIN = {Again.SOON: SOON, Again.NOW_AND_THEN: CONSIDER_AGAIN, Again.CHANGE: CONSIDER_AGAIN}  # seconds
@@ -135,7 +135,7 @@ class Jobs:
             self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN, hold=None)
             return [self._submission(context, job, facts.config)]
         if step.hold is not None and step.hold is not job.hold:
-            self._house.event(context.name, job_subject(job), "held", step.reason, level=logging.WARNING)
+            self._house.event(context.name, of_job(job), "held", step.reason, level=logging.WARNING)
         match step.again:
             case Again.NEVER:
                 next_at = job.not_before if now < job.not_before else NEVER
@@ -270,7 +270,7 @@ class Jobs:
                 assert report.kind is not None
                 reason = with_way_on(report.reason, report.kind, job)
                 if job.reason != reason:
-                    house.event(context.name, job_subject(job), "held", reason, level=logging.WARNING)
+                    house.event(context.name, of_job(job), "held", reason, level=logging.WARNING)
                 again = HOLDS[report.kind].again
                 next_at = NEVER if again is Again.NEVER else now + AGAIN[again]
                 released = released_before(job, report.kind)
@@ -283,7 +283,7 @@ class Jobs:
                 wait = backoff(job.failures + 1, first=2, most=300, spread=house.spread())
                 next_at = context.paused_until if paused else now + wait
                 if job.reason != report.reason:
-                    house.event(context.name, job_subject(job), "submit failed", report.reason, level=logging.WARNING)
+                    house.event(context.name, of_job(job), "submit failed", report.reason, level=logging.WARNING)
                 self.show(job, job.state, report.reason, next_at=next_at, failures=job.failures + 1)
 
     def _reupload(self, context: Context, key: str) -> None:
@@ -292,4 +292,4 @@ class Jobs:
             if row.state is FileState.STORED:
                 self._house.journal.unstore_file(row.id, self._house.clock.now())
                 text = "it is not in S3 any more: uploaded again"
-                self._house.event(context.name, f"file {row.place.path}", "lost in S3", text, level=logging.WARNING)
+                self._house.event(context.name, of_file(row.place), "lost in S3", text, level=logging.WARNING)

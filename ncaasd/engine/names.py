@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.house import Context, House
 from ncaasd.model import FileRow, FileState, Place
 from ncaasd.plan.files import (
     HAS_NO_NAME,
@@ -26,6 +26,7 @@ from ncaasd.plan.files import (
     waits_for_name,
 )
 from ncaasd.plan.grouping import by_base, still_to_read
+from ncaasd.subjects import of_file
 
 Told = Callable[[Context, FileRow], None]
 
@@ -115,7 +116,7 @@ class Names:
             journal.unstore_file(row.id, self._house.clock.now())
         journal.give_key(row.id, mapped.key)
         text = f"goes to {mapped.key}, because its rule has `key: base`"
-        self._house.event(context.name, subject(row), "renamed in S3", text)
+        self._house.event(context.name, of_file(row.place), "renamed in S3", text)
         other = self._holder(context, row.place, mapped.key)
         if other is not None:
             self._refuse(context, row, collision(other.place, mapped.key))
@@ -128,7 +129,9 @@ class Names:
         """A file was refused, as the journal has it."""
         row = self._house.journal.file_at(place)
         if row is not None:
-            self._house.event(context.name, subject(row), "refused", f"not uploaded: {why}", level=logging.WARNING)
+            self._house.event(
+                context.name, of_file(row.place), "refused", f"not uploaded: {why}", level=logging.WARNING
+            )
             self._tell_jobs(context, row)
 
     def look_at(self, context: Context, key: str) -> None:
@@ -165,7 +168,9 @@ class Names:
         if other is None or not other.place.is_package or not self._packages.abandoned(context, other):
             return other
         journal.set_file(other.id, FileState.GONE, "", self._house.clock.now())
-        self._house.event(context.name, subject(other), "gone", "all that it was made of is gone; what is in S3 stays")
+        self._house.event(
+            context.name, of_file(other.place), "gone", "all that it was made of is gone; what is in S3 stays"
+        )
         return holder(place, journal.files_with_key(context.name, key))
 
     def _refuse(self, context: Context, row: FileRow, why: str) -> None:
@@ -183,6 +188,6 @@ class Names:
     def _let_go(self, context: Context, row: FileRow) -> None:
         house = self._house
         house.journal.set_file(row.id, FileState.SETTLING, "", house.clock.now())
-        house.event(context.name, subject(row), "free", "no other file has its name in S3 any more: it goes up")
+        house.event(context.name, of_file(row.place), "free", "no other file has its name in S3 any more: it goes up")
         house.journal.wake_jobs_of_file(row)
         self._settle_again(context, row)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House, subject
+from ncaasd.engine.house import Context, House
 from ncaasd.engine.names import Names, Packages
 from ncaasd.engine.opening import PENDING, first_scan
 from ncaasd.errors import LocalError, NcaasdError, RootMissing
@@ -22,6 +22,7 @@ from ncaasd.plan import skipping
 from ncaasd.plan.files import Role, role_of, waits_for_name
 from ncaasd.plan.settling import Observation, Settled, Sign, Wait, long_untouched, observe, settle, unchanged
 from ncaasd.ports import FileTree
+from ncaasd.subjects import of_file
 
 LOOK_BATCH = 500  # files of a look: what is whole is uploaded while the next ones are looked at
 NEWS_BATCH = 1000  # files of a scan that are taken in at a time, so that the loop goes round and a kill loses little
@@ -404,8 +405,9 @@ class Observer:
         watched.of_no_matter = others
 
     def _say_skipped(self, watched: Watched, path: str, why: str) -> None:
-        text = f"skipped: {why}"
-        self._house.event(watched.context.name, f"file {path}", "skipped", text, level=logging.WARNING)
+        context, text = watched.context, f"skipped: {why}"
+        place = Place(context.name, watched.name, path)
+        self._house.event(context.name, of_file(place), "skipped", text, level=logging.WARNING)
 
     def _skip(self, watched: Watched, path: str, why: str) -> None:
         if watched.skipped.get(path) == why:
@@ -429,7 +431,7 @@ class Observer:
         row = house.journal.file_at(Place(context.name, watched.name, path))
         if row is not None and row.state is FileState.SKIPPED:
             house.journal.set_file(row.id, FileState.GONE, "", house.clock.now())
-            house.event(context.name, subject(row), "not skipped", "not there any more, or no obstacle any more")
+            house.event(context.name, of_file(row.place), "not skipped", "not there any more, or no obstacle any more")
             self._gone(context, row)
 
     def _settle(self, watched: Watched, path: str, stat: Stat, now: float, looked: _Looked) -> bool:
@@ -541,7 +543,7 @@ class Observer:
         row = house.journal.file_whole(file_id, house.clock.now())
         if row is not None:
             house.event(
-                watched.context.name, subject(row), "whole", f"whole, {row.stat.size} bytes", level=logging.DEBUG
+                watched.context.name, of_file(row.place), "whole", f"whole, {row.stat.size} bytes", level=logging.DEBUG
             )
             self._whole(watched.context, row, old)
 
@@ -554,7 +556,7 @@ class Observer:
         if row is None or row.state in (FileState.GONE, FileState.SKIPPED):
             return
         house.journal.set_file(row.id, FileState.GONE, "", house.clock.now())
-        house.event(context.name, subject(row), "gone", "deleted or renamed here; what is in S3 stays")
+        house.event(context.name, of_file(row.place), "gone", "deleted or renamed here; what is in S3 stays")
         self._gone(context, row)
         for key in [row.key, *self._packages.keys_of(context, row)]:
             if key:

@@ -8,12 +8,12 @@ recognised like any other; it lies in the state folder until it is stored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ncaasd.declare.manifest import PackageTool
 from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House, subject, target_of_link
+from ncaasd.engine.house import Context, House, target_of_link
 from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.unitbook import UnitBook, packed, to_pack
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, ToolFailed
@@ -24,6 +24,7 @@ from ncaasd.plan.files import collision, holder, map_file, waits_for_name
 from ncaasd.plan.grouping import Matcher, Unit
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Packed, PackFile
+from ncaasd.subjects import of_attempt, of_file
 
 BUILT = (FileState.WHOLE, FileState.STORED, FileState.HELD)
 AGAIN = 30.0  # a file that changed while it was packed settles first
@@ -61,7 +62,7 @@ class Packager:
         def package(name: str) -> Package:
             place = Place(context.name, expand.package_tree(rule), name)
             row = self._house.journal.file_at(place)
-            base = any(m.rule.key == "base" for ms in context.rules.values() for m in ms if m.rule.name == rule)
+            base = any(m.rule.key == "base" for m in _of_rule(context, rule))
             return Package(name, row.key if row and row.key else _mapped(context, name, base=base)[0], place, row)
 
         return package
@@ -122,7 +123,7 @@ class Packager:
         file_id = journal.see_file(place, Stat(size, 0, 0, 0), key, state, why, now)
         if refused:
             if row is None or row.reason != refused:
-                self._house.event(context.name, f"file {place}", "refused", refused, level=logging.ERROR)
+                self._house.event(context.name, of_file(place), "refused", refused, level=logging.ERROR)
             return
         if empty:
             journal.wake_jobs_using(context.name, key)
@@ -142,23 +143,20 @@ class Packager:
         context = self._house.contexts.get(row.place.analysis)
         if context is None:
             return
-        for package in self._house.journal.packages(context.name):
-            m = next((m for ms in context.rules.values() for m in ms if m.rule.name == package.rule and m.packs), None)
-            if package.file_id == row.id and m is not None:
-                self._house.journal.set_package(row.id, context.name, package.rule, package.unit, "")
-                self._orders[row.id] = _Order(context, m, package.unit)
+        for m, unit_path in self._packed_by(context, row):
+            if m.packs:
+                self._house.journal.set_package(row.id, context.name, m.rule.name, unit_path, "")
+                self._orders[row.id] = _Order(context, m, unit_path)
 
     def again(self, context: Context, row: FileRow) -> None:
         """The name of a package, which another file had, is free: it is made."""
-        rule = row.place.tree.partition(":")[2]
-        self.look_at_all(context, [m for ms in context.rules.values() for m in ms if m.rule.name == rule])
+        self.look_at_all(context, _of_rule(context, row.place.package_of))
 
     def abandoned(self, context: Context, row: FileRow) -> bool:
         """Whether all that a package was made of is gone: then it needs its name no more."""
-        for package in self._house.journal.packages(context.name):
-            m = next((m for ms in context.rules.values() for m in ms if m.rule.name == package.rule and m.packs), None)
-            if package.file_id == row.id and m is not None:
-                unit = self._book.at(context.name, m, package.unit)
+        for m, unit_path in self._packed_by(context, row):
+            if m.packs:
+                unit = self._book.at(context.name, m, unit_path)
                 return unit is None or all(r.state is FileState.GONE for r in unit.files.values())
         return False
 
@@ -174,20 +172,25 @@ class Packager:
 
     def made_of(self, context: Context, row: FileRow) -> list[FileRow]:
         """One file of the unit that a package was made of: it names the unit."""
-        for p in self._house.journal.packages(context.name):
-            for m in [m for ms in context.rules.values() for m in ms if m.rule.name == p.rule and p.file_id == row.id]:
-                unit = self._book.at(context.name, m, p.unit)
-                return list(unit.files.values())[:1] if unit else []
+        for m, unit_path in self._packed_by(context, row):
+            unit = self._book.at(context.name, m, unit_path)
+            return list(unit.files.values())[:1] if unit else []
         return []
 
     def members_of(self, context: Context, row: FileRow) -> list[FileRow]:
         """The files that a package was made of; none when they have changed since."""
         if row.state is not FileState.STORED:
             return []
-        for p in self._house.journal.packages(context.name):
-            for m in [m for ms in context.rules.values() for m in ms if m.rule.name == p.rule and p.file_id == row.id]:
-                return packed(self._house.journal, context.name, m, p.unit)
+        for m, unit_path in self._packed_by(context, row):
+            return packed(self._house.journal, context.name, m, unit_path)
         return []
+
+    def _packed_by(self, context: Context, row: FileRow) -> Iterator[tuple[Matcher, str]]:
+        """The rule that a package is of, if it is in force (it may have ceased to pack), and the folder of the unit that the
+        package was made of."""
+        for package in self._house.journal.packages(context.name):
+            if package.file_id == row.id:
+                yield from ((m, package.unit) for m in _of_rule(context, package.rule))
 
     def stored(self, row: FileRow) -> None:
         """It is in S3, verified: what lies here has served."""
@@ -252,14 +255,14 @@ class Packager:
             output=packed.output,
         )
         house.journal.see_file(row.place, packed.stat, row.key, FileState.WHOLE, "", now)
-        house.event(order.context.name, subject(row), "packed", f"made of {order.unit}, {packed.stat.size} bytes")
+        house.event(order.context.name, of_file(row.place), "packed", f"made of {order.unit}, {packed.stat.size} bytes")
         self._tell_job(order, "packed", packed.output)
         house.journal.wake_jobs_of_file(row)
 
     def _tell_job(self, order: _Order, kind: str, output: str) -> None:
         if output.strip():
             text = f"the tool said: {output.strip()[-SAID:]}"
-            self._house.event(order.context.name, f"job {order.matcher.rule.name} {order.unit}", kind, text)
+            self._house.event(order.context.name, of_attempt(order.matcher.rule.name, order.unit), kind, text)
 
     def _failed(self, row: FileRow, order: _Order, fingerprint: str, error: Exception) -> None:
         house, name = self._house, order.context.name
@@ -285,10 +288,14 @@ class Packager:
         )
         house.journal.set_file(row.id, state, text, now)
         if row.reason != text:
-            house.event(name, subject(row), "not packed", text, level=logging.ERROR)
+            house.event(name, of_file(row.place), "not packed", text, level=logging.ERROR)
             self._tell_job(order, "not packed", output)
         house.journal.wake_jobs_of_file(row)
         self._orders[row.id] = _Order(order.context, order.matcher, order.unit, now + wait)
+
+
+def _of_rule(context: Context, name: str) -> list[Matcher]:
+    return [m for ms in context.rules.values() for m in ms if m.rule.name == name]
 
 
 def _done(result: Result[None]) -> None:

@@ -68,6 +68,6 @@ class Recordings:
 
     def _packed(self, context: Context, job: JobRow, row: FileRow) -> Piece | None:
         rules = (m for ms in context.rules.values() for m in ms)
-        m = next((m for m in rules if m.packs and row.place.tree == f"package:{m.rule.name}"), None)
+        m = next((m for m in rules if m.packs and row.place.package_of == m.rule.name), None)
         unit = self._book.at(context.name, m, job.spec.unit) if m else None
         return renames.packed(m, unit, self._packager.of(context, m.rule.name)) if m and unit else None

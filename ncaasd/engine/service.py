@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ncaasd import subjects
 from ncaasd.adapters.control import ControlServer
 from ncaasd.adapters.systemd import notify
 from ncaasd.declare.config import Config, load_config
@@ -192,14 +193,14 @@ def _reload(path: str, house: Running) -> Config | None:
         engine.config_trouble = f"the config has changed and is wrong, so the one before it stays in force: {error}"
         with house.journal.transaction():
             engine.house.event(
-                "", "config", "bad config", f"the old config stays in force: {error}", level=logging.ERROR
+                "", subjects.CONFIG, "bad config", f"the old config stays in force: {error}", level=logging.ERROR
             )
         return None
     engine.config_trouble = ""
     if config == house.config:
         return None
     with house.journal.transaction():
-        engine.house.event("", "config", "reloaded", f"{path} has changed and is in force")
+        engine.house.event("", subjects.CONFIG, "reloaded", f"{path} has changed and is in force")
     return config
 
 

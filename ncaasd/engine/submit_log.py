@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Protocol, Unpack
 
 from ncaasd.engine.assessing import Assessor
-from ncaasd.engine.declaring import job_subject
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.submitting import Mark, SameJob
 from ncaasd.errors import NcaasdError
@@ -14,6 +13,7 @@ from ncaasd.model import Dataset, FileState, JobDetails, JobRow, JobState, Origi
 from ncaasd.neurocaas.naming import folder_name
 from ncaasd.plan.considering import consider
 from ncaasd.plan.submitting import same_job
+from ncaasd.subjects import of_job
 
 
 class Decider(Protocol):
@@ -81,7 +81,7 @@ class JournaledSubmit:
             )
             journal.datasets_submitted(job.row, datasets)
             self._jobs.assessor.intended(job.row)
-            self._house.event(self._context.name, job_subject(job), "intended", f"its submit is {key}")
+            self._house.event(self._context.name, of_job(job), "intended", f"its submit is {key}")
             found = journal.job(job.row)
             assert found is not None
             return found
@@ -135,6 +135,6 @@ class JournaledSubmit:
                 hold=None,
                 next_at=now + self._context.settings.jobs.poll.min,
             )
-            self._house.event(self._context.name, job_subject(job), "adopted" if adopted else "submitted", text)
+            self._house.event(self._context.name, of_job(job), "adopted" if adopted else "submitted", text)
 
         self._house.desk.ask(commit)

@@ -17,7 +17,7 @@ from awscrt.checksums import crc64nvme
 from ncaasd.engine.declaring import CONFIG_LIMIT
 from ncaasd.errors import Busy, Denied, Exists, NcaasdError, NoSuchBucket, StoreError, Throttled, Unreachable
 from ncaasd.model import Dataset, Hold, JobRow, ObjectInfo
-from ncaasd.neurocaas import naming
+from ncaasd.neurocaas import addresses, naming
 from ncaasd.plan.configs import etag_of
 from ncaasd.plan.submitting import Decision, Found, Step, body_of, decide, identity
 from ncaasd.ports import Clock, CrashPoint, ObjectStore, no_crash
@@ -372,7 +372,4 @@ def _look_for(
 
 
 def _where(key: str, home: str) -> tuple[str, str]:
-    if key.startswith("s3://"):
-        bucket, _, rest = key.removeprefix("s3://").partition("/")
-        return bucket, rest
-    return home, key
+    return addresses.split(key) if addresses.is_address(key) else (home, key)

@@ -11,6 +11,7 @@ from ncaasd.engine.unitbook import UnitBook
 from ncaasd.plan import grouping
 from ncaasd.plan.gates import UnitState, state_of
 from ncaasd.plan.grouping import Matcher, Unit
+from ncaasd.subjects import of_unit
 
 EVERY = 5.0  # seconds between looks
 SAY = {UnitState.ABORTED: logging.WARNING, UnitState.OVERDUE: logging.ERROR}
@@ -65,7 +66,7 @@ class Units:
         self._seen[key] = seen
         _analysis, rule, unit = key
         self._reporter.write_unit(context, path, rule, unit, str(seen.state), seen.reason)
-        subject = f"unit {rule} {unit}"
+        subject = of_unit(rule, unit)
         if seen.state not in SAY or (before and before.state is seen.state):
             return
         last = self._house.journal.events(context.name, subject, 1)

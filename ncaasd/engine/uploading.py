@@ -7,21 +7,21 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from ncaasd.engine.desk import Desk
-from ncaasd.engine.house import Context, House, subject, target_of_link
+from ncaasd.engine.house import Context, House, target_of_link
 from ncaasd.engine.packaging import target_of
 from ncaasd.errors import DiskSilent, FileUnreadable, StoreError
-from ncaasd.model import DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
+from ncaasd.model import NEVER, DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import first_safe_key, needs_mapping, part_size
 from ncaasd.plan.files import collision, holder, in_use, in_words, key_of
 from ncaasd.plan.gates import EMPTY, Passage, Way
 from ncaasd.plan.grouping import below
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Transfers
+from ncaasd.subjects import of_file
 
 QUEUED = 256  # transfers given to the pool at a time; the rest wait in the journal, in order
 HANDFUL = 64  # more are given when there is room for so many,
 SOON = 0.2  # or after so many seconds: asking the journal what is next costs the same for one as for many
-NEVER = 1e15
 LOOK_AGAIN = 30.0  # a file that may not go up yet is asked for again after so many seconds
 LOOK_AGAIN_AT_UNIT = 300.0  # whatever changes a unit makes its files due at once
 CONFIGS_FIRST = -1.0
@@ -131,7 +131,7 @@ class Uploader:
         if first is not None:  # its turn came only now: a rule names it, or its unit's
             why = collision(first.place, row.key)
             house.journal.set_file(row.id, FileState.REFUSED, why, now)
-            house.event(context.name, subject(row), "refused", f"not uploaded: {why}", level=logging.WARNING)
+            house.event(context.name, of_file(row.place), "refused", f"not uploaded: {why}", level=logging.WARNING)
             house.journal.wake_jobs_of_file(row)
             return None
         before = next((r for r in others if r.stored is not None), None)  # the other file whose bytes are at the key
@@ -236,14 +236,14 @@ class Uploader:
             case Way.HELD:
                 house.journal.set_file(row.id, FileState.HELD, passage.reason, now, retry_at=NEVER)
                 if row.state is not FileState.HELD:
-                    house.event(context.name, subject(row), "held", passage.reason, level=logging.WARNING)
+                    house.event(context.name, of_file(row.place), "held", passage.reason, level=logging.WARNING)
             case Way.LATER:
                 wait = LOOK_AGAIN_AT_UNIT if passage.unit else LOOK_AGAIN
                 house.journal.put_off_file(row.id, now + wait, passage.reason)
             case Way.NEVER:
                 house.journal.put_off_file(row.id, NEVER, passage.reason)
                 if passage.reason == EMPTY != row.reason:
-                    house.event(context.name, subject(row), "empty", passage.reason, level=logging.WARNING)
+                    house.event(context.name, of_file(row.place), "empty", passage.reason, level=logging.WARNING)
                 if row.reason != passage.reason:
                     self._leaves(context, row.key)  # its name to others
         return False
@@ -272,7 +272,7 @@ class Uploader:
                     return
                 text = "it changed during its upload: uploaded again when it is quiet"
                 house.journal.set_file(row.id, FileState.SETTLING, text, now)
-                house.event(context.name, subject(row), "changed", text)
+                house.event(context.name, of_file(row.place), "changed", text)
                 self._changed(row)
             case Verdict.FOREIGN if row.state is FileState.GONE or self._is_newer(context, row):
                 return
@@ -284,7 +284,7 @@ class Uploader:
                 # Looked at again now and then: on a folder that two daemons share, the other one's version comes to be ours.
                 house.journal.set_file(row.id, FileState.HELD, text, now, retry_at=now + FOREIGN_AGAIN)
                 if row.state is not FileState.HELD:
-                    house.event(context.name, subject(row), "held", text, level=logging.ERROR)
+                    house.event(context.name, of_file(row.place), "held", text, level=logging.ERROR)
                     house.journal.wake_jobs_of_file(row)
             case Verdict.STOPPED:
                 house.journal.put_off_file(row.id, 0, "")
@@ -299,7 +299,7 @@ class Uploader:
         if row is None:
             return
         how = "was in S3 already, equal" if stored.adopted else "uploaded and verified"
-        house.event(context.name, subject(row), "stored", f"{how} ({stored.size} bytes, {task.key})")
+        house.event(context.name, of_file(row.place), "stored", f"{how} ({stored.size} bytes, {task.key})")
         if row.state is FileState.STORED:
             house.journal.wake_jobs_of_file(row)
             self._stored(context, row)
@@ -320,14 +320,14 @@ class Uploader:
             again = now + UNREADABLE_AGAIN
             house.journal.set_file(row.id, FileState.HELD, str(error), now, retry_at=again, failures=failures)
             if row.reason != str(error):
-                house.event(context.name, subject(row), "unreadable", str(error), level=logging.ERROR)
+                house.event(context.name, of_file(row.place), "unreadable", str(error), level=logging.ERROR)
                 house.journal.wake_jobs_using(context.name, row.key)
             return
         wait = backoff(failures, first=5, most=300, spread=house.spread())
         level = logging.WARNING if isinstance(error, StoreError) and error.transient else logging.ERROR
         if row.reason != str(error):
             house.event(
-                context.name, subject(row), "upload failed", f"{error}; tried again in {wait:.0f} s", level=level
+                context.name, of_file(row.place), "upload failed", f"{error}; tried again in {wait:.0f} s", level=level
             )
         if row.state is FileState.WHOLE:
             house.journal.set_file(row.id, FileState.WHOLE, str(error), now, retry_at=now + wait, failures=failures)

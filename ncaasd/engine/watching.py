@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, Unpack
 
-from ncaasd.engine.declaring import NEVER, job_subject
 from ncaasd.engine.desk import Result
 from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.following import Sighting, Text, look
 from ncaasd.engine.house import Context, House
 from ncaasd.errors import NcaasdError
-from ncaasd.model import Hold, JobDetails, JobRow, JobState, Origin, Phase
+from ncaasd.model import NEVER, Hold, JobDetails, JobRow, JobState, Origin, Phase
 from ncaasd.neurocaas.job_state import Judgement, judge
 from ncaasd.plan.holds import released_before, with_way_on
 from ncaasd.plan.retry import backoff, poll_after, retry_after, watched_for
+from ncaasd.subjects import of_job
 
 GOING_WELL = (JobState.DONE, JobState.RUNNING, JobState.STARTING, JobState.SUBMITTED)
 TOLD_ONCE = (JobState.SUBMITTED, JobState.LOST, JobState.TIMED_OUT)  # their reasons count the time
@@ -82,13 +82,13 @@ class Watch:
                 raise result.error
             house.handle(context, result.error)
             text = f"not fetched: {result.error}"
-            house.event(context.name, job_subject(job), "fetch failed", text, level=logging.WARNING)
+            house.event(context.name, of_job(job), "fetch failed", text, level=logging.WARNING)
             return
         sighting = result.get()
         seen = judge(sighting.evidence, house.patience)
         if not seen.ended and job.verdict is None:
             text = f"not fetched: it has not ended yet: {seen.reason}"
-            house.event(context.name, job_subject(job), "fetch failed", text, level=logging.WARNING)
+            house.event(context.name, of_job(job), "fetch failed", text, level=logging.WARNING)
             return
         if seen.ended and sighting.objects:  # what the platform has made of it after all, or else what was known
             house.journal.update_job(row, verdict=seen.state, refused_kind=seen.refused_kind or "", reason=seen.reason)
@@ -153,7 +153,7 @@ class Watch:
         if state is before and (state in TOLD_ONCE or reason == job.reason):
             return
         level = logging.INFO if state in GOING_WELL else logging.WARNING
-        self._house.event(context.name, job_subject(job), str(state), reason or str(state), level=level)
+        self._house.event(context.name, of_job(job), str(state), reason or str(state), level=level)
 
     def _ended(
         self,
@@ -227,7 +227,7 @@ class Watch:
         text = f"attempt {refusals} of {allowed} after a refusal, {when}: {job.reason}"
         released = made.released | ({Hold.BUDGET} if job.refused_kind == "budget" else set())
         self._show(made, JobState.READY, text, next_at=at, not_before=at, released=released)
-        house.event(context.name, job_subject(job), "retry", text)
+        house.event(context.name, of_job(job), "retry", text)
 
     def _wait_for_budget(self, context: Context, job: JobRow) -> None:
         """The job goes on with its rule's siblings, when a person says that there is money again."""
@@ -235,4 +235,4 @@ class Watch:
         reason = with_way_on(f"the last attempt was refused: {job.reason}", Hold.BUDGET, made)
         released = released_before(made, Hold.BUDGET)
         self._show(made, JobState.HELD, reason, hold=Hold.BUDGET, released=released, next_at=NEVER)
-        self._house.event(context.name, job_subject(made), "held", reason, level=logging.WARNING)
+        self._house.event(context.name, of_job(made), "held", reason, level=logging.WARNING)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ncaasd.neurocaas.addresses import split_checked
 from ncaasd.neurocaas.naming import Layout, folder_name
-from ncaasd.neurocaas.submit_body import SubmitBody, basename, split_s3
+from ncaasd.neurocaas.submit_body import SubmitBody, basename
 
 _ENSEMBLE_CONFIG = re.compile(r"job__.+inst[1-9]\d{0,4}config\.json")
 
@@ -54,8 +55,8 @@ def artefacts(job: SubmitBody, layout: Layout) -> ArtefactPlaces:
     home = S3Place(layout.bucket, layout.job_folder(job.timestamp))
     # the platform finds the group by the /inputs in a dataset's name; without it the end marker is never put
     ends = all("/inputs/" in name for name in job.datanames)
-    result = split_s3(job.resultpath) if job.resultpath else None
-    data = split_s3(job.datanames[0]) if job.datanames else None
+    result = split_checked(job.resultpath) if job.resultpath else None
+    data = split_checked(job.datanames[0]) if job.datanames else None
     if result is not None:
         # all of it elsewhere; but the end marker goes to the same path of the analysis's own bucket
         there = f"{result[1].removesuffix('/')}/{folder_name(layout.bucket, job.timestamp)}/"

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
 
+from ncaasd.neurocaas.addresses import is_address, split_checked
 from ncaasd.neurocaas.naming import ID, Layout, id_fits, key_problems, too_long
-from ncaasd.neurocaas.submit_body import S3_SCHEME, SubmitBody, basename, split_s3
-from ncaasd.neurocaas.text import kind, shown
+from ncaasd.neurocaas.submit_body import SubmitBody, basename
+from ncaasd.neurocaas.text import shown
 
 CONFIG_ENDINGS = (".yaml", ".json")
-RESERVED: Sequence[tuple[str, str, int]] = (
-    ("__duration__", "whole minutes", 1),
-    ("__dataset_size__", "whole GB of extra disk", 0),
-)
 _INSTANCE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 _SHELL = re.compile(r"[^A-Za-z0-9._/:=+,@%-]")
 
@@ -99,8 +95,8 @@ def _bypass_problems(body: SubmitBody) -> list[str]:
     problems = []
     buckets, folders = set(), set()
     for what, name in [*(("dataset", name) for name in body.datanames), ("config", body.configname)]:
-        found = split_s3(name)
-        if not name.startswith(S3_SCHEME):
+        found = split_checked(name)
+        if not is_address(name):
             problems.append(
                 f"the {what} {shown(name)} is no s3:// address: data and config must both be, or NeuroCAAS finds neither"
             )
@@ -125,7 +121,7 @@ def _bypass_problems(body: SubmitBody) -> list[str]:
 
 
 def _resultpath_problems(path: str) -> list[str]:
-    found = split_s3(path)
+    found = split_checked(path)
     if found is None or not found[1].strip("/"):
         message = (
             f"resultpath {shown(path)} is not of the form s3://bucket/folder: NeuroCAAS dies of a path without s3://, and "
@@ -145,37 +141,3 @@ def _shell_problems(what: str, name: str) -> list[str]:
     return [
         f"the {what} {shown(name)} has {bad!a} in it: NeuroCAAS puts names into a shell line, where that breaks or does harm"
     ]
-
-
-def config_problems(name: str, raw: bytes, value: object) -> list[str]:
-    """Why the platform could not use a config. `raw` is the file's bytes, `value` what its YAML or JSON says.
-
-    The parsing is the caller's (`declare`): this room knows no YAML.
-    """
-    problems = config_name_problems(name)
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        problems.append("it is not UTF-8, which is all that NeuroCAAS reads")
-    if name.endswith(".json") and raw.startswith(b"\xef\xbb\xbf"):
-        problems.append("it begins with a byte order mark, at which NeuroCAAS dies in JSON; save it as plain UTF-8")
-    if not isinstance(value, Mapping):
-        problems.append(f"it holds {kind(value)}, a mapping (key: value) is allowed: NeuroCAAS dies of anything else")
-        return problems
-    if not value:
-        problems.append("it is an empty mapping: NeuroCAAS dies of that")
-    return problems + reserved_problems(value)
-
-
-def reserved_problems(value: Mapping[object, object]) -> list[str]:
-    """Wrong values of the keys that NeuroCAAS itself reads, in a config or in a rule's `set`. Null is as absent."""
-    problems = []
-    for key, unit, least in RESERVED:
-        found = value.get(key)
-        if found is None or (type(found) is int and found >= least):  # not bool, which is an int and kills the job
-            continue
-        problems.append(
-            f"{key} is {found!a}, {unit} are allowed (a whole number from {least}, without quotes): NeuroCAAS dies of others, "
-            "of some only after machines were launched"
-        )
-    return problems

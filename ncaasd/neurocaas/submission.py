@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ncaasd.neurocaas.artefact_places import ArtefactPlaces, S3Place, artefacts, is_result
-from ncaasd.neurocaas.job_rules import config_problems, reserved_problems, validate_job
-from ncaasd.neurocaas.submit_body import SubmitBody, basename, split_s3
+from ncaasd.neurocaas.job_rules import validate_job
+from ncaasd.neurocaas.submit_body import SubmitBody, basename
 from ncaasd.neurocaas.submit_file import parse_submit
 
 __all__ = [
@@ -13,10 +13,7 @@ __all__ = [
     "SubmitBody",
     "artefacts",
     "basename",
-    "config_problems",
     "is_result",
     "parse_submit",
-    "reserved_problems",
-    "split_s3",
     "validate_job",
 ]

@@ -6,11 +6,9 @@ Rules: NeuroCAAS protocol, docs/neurocaas.md ("Names", "Storage bypass").
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
-S3_SCHEME = "s3://"
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+from ncaasd.neurocaas.addresses import is_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +38,12 @@ class SubmitBody:
     @property
     def bypass(self) -> bool:
         """Data and config come from another place than the analysis's own."""
-        return any(name.startswith(S3_SCHEME) for name in (*self.datanames, self.configname))
+        return any(is_address(name) for name in (*self.datanames, self.configname))
 
     @property
     def basenames(self) -> tuple[str, ...]:
         """What the platform names each dataset's status file by."""
         return tuple(basename(name) for name in self.datanames)
-
-
-def split_s3(url: str) -> tuple[str, str] | None:
-    """`s3://bucket/key` as (bucket, key); None when it is no such URL. The key may be empty."""
-    if not url.startswith(S3_SCHEME):
-        return None
-    bucket, _, key = url[len(S3_SCHEME) :].partition("/")
-    return (bucket, key) if _BUCKET.fullmatch(bucket) else None
 
 
 def basename(name: str) -> str:

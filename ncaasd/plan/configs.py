@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ncaasd.declare.analysis_config import read_analysis_config, render_analysis_config
 from ncaasd.errors import DeclarationError
 from ncaasd.model import FileRow, FileState, JobSpec
+from ncaasd.neurocaas.addresses import is_address
 from ncaasd.neurocaas.naming import Layout, config_name, safe_key
 
 CONTENT, KEEP = "content", "keep"  # of a rule's `config_name`; else the name itself
@@ -71,7 +72,7 @@ class ConfigFact:
 
 def in_another_bucket(spec: JobSpec) -> ConfigFact | None:
     """The config of a job whose config is an s3:// address; None for one below configs/."""
-    if not spec.config.startswith("s3://"):
+    if not is_address(spec.config):
         return None
     if spec.overlay != "{}":
         return ConfigFact(problem="a config without `set`: nothing can be laid over one in another bucket")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ncaasd.model import Dataset, FileRow, FileState, Hold, JobRow, JobState
+from ncaasd.neurocaas.addresses import is_address
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import validate_job
 from ncaasd.plan.configs import ConfigFact
@@ -45,7 +46,7 @@ def dataset_fact(
     """What is known of a dataset. `row`: its local file, also when that is gone; `others`: all files with its key; `remote`:
     what S3 has answered of its key."""
     name, key = dataset.name, dataset.key
-    if key.startswith("s3://"):
+    if is_address(key):
         return DatasetFact(name, key, None, bypass=True)
     if row is not None and row.state is not FileState.GONE:
         return DatasetFact(name, key, row)

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from ncaasd.declare.manifest import OneOff, PackageTool, Rule
 from ncaasd.declare.template import expand as fill_in
-from ncaasd.model import Dataset, FileRow, FileState, JobSpec, Origin, Place
+from ncaasd.model import PACKAGES, Dataset, FileRow, FileState, JobSpec, Origin, Place
+from ncaasd.neurocaas.addresses import is_address
 from ncaasd.neurocaas.naming import Layout, safe_key
 from ncaasd.neurocaas.submission import SubmitBody
 from ncaasd.plan.files import key_of
@@ -38,8 +39,8 @@ def package_name(rule: Rule, unit: Unit) -> str:
 
 
 def package_tree(rule: str) -> str:
-    """The tree (`Place.tree`) that a rule's packages are said to lie in. No source has a colon in its name."""
-    return f"package:{rule}"
+    """The tree (`Place.tree`) that a rule's packages are said to lie in."""
+    return f"{PACKAGES}{rule}"
 
 
 def package_place(analysis: str, rule: Rule, unit: Unit) -> Place:
@@ -200,7 +201,7 @@ def job_of_one_off(
     """A one-off job of a manifest in `submissions/`: dropping the file is the request. Its datasets are files of `inputs/`."""
 
     def dataset(name: str) -> Dataset:
-        if name.startswith("s3://"):
+        if is_address(name):
             return Dataset(name, name)
         place = Place(analysis, "", f"inputs/{name}")
         row = known.file_at(place)  # what is stored keeps its key

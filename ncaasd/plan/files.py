@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ncaasd.errors import FileUnreadable
-from ncaasd.model import ABORTED, FileRow, FileState, JobRow, Phase, Place
+from ncaasd.model import ABORTED, EVENTUALLY, FileRow, FileState, JobRow, Phase, Place
 from ncaasd.neurocaas.naming import Layout, key_problems, needs_mapping, safe_key
 
 
@@ -86,11 +86,8 @@ def _has_its_key(row: FileRow) -> bool:
     if row.state in HAS_NO_NAME:
         return False
     # What no rule names, what goes up in a package and what was aborted keeps no name from others.
-    left = bool(row.reason) and row.retry_at > _EVENTUALLY
+    left = bool(row.reason) and row.retry_at > EVENTUALLY
     return not (row.state is FileState.WHOLE and row.stored is None and (left or row.reason.startswith(ABORTED)))
-
-
-_EVENTUALLY = 1e14  # points in time beyond this mean "when something happens"
 
 
 def gives_way(held_by: FileRow, place: Place, *, stored: bool, begun: bool, together: bool) -> bool:
@@ -132,9 +129,8 @@ def waits_for_name(row: FileRow) -> bool:
 
 def in_words(place: Place) -> str:
     """A file as its user knows it: its path, and the source that it lies in; or whose package it is."""
-    kind, _, rule = place.tree.partition(":")
-    if kind == "package":
-        return f"the package {place.path} of rule {rule}"
+    if place.is_package:
+        return f"the package {place.path} of rule {place.package_of}"
     return f"{place.path} in source {place.tree}" if place.tree else place.path
 
 

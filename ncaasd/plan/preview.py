@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ncaasd.declare.config import Analysis
 from ncaasd.model import (
+    NEVER,
     Artefact,
     Dataset,
     FileRow,
@@ -41,7 +42,6 @@ from ncaasd.plan.journals import FirstScan, was_there
 from ncaasd.plan.submitting import body_of, identity, ids_of_others, same_job
 
 ASKED_OF_S3 = "but held if S3 shows no trace of it: this rig has submitted jobs that its journal does not know"
-NEVER = 1e15
 NOT_YET = (FileState.SETTLING, FileState.WHOLE)
 
 

@@ -7,12 +7,12 @@ from ncaasd.model import JobState
 LONGEST_RETRY = 6 * 3600.0
 
 
-def backoff(failures: int, *, first: float, most: float, spread: float) -> float:
-    """Seconds to wait after `failures` failures in a row: doubling from `first`, never above `most`.
+def backoff(failures: int, *, first: float, most: float, spread: float, factor: float = 2.0) -> float:
+    """Seconds to wait after `failures` failures in a row: `factor` times as long each time, from `first`, never above `most`.
 
     `spread` in [0, 1) moves the result within its upper half, so that many waiters don't come back at once.
     """
-    full = min(most, first * 2.0 ** min(max(failures - 1, 0), 30))
+    full = min(most, first * factor ** min(max(failures - 1, 0), 30))
     return full * (0.5 + 0.5 * spread)
 
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import yaml
 
+from ncaasd import subjects
 from ncaasd.errors import NcaasdError, UserError
 from ncaasd.model import JobState
 from ncaasd.sandbox import recorder
@@ -187,7 +188,8 @@ class _Demo:
             except (ValueError, KeyError, TypeError):
                 message, subject = line.rstrip(), ""
             if subject:
-                what = "job" if subject.startswith("job ") else subject.removeprefix("file ")
+                kind, name = subjects.kind_of(subject)
+                what = {subjects.JOB: "job", subjects.FILE: name}.get(kind, subject)
                 message = f"{what}: {message.partition(f'{subject}: ')[2]}"
             self._heard.put(("ncaasd", message.removeprefix(f"{ANALYSIS}: ")))
 

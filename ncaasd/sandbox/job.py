@@ -17,10 +17,11 @@ import yaml
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ncaasd.neurocaas.addresses import is_address, split
 from ncaasd.sandbox.certificate_writer import Certificate, traceback_text
 from ncaasd.sandbox.cloud import DEFAULT_INSTANCE, Cloud, Place, Stopping
 from ncaasd.sandbox.scenarios import Fate, Fault, Scenario, choose
-from ncaasd.sandbox.submission import Submission, load_config, resolve, results_place, split
+from ncaasd.sandbox.submission import Submission, load_config, resolve, results_place
 from ncaasd.sandbox.validation import OverBudget, check_budget, check_disk, check_duration, validate
 from ncaasd.sandbox.worker import Worker
 
@@ -71,7 +72,7 @@ class Job:
     def _peek_config(self) -> object:
         """The config, only to see which scenario it asks for; None when it can't be read."""
         name = str(self.submission.body.get("configname"))
-        bucket, key = split(name) if name.startswith("s3://") else (self.submission.bucket, name)
+        bucket, key = split(name) if is_address(name) else (self.submission.bucket, name)
         with contextlib.suppress(ClientError, BotoCoreError, ValueError, yaml.YAMLError, UnboundLocalError):
             return load_config(key, self.cloud.get(bucket, key))
         return None

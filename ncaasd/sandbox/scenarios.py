@@ -166,9 +166,3 @@ def choose(config: object, default: Scenario) -> Scenario:
     if any(isinstance(value, bool) or not isinstance(value, int | float) or value < 0 for value in changes.values()):
         raise ValueError(f"{MARKER}: parameters are numbers, not below 0; they are {changes!r}")
     return dataclasses.replace(SCENARIOS[name], **changes)
-
-
-def as_markdown() -> str:
-    """The table for the docs; a test keeps its copy there."""
-    rows = [f"| `{each.name}` | {each.sentence} | {each.state} |" for each in SCENARIOS.values()]
-    return "\n".join(["| scenario | what happens | what ncaasd says in the end |", "|---|---|---|", *rows])

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ncaasd.neurocaas.addresses import is_address, split
 from ncaasd.sandbox.cloud import Place
 
 
@@ -67,7 +68,7 @@ def resolve(submission: Submission, data: str | list[Any], config: Any) -> Reque
     names = [data] if isinstance(data, str) else data
     source, notes = submission.bucket, []
     asked: dict[str, Any] = {"bucket": None, "datapath": None, "configpath": None}
-    if all(isinstance(name, str) and name.startswith("s3://") for name in [*names, config]):
+    if all(isinstance(name, str) and is_address(name) for name in [*names, config]):
         source, config = split(config)
         if split(names[0])[0] != source:
             raise ValueError("data and config are in different buckets")
@@ -79,7 +80,7 @@ def resolve(submission: Submission, data: str | list[Any], config: Any) -> Reque
     end: Place | None = logs
     target = submission.body.get("resultpath")
     to: dict[str, str | None] = {"bucket": None, "resultpath": None}
-    if isinstance(target, str) and target.startswith("s3://"):
+    if isinstance(target, str) and is_address(target):
         bucket, path = split(target)
         notes.append(f"Storage Bypass initiated to bucket: s3://{bucket}")
         to = {"bucket": bucket, "resultpath": path}
@@ -110,9 +111,3 @@ def load_config(name: str, raw: bytes) -> Any:
     elif name.endswith(".yaml"):
         passed_config = yaml.safe_load(raw)
     return passed_config  # any other extension: the very UnboundLocalError that people find in their certificates
-
-
-def split(address: str) -> tuple[str, str]:
-    """s3://bucket/key → bucket, key"""
-    bucket, _slash, key = address.removeprefix("s3://").partition("/")
-    return bucket, key

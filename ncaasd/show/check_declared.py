@@ -10,6 +10,7 @@ from ncaasd.declare.analysis_config import read_analysis_config
 from ncaasd.declare.config import Analysis, Config
 from ncaasd.declare.manifest import Manifest, OneOff, Rule, parse_manifest
 from ncaasd.errors import DeclarationError, Problem
+from ncaasd.neurocaas.addresses import is_address
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan.expand import with_keys
@@ -87,7 +88,7 @@ def _configs(manifest: Manifest, root: yamlio.Node, path: str, folder: str) -> I
     named: list[tuple[str, int, Rule | OneOff]] = [("rules", n, rule) for n, rule in enumerate(manifest.rules)]
     named += [("jobs", n, job) for n, job in enumerate(manifest.jobs)]
     for section, number, item in named:
-        if item.config.startswith("s3://") or "{" in item.config:
+        if is_address(item.config) or "{" in item.config:
             continue
         key, _, node = reading.locate(root, (section, number, "config"))
         there = os.path.join(folder, "configs", item.config)

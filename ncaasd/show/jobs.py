@@ -11,6 +11,7 @@ from ncaasd.engine.documents import job_document, text, when
 from ncaasd.model import Dataset, Event, FetchProgress, FileRow, FileState, JobRow, JobState, Phase
 from ncaasd.show import words
 from ncaasd.show.status import changed_since, known_as, title, way_on
+from ncaasd.subjects import of_job
 
 EVENTS = 500
 
@@ -128,7 +129,7 @@ def job_report(journal: Journal, job: JobRow, root: str, now: float) -> JobRepor
     attempts = journal.attempts(spec.analysis, spec.name, spec.unit, spec.version)
     events: list[Event] = []
     for attempt in [a for a in attempts if a.attempt <= job.attempt]:
-        events += journal.events(spec.analysis, subject_of(attempt), EVENTS)
+        events += journal.events(spec.analysis, of_job(attempt), EVENTS)
     changed = changed_since(journal, [job])
     return JobReport(
         job=job,
@@ -147,9 +148,3 @@ def _here(journal: Journal, analysis: str, dataset: Dataset) -> FileRow | None:
     if dataset.place is not None:
         return journal.file_at(dataset.place)
     return next((r for r in journal.files_with_key(analysis, dataset.key) if dataset.is_of(r)), None)
-
-
-def subject_of(job: JobRow) -> str:
-    """Its name in the event log, as the engine writes it."""
-    name = f"job {job.spec.name} {job.spec.unit}" + (f" attempt {job.attempt}" if job.attempt else "")
-    return name.encode("utf-8", "backslashreplace").decode()

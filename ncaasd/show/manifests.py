@@ -9,6 +9,7 @@ from typing import Any
 
 from ncaasd.declare.config import Config
 from ncaasd.errors import UserError
+from ncaasd.neurocaas.addresses import is_address
 
 
 def analysis_of(config: Config, given: str, near: str) -> str:
@@ -32,7 +33,7 @@ def below(path: str, folder: str, what: str) -> str:
     """`path` as the manifest names it, relative to `folder` (inputs/ or configs/): from an absolute path, from one that is
     right seen from here, or as it is. An s3:// URL stays. Raises UserError for a file that lies elsewhere.
     """
-    if path.startswith("s3://"):
+    if is_address(path):
         return path
     relative = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
     inside = relative != ".." and not relative.startswith("../")

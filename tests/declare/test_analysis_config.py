@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ncaasd.declare.analysis_config import read_analysis_config, render_analysis_config
+from ncaasd.declare.overlay import wrong_reserved
 from ncaasd.errors import DeclarationError
 
 
@@ -161,3 +162,29 @@ def test_every_problem_names_the_file() -> None:
     with pytest.raises(DeclarationError) as caught:
         read_analysis_config(b"a: 1\na: 2\n__duration__: x\n", "sub/c.yaml")
     assert [(p.file, p.line) for p in caught.value.problems] == [("sub/c.yaml", 2), ("sub/c.yaml", 3)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "right"),
+    [
+        ("__duration__", 240, True),
+        ("__duration__", 1, True),
+        ("__duration__", None, False),
+        ("__duration__", 0, False),
+        ("__duration__", -5, False),
+        ("__duration__", "240", False),
+        ("__duration__", 30.5, False),
+        ("__duration__", 30.0, False),
+        ("__duration__", True, False),
+        ("__duration__", [240], False),
+        ("__dataset_size__", 0, False),
+        ("__dataset_size__", 20, True),
+        ("__dataset_size__", None, False),
+        ("__dataset_size__", -1, False),
+        ("__dataset_size__", 20.5, False),
+        ("__dataset_size__", "20", False),
+    ],
+)
+def test_reserved_keys(key: str, value: object, right: bool) -> None:
+    found = [name for name, _why in wrong_reserved({key: value, "fr": "30"})]
+    assert found == ([] if right else [key])

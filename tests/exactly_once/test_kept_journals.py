@@ -25,7 +25,7 @@ from ncaasd.adapters.credentials import StoreFactory
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.journal import schema
 from ncaasd.engine.service import read_config
-from ncaasd.model import JobState, Phase
+from ncaasd.model import EVENTUALLY, JobState, Phase
 
 KEPT = sorted(glob.glob(os.path.join(FIXTURES, "journal-*.sql")))
 PART = 8 * MIB
@@ -125,7 +125,7 @@ class World:
             killed = float(db.execute("SELECT value FROM meta WHERE key=?", (KILLED,)).fetchone()[0])
             later = time.time() - ago - killed
             for name in TIMES:
-                db.execute(f"UPDATE job SET {name}={name}+? WHERE {name} BETWEEN 1 AND 1e14", (later,))
+                db.execute(f"UPDATE job SET {name}={name}+? WHERE {name} BETWEEN 1 AND ?", (later, EVENTUALLY))
             db.commit()
 
 

@@ -10,14 +10,18 @@ import botocore.session
 import pytest
 from awscrt.checksums import crc64nvme
 from fakes.memory_store import MemoryStore
+from fakes.sdk_requests import SdkRequests
 
 from ncaasd.adapters.s3 import S3Store
+from ncaasd.adapters.s3_answers import Requests
+from ncaasd.adapters.s3_fast import FastRequests
 from ncaasd.model import ObjectInfo
 from ncaasd.ports import ObjectStore
 from ncaasd.sandbox.policy import Credentials
 
 BUCKET = "caiman-ncap-web"
 GROUP = "lab"
+WAYS: dict[str, Callable[..., Requests]] = {"fast": FastRequests, "sdk": SdkRequests}
 
 
 class FixedSession:
@@ -66,7 +70,7 @@ def admin_client(endpoint: str, who: Credentials) -> Any:
 def s3_backend(
     name: str, endpoint: str, lab: Credentials, admin: Credentials, way: str, cannot: dict[str, str]
 ) -> Backend:
-    """way: "fast" or "sdk"."""
+    """way: one of WAYS."""
     client = admin_client(endpoint, admin)
     session = FixedSession(lab)
 
@@ -76,7 +80,7 @@ def s3_backend(
 
     def make() -> ObjectStore:
         return S3Store(
-            BUCKET, session, region="us-east-1", endpoint_url=endpoint, fast=way == "fast", sleep=lambda _: None
+            BUCKET, session, region="us-east-1", endpoint_url=endpoint, requests=WAYS[way], sleep=lambda _: None
         )
 
     def seed(key: str, body: bytes) -> None:

@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "ncaasd"
-STDLIB_ONLY = {"model", "errors", "ports"}
+STDLIB_ONLY = {"model", "errors", "ports", "subjects"}
 # Who may import whom, beside itself.
 ALLOWED = {
     "model": set(),
     "errors": set(),
     "ports": {"model", "errors"},
+    "subjects": {"model"},
     "neurocaas": {"model", "errors"},
     "declare": {"model", "errors", "neurocaas", "plan"},
     "plan": {"model", "errors", "neurocaas", "declare"},
     "adapters": {"model", "errors", "ports", "neurocaas", "declare", "plan"},
-    "engine": {"model", "errors", "ports", "neurocaas", "declare", "plan", "adapters"},
-    "sandbox": {"model", "errors", "neurocaas"},
-    "show": {"model", "errors", "ports", "neurocaas", "declare", "plan", "adapters", "engine", "sandbox"},
+    "engine": {"model", "errors", "ports", "neurocaas", "declare", "plan", "adapters", "subjects"},
+    "sandbox": {"model", "errors", "neurocaas", "subjects"},
+    "show": {"model", "errors", "ports", "subjects", "neurocaas", "declare", "plan", "adapters", "engine", "sandbox"},
 }
 IMPURE = {
     "os",

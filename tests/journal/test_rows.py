@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ncaasd.adapters.journal import Journal, open_journal
-from ncaasd.adapters.journal.base import EVENTUALLY, SubmitCount
+from ncaasd.adapters.journal.base import SubmitCount
 from ncaasd.adapters.journal.jobs import _columns
 from ncaasd.adapters.journal.rows import (
     BegunUpload,
@@ -24,6 +24,7 @@ from ncaasd.adapters.journal.rows import (
     WantedPackage,
 )
 from ncaasd.model import (
+    EVENTUALLY,
     CareStep,
     CostNote,
     Dataset,

@@ -11,16 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ncaasd.errors import DeclarationError
+from ncaasd.neurocaas.addresses import split_checked
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import (
     S3Place,
     SubmitBody,
     artefacts,
-    config_problems,
     is_result,
     parse_submit,
-    reserved_problems,
-    split_s3,
     validate_job,
 )
 
@@ -303,52 +301,6 @@ def test_any_name_is_judged_in_printable_words(data: str, config: str, result: s
     assert all(problem.isprintable() for problem in validate_job(body, LAYOUT))
 
 
-@pytest.mark.parametrize(
-    ("name", "raw", "value", "problems"),
-    [
-        ("c.yaml", b"fr: 30", {"fr": 30}, []),
-        ("c.yaml", b"\xef\xbb\xbffr: 30", {"fr": 30}, []),  # YAML may
-        ("c.json", b'\xef\xbb\xbf{"fr": 30}', {"fr": 30}, ["byte order mark"]),
-        ("c.yml", b"fr: 30", {"fr": 30}, ["rename it to .yaml"]),
-        ("c.yaml", b"fr: \xe4", {"fr": "?"}, ["not UTF-8"]),
-        ("c.yaml", b"- a", ["a"], ["it holds a list, a mapping"]),
-        ("c.yaml", b"", None, ["it holds nothing (null), a mapping"]),
-        ("c.yaml", b"{}", {}, ["empty mapping"]),
-        ("c.yaml", b"", {"__duration__": "30"}, ["__duration__ is '30', whole minutes are allowed"]),
-    ],
-)
-def test_config_problems(name: str, raw: bytes, value: object, problems: list[str]) -> None:
-    found = config_problems(name, raw, value)
-    assert len(found) == len(problems), found
-    assert all(expected in problem for expected, problem in zip(problems, found, strict=True)), found
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "right"),
-    [
-        ("__duration__", 240, True),
-        ("__duration__", 1, True),
-        ("__duration__", None, True),
-        ("__duration__", 0, False),
-        ("__duration__", -5, False),
-        ("__duration__", "240", False),
-        ("__duration__", 30.5, False),
-        ("__duration__", 30.0, False),
-        ("__duration__", True, False),
-        ("__duration__", [240], False),
-        ("__dataset_size__", 0, True),
-        ("__dataset_size__", 20, True),
-        ("__dataset_size__", None, True),
-        ("__dataset_size__", -1, False),
-        ("__dataset_size__", 20.5, False),
-        ("__dataset_size__", "20", False),
-    ],
-)
-def test_reserved_keys(key: str, value: object, right: bool) -> None:
-    problems = reserved_problems({key: value, "fr": "30"})
-    assert [problem.split(" ")[0] for problem in problems] == ([] if right else [key])
-
-
 # Where artefacts lie
 
 
@@ -364,8 +316,8 @@ def test_reserved_keys(key: str, value: object, right: bool) -> None:
         ("ward-out/a", None),
     ],
 )
-def test_split_s3(url: str, parts: tuple[str, str] | None) -> None:
-    assert split_s3(url) == parts
+def test_split_checked(url: str, parts: tuple[str, str] | None) -> None:
+    assert split_checked(url) == parts
 
 
 JOB = f"job__caiman-ncap-web_{ID}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.declare.config import Config, load_config
-from ncaasd.model import CostNote, Dataset, FileState, JobSpec, JobState, Origin, Phase, Place, Stat, Stored
+from ncaasd.model import NEVER, CostNote, Dataset, FileState, JobSpec, JobState, Origin, Phase, Place, Stat, Stored
 from ncaasd.neurocaas.naming import safe_key
 
 ANALYSIS = "demo-analysis"
@@ -136,6 +136,6 @@ def done(job_id: str = ID, **fields: Any) -> dict[str, Any]:
         "verdict": JobState.DONE,
         "reason": "the dataset succeeded",
         "ended": NOW - 100,
-        "next_at": 1e15,
+        "next_at": NEVER,
         **fields,
     }

@@ -12,7 +12,7 @@ from rich.console import Console
 from show_desk import ANALYSIS, ID, NOW, add_file, add_job, done, spec, stat, submitted
 
 from ncaasd.adapters.journal import Journal
-from ncaasd.model import FileState, JobState, Phase
+from ncaasd.model import NEVER, FileState, JobState, Phase
 from ncaasd.plan.gates import ABORTED
 from ncaasd.show.status import StatusReport, status_report
 from ncaasd.show.terminal import render_status
@@ -58,7 +58,6 @@ def test_files_are_counted_by_state_with_bytes(journal: Journal) -> None:
     assert files == {FileState.STORED: (2, 300), FileState.SETTLING: (1, 7)}
 
 
-NEVER = 1e15
 PACKED, UNNAMED = "goes up in its unit's package, not by itself", "no rule names it"
 
 

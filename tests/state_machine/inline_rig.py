@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from fakes.inline_desk import InlineDesk
 from fakes.memory_store import MemoryStore
 
 from ncaasd.adapters.files.archive import LocalArchive
@@ -21,7 +22,6 @@ from ncaasd.adapters.statusfiles import LocalStatusFiles
 from ncaasd.adapters.tools import LocalTools
 from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.declare.config import load_config
-from ncaasd.engine.desk import InlineDesk
 from ncaasd.engine.engine import Engine
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import remembered_rig

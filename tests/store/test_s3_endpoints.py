@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from fakes.backends import FixedSession, put
+from fakes.backends import WAYS, FixedSession, put
 
 from ncaasd.adapters.s3 import S3Store
 from ncaasd.errors import Unreachable
@@ -53,10 +53,10 @@ def listener(monkeypatch) -> Iterator[Listener]:
 
 def store(bucket: str, way: str, **options: object) -> S3Store:
     session = FixedSession(Credentials("AKIDEXAMPLE", "secret"))
-    return S3Store(bucket, session, fast=way == "fast", attempts=1, **options)  # type: ignore[arg-type]  # by name
+    return S3Store(bucket, session, requests=WAYS[way], attempts=1, **options)  # type: ignore[arg-type]  # by name
 
 
-@pytest.mark.parametrize("way", ["fast", "sdk"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("bucket", "options", "environment", "line"),
     [

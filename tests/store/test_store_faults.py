@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from awscrt.checksums import crc64nvme
-from fakes.backends import BUCKET, FixedSession, put
+from fakes.backends import BUCKET, WAYS, FixedSession, put
 from fakes.fault_proxy import FaultProxy, Rule
 
 from ncaasd.adapters import s3
@@ -52,7 +52,7 @@ class Waits(list[float]):
         self.append(seconds)
 
 
-both_ways = pytest.mark.parametrize("way", ["fast", "sdk"])
+both_ways = pytest.mark.parametrize("way", WAYS)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def lab(weed) -> FixedSession:
 def make(lab, waits, way) -> Callable[..., S3Store]:
     def make(endpoint: str, **options: Any) -> S3Store:
         options = {"read_timeout": 30.0, "connect_timeout": 10.0, "sleep": waits, **options}
-        return S3Store(BUCKET, lab, region="us-east-1", endpoint_url=endpoint, fast=way == "fast", **options)
+        return S3Store(BUCKET, lab, region="us-east-1", endpoint_url=endpoint, requests=WAYS[way], **options)
 
     return make
 

@@ -267,19 +267,3 @@ def test_F89_it_stops_in_time_while_a_disk_hangs(rig: Rig, share: TinyFuse, know
     again = rig.upload(share.point / "large", part_size=PART)
     assert len(again.parts) >= 1
     assert verdicts(rig.run(again)) == ["stored"], "from where it was"
-
-
-def test_F89_a_stuck_transfer_is_cancelled_at_once(rig: Rig, share: TinyFuse) -> None:
-    large = on_share(rig, share, "large", os.urandom(40 * PART), part_size=PART)
-    rig.rate = 20 * PART
-    with living(rig, parallel=2) as life:
-        life.start(large)
-        life.until(lambda: rig.store.count("put_part") >= 2)
-        share.hang()
-        rig.rate = None
-        life.until(life.pool.hanging)
-        began = time.monotonic()
-        life.pool.cancel(large)
-        assert time.monotonic() - began < 0.5
-        share.answer()
-        life.until(lambda: life.ends() == {"large": "stopped"})

@@ -1,4 +1,4 @@
-"""The pool itself: stop, cancel, resize, the same task twice, progress, and what must never happen."""
+"""The pool itself: stop, the same task twice, progress, and what must never happen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from fakes.memory_store import Fault
 from support.cputime import cpu_of
-from transfer_rig import ANALYSIS, KIB, MIB, RANGE, Rig, eventually, verdicts
+from transfer_rig import ANALYSIS, KIB, RANGE, Rig, eventually, verdicts
 
 from ncaasd.errors import JournalBroken
 from ncaasd.model import Part
@@ -84,45 +84,6 @@ def test_start_after_stop_is_answered(rig: Rig) -> None:
     assert rig.store.ops == []
 
 
-@pytest.mark.parametrize("running", [True, False])
-def test_cancel(rig: Rig, running: bool) -> None:
-    rig.rate = 4 * PART if running else 0
-    up = rig.upload(rig.file("a.tif", os.urandom(40 * PART)), part_size=PART)
-    pool = rig.life(parallel=2)
-    pool.start(up)
-    if running:
-        eventually(lambda: rig.store.count("put_part") >= 2)
-    pool.cancel(up)
-    eventually(lambda: not pool.active(), seconds=2)
-    assert verdicts(rig.outcomes) == ["stopped"]
-    assert rig.store.keys() == []
-    pool.cancel(up)  # not there any more: nothing happens
-    pool.stop(timeout=5)
-    assert len(rig.outcomes) == 1
-
-
-def test_cancel_and_start_again_never_run_together(rig: Rig) -> None:
-    """The engine cancels a file that changed, and starts its new version at once."""
-    path = rig.file("a.tif", os.urandom(40 * PART))
-    rig.rate = 8 * PART
-    pool = rig.life(parallel=4)
-    old = rig.upload(path, part_size=PART)
-    pool.start(old)
-    eventually(lambda: rig.store.count("put_part") >= 2)
-    body = os.urandom(10 * PART)
-    path.write_bytes(body)
-    rig.log.uploads.clear()
-    new = rig.upload(path, part_size=PART)
-    pool.cancel(old)
-    pool.start(new)
-    rig.rate = None
-    eventually(lambda: not pool.active())
-    assert [outcome.task is old for outcome in rig.outcomes] == [True, False]
-    assert rig.outcomes[1].verdict.value == "stored"
-    assert rig.store.body(new.key) == body
-    pool.stop(timeout=5)
-
-
 def test_the_same_task_twice_is_done_one_after_the_other(rig: Rig) -> None:
     task = rig.upload(rig.file("a.tif", os.urandom(PART)))
     pool = rig.queued(task, task)
@@ -130,23 +91,6 @@ def test_the_same_task_twice_is_done_one_after_the_other(rig: Rig) -> None:
     pool.drain()
     assert verdicts(rig.outcomes) == ["stored", "stored"]
     assert rig.store.created(task.key) == 1
-
-
-def test_resize_follows_the_config_without_a_restart(rig: Rig) -> None:
-    rig.rate = MIB
-    pool = rig.life(parallel=2)
-    pool.start(rig.upload(rig.file("a.tif", os.urandom(20 * MIB)), part_size=PART))
-    eventually(lambda: workers() == 2)
-    pool.resize(6)
-    eventually(lambda: workers() == 6)
-    pool.resize(1)
-    eventually(lambda: workers() == 1)
-    pool.resize(3)
-    rig.rate = None
-    eventually(lambda: not pool.active())
-    assert workers() == 3
-    pool.stop(timeout=5)
-    assert verdicts(rig.outcomes) == ["stored"]
 
 
 def test_an_idle_pool_has_no_threads_and_uses_no_time(rig: Rig) -> None:

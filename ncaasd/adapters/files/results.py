@@ -65,12 +65,6 @@ class LocalResults:
         with self._opened() as root:
             return self._free(root)
 
-    def room_for(self, size: int) -> None:
-        """Raises DiskFull when `size` more bytes would leave less than `min_free` free; to be asked before a job's
-        results are fetched (F76)."""
-        with self._opened() as root:
-            self._refuse_if_full(root, size)
-
     def local_name(self, name: str) -> str:
         return "/".join(local_segments(name, self._folder.rules()))
 

@@ -12,7 +12,6 @@ from typing import Any
 from ncaasd.errors import JournalBroken, JournalError
 from ncaasd.model import Event
 
-EVENTUALLY = 1e14  # points in time beyond this mean "when something happens"
 REBUILD = "move it aside; ncaasd then rebuilds it from what is in S3, and holds what it can't match"
 
 

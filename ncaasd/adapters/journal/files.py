@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from ncaasd.adapters.journal.base import ENCODING, ERRORS, EVENTUALLY, Base, below, column, only, path_in, path_out
+from ncaasd.adapters.journal.base import ENCODING, ERRORS, Base, below, column, only, path_in, path_out
 from ncaasd.adapters.journal.rows import FILE, BegunUpload, FileCount, InventoryObject, LeftCount, file_row
 from ncaasd.model import (
     ABORTED,
+    EVENTUALLY,
     Dataset,
     FileRow,
     FileState,
@@ -364,10 +365,6 @@ class Files(Base):
     def forget_upload(self, file_id: int) -> None:
         self._run("DELETE FROM part WHERE file_id=?", file_id)
         self._run("UPDATE upload SET upload_id=NULL WHERE file_id=?", file_id)
-
-    def upload_progress(self) -> dict[int, int]:
-        """file id -> bytes in S3 already, of the uploads under way."""
-        return dict(self._run("SELECT file_id, sum(size) FROM part GROUP BY file_id").fetchall())
 
     # -- what was in S3 when the journal was new ---------------------------------------------------------------------
 

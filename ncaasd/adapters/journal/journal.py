@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ncaasd.adapters.journal.artefacts import Artefacts
-from ncaasd.adapters.journal.base import EVENTUALLY
 from ncaasd.adapters.journal.declared import Declared
 from ncaasd.adapters.journal.files import OPEN_FILE, Files
 from ncaasd.adapters.journal.jobs import Jobs
+from ncaasd.model import EVENTUALLY
 
 LONGEST_DELAY = 6 * 3600.0
 

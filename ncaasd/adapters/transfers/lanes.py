@@ -13,7 +13,7 @@ import heapq
 import itertools
 from collections.abc import Iterable, Iterator
 
-from ncaasd.adapters.transfers.transfer import Step, Transfer, backoff
+from ncaasd.adapters.transfers.transfer import Step, Transfer, wait_after
 from ncaasd.model import UploadTask
 
 REQUEST_COST = 256 << 10  # bytes that a request counts for besides its body
@@ -51,7 +51,7 @@ class Queue:
         while self._waiting:
             transfer = self._waiting[0][2]
             if transfer.halted or transfer.outcome is not None:
-                heapq.heappop(self._waiting)  # cancelled while it waited
+                heapq.heappop(self._waiting)  # the pool stops, or it failed, while it waited
                 continue
             if not room.fits(transfer):
                 return None
@@ -150,7 +150,7 @@ class Lane:
             return  # one of several that were under way when the store failed: counted already
         self._failures += 1
         self._failed_at = now
-        self._not_before = now + backoff(self._failures, jitter)
+        self._not_before = now + wait_after(self._failures, jitter)
 
 
 class Lanes:

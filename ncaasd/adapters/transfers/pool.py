@@ -8,7 +8,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 from ncaasd.adapters.transfers.bandwidth import Bandwidth
 from ncaasd.adapters.transfers.disks import DiskOf, Disks, Post
@@ -110,21 +109,6 @@ class TransferPool:
         elif self._inline:
             self.drain()
 
-    def cancel(self, task: Task) -> None:
-        with self._changed:
-            key = _key(task)
-            waiting = self._next_of.pop(key, deque())
-            transfer = self._transfers.get(key)
-            ended = self._halt(transfer) if transfer is not None else False
-            self._changed.notify_all()
-        for later in waiting:
-            self._sink(Outcome(later, Verdict.STOPPED))
-        if ended and transfer is not None:
-            if transfer.stuck:
-                self._aside(partial(self._finish, transfer))
-            else:
-                self._finish(transfer)
-
     def active(self) -> int:
         with self._changed:
             return len(self._transfers) + sum(map(len, self._next_of.values()))
@@ -137,15 +121,6 @@ class TransferPool:
             Progress(t.task.analysis, t.task.key, isinstance(t.task, UploadTask), t.meter.done, t.size, t.meter.rate())
             for t in begun
         ]
-
-    def resize(self, parallel: int) -> None:
-        """More or fewer workers from now on; those that are too many leave after their step."""
-        with self._changed:
-            if self._inline or parallel < 1:
-                return
-            self._parallel = self._lanes.limits.parallel = parallel
-            self._hire()
-            self._changed.notify_all()
 
     def hanging(self) -> frozenset[str]:
         """The disks that don't answer. Changes in `look` only."""

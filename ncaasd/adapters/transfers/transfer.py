@@ -13,6 +13,7 @@ from ncaasd.adapters.transfers.meter import Meter
 from ncaasd.adapters.transfers.source import PASSING
 from ncaasd.errors import StoreError
 from ncaasd.model import DownloadTask, Outcome, UploadTask, Verdict
+from ncaasd.plan.retry import backoff
 from ncaasd.ports import Clock, CrashPoint, ObjectStore, OpenLink, ResultsTree, TransferLog
 
 PATIENCE = 120.0  # seconds for which a step is tried again; then the engine decides when to come back
@@ -24,7 +25,7 @@ ResultsFor = Callable[[str], ResultsTree]
 
 
 class Abandoned(Exception):
-    """The pool wants a request to end (cancelled, stopping, paused). Nothing is wrong; what is done stays done."""
+    """The pool wants a request to end (stopping, paused). Nothing is wrong; what is done stays done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,13 @@ class Step:
         if not self.attempts:
             self.since = now
         self.attempts += 1
-        self.not_before = now + backoff(self.attempts, jitter)
+        self.not_before = now + wait_after(self.attempts, jitter)
         return self.not_before - self.since < PATIENCE
 
 
-def backoff(failures: int, jitter: float) -> float:
-    """Seconds to wait after so many failures in a row: doubled each time, capped, and jittered (0 <= jitter < 1)."""
-    return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(failures - 1, 16)) * (0.5 + jitter / 2)
+def wait_after(failures: int, jitter: float) -> float:
+    """Seconds that a step, or the lane of a store that is unwell, waits after so many failures in a row (0 <= jitter < 1)."""
+    return backoff(failures, first=BACKOFF_FIRST, most=BACKOFF_MOST, spread=jitter)
 
 
 class Transfer(ABC):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ncaasd.errors import UserError
+from ncaasd.neurocaas.addresses import is_address, split
 from ncaasd.show.cli.common import AnalysisOption, ConfigOption, JsonOption, command, note, say_json
 from ncaasd.show.places import config_path, read_config, reader_if_any, state_of
 
@@ -177,7 +178,7 @@ def submit(
     _refuse_known(loaded, analysis, name)
     for area, files in (("inputs", datasets), ("configs", [settings])):
         for file in files:
-            if not file.startswith("s3://") and not os.path.exists(os.path.join(folder, area, file)):
+            if not is_address(file) and not os.path.exists(os.path.join(folder, area, file)):
                 note(f"ncaasd: {area}/{file} is not there yet: the job waits for it")
     target = os.path.join(folder, path)
     try:
@@ -204,7 +205,8 @@ def _name_of(datasets: list[str], settings: str) -> str:
     """`mouse7-a-caiman` of mouse7/a.tif and caiman.yaml; letters, digits, . _ and - only."""
     from ncaasd.neurocaas.naming import transliterated
 
-    first = datasets[0].removeprefix("s3://").rpartition(".")[0] or datasets[0]
+    named = "/".join(split(datasets[0])) if is_address(datasets[0]) else datasets[0]
+    first = named.rpartition(".")[0] or datasets[0]
     parts = [
         first,
         *([f"and-{len(datasets) - 1}-more"] if len(datasets) > 1 else []),

@@ -1,9 +1,9 @@
-"""The requests of S3 that we need, made by the AWS SDK: what s3_fast.py is held to by the same tests, and slower."""
+"""The requests of S3 that we need, made by the AWS SDK: the same tests hold for it and for s3_fast.py, which is faster."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import botocore.config
@@ -11,15 +11,15 @@ import botocore.handlers
 import botocore.session
 from botocore import UNSIGNED
 
-from ncaasd.adapters.s3_answers import Body, Options, Page, encoded
+from ncaasd.adapters.s3_answers import Body, Options, Page, Requests, encoded
 from ncaasd.adapters.s3_errors import AbandonedError, Request
 from ncaasd.adapters.s3_http import PACED
 from ncaasd.model import ObjectInfo, Part
 from ncaasd.ports import Pace
 
 
-class SdkRequests:
-    """Requests about one bucket; its methods are those of s3_fast.FastRequests."""
+class SdkRequests(Requests):
+    """Requests about one bucket."""
 
     def __init__(
         self,
@@ -27,7 +27,10 @@ class SdkRequests:
         session: botocore.session.Session,
         region: str | None,
         options: Options,
+        *,
+        now: Callable[[], float],
     ) -> None:
+        """`now` is of no use here: the SDK asks the system's clock, as it signs."""
         self._bucket = bucket
         self._client: Any = session.create_client(  # the SDK makes its clients' classes at run time
             "s3",

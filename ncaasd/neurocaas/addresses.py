@@ -1,0 +1,36 @@
+"""Addresses of what is in S3: `s3://bucket/key`. What is named by one is outside the analysis's own places (storage bypass).
+
+Rules: NeuroCAAS protocol, docs/neurocaas.md ("Storage bypass").
+"""
+
+from __future__ import annotations
+
+import re
+
+_SCHEME = "s3://"
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def is_address(text: str) -> bool:
+    """Whether a name says by itself in which bucket it is. Nothing is said of whether the address is a good one."""
+    return text.startswith(_SCHEME)
+
+
+def split(address: str) -> tuple[str, str]:
+    """(bucket, key) of what `is_address`, as they are written; the key may be empty. Raises ValueError for any other text."""
+    if not is_address(address):
+        raise ValueError(f"{address} is no s3:// address")
+    bucket, _, key = address.removeprefix(_SCHEME).partition("/")
+    return bucket, key
+
+
+def split_checked(text: str) -> tuple[str, str] | None:
+    """(bucket, key); None for what is no address, or one whose bucket can be no bucket's name. The key may be empty."""
+    if not is_address(text):
+        return None
+    bucket, key = split(text)
+    return (bucket, key) if _BUCKET.fullmatch(bucket) else None
+
+
+def address_of(bucket: str, key: str) -> str:
+    return f"{_SCHEME}{bucket}/{key}"

@@ -1,0 +1,51 @@
+"""What the event log calls a file, a package, a job, a unit and a result: one name for each, by whoever writes or reads of it.
+
+The first word says what it is, so that no two of them have one name: a file of the analysis's own folder, one of a source with
+an equal path, and a package differ. Names that are no text are escaped, as the log has them.
+
+Older journals have other names of some files: `file PATH` of a source's file that was skipped, released or lost in S3, and
+`file package:RULE:NAME` of a package. Those events are shown as they are. What is looked up by its name (the story of a job,
+what was last said of a unit) is called now as it was then, so both are found.
+"""
+
+from __future__ import annotations
+
+from ncaasd.model import JobRow, Place
+
+FILE, JOB = "file", "job"
+CONFIG = "config"  # of the whole daemon
+
+
+def of_file(place: Place) -> str:
+    """`file inputs/a.tif`; of a source `file share:a.tif`; of a rule's package `package two-photon:M7.zip`."""
+    if place.is_package:
+        return _text(f"package {place.package_of}:{place.path}")
+    return _text(f"{FILE} {place.tree}:{place.path}" if place.tree else f"{FILE} {place.path}")
+
+
+def of_job(job: JobRow) -> str:
+    return of_attempt(job.spec.name, job.spec.unit, job.attempt)
+
+
+def of_attempt(name: str, unit: str, attempt: int = 0) -> str:
+    """`job two-photon M7/1`, and ` attempt 2` with it when it was run again. `name`: its rule's or its own."""
+    return _text(f"{JOB} {name} {unit}" + (f" attempt {attempt}" if attempt else ""))
+
+
+def of_unit(rule: str, unit: str) -> str:
+    return _text(f"unit {rule} {unit}")
+
+
+def of_result(folder: str, name: str) -> str:
+    """`folder`: the job's below results/; `name`: the object's below that."""
+    return _text(f"result {folder}/{name}")
+
+
+def kind_of(subject: str) -> tuple[str, str]:
+    """(its first word, the rest)"""
+    kind, _, name = subject.partition(" ")
+    return kind, name
+
+
+def _text(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
