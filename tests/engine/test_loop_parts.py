@@ -191,6 +191,11 @@ def refused_to_open(s: Setting) -> None:
     s.pause_analysis(60)
 
 
+def opening_again(s: Setting) -> None:
+    refused_to_open(s)
+    opening(s)
+
+
 def file_of_a_paused_analysis(s: Setting) -> None:
     s.file()
     s.pause_analysis(60)
@@ -283,6 +288,7 @@ WORK: list[tuple[str, Arranged, str, float | None, bool, str]] = [
     ("not open", not_open, "opener", NOW, True, NEVER),
     ("opening", opening, "opener", None, True, NEVER),
     ("refused to open", refused_to_open, "opener", 60, False, NEVER),
+    ("opening again", opening_again, "opener", None, True, NEVER),
     ("a package is due", partial(Setting.package, seconds=-1), "packager", NOW, True, NEVER),
     ("a package put off", partial(Setting.package, seconds=60), "packager", 60, False, NEVER),
     ("building", partial(Setting.package, seconds=-1, building=True), "packager", None, True, NEVER),

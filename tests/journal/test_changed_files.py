@@ -95,6 +95,9 @@ def test_nothing_is_kept_for_nobody(journal: Journal) -> None:
 def test_a_rollback_loses_nothing_that_was_to_be_told(journal: Journal) -> None:
     first, second, third = (see(journal, f"{n}.tif", key=f"lab/inputs/{n}.tif") for n in "abc")
     journal.take_changed_files()
+    taken = see(journal, "taken.tif", key="lab/inputs/taken.tif")
+    with journal.transaction():
+        assert taken.id in journal.take_changed_files(), "and committed: not told again"
     with journal.transaction():
         journal.set_file(first.id, FileState.HELD, "", 2.0)
     with pytest.raises(ZeroDivisionError), journal.transaction():
