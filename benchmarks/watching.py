@@ -419,7 +419,8 @@ def _planning(folder: str, known: int, changed: int) -> tuple[float, float]:
             name=NAME, settings=settings, layout=Layout(NAME, "lab"), trees={"": tree}, results=None, status=None,  # type: ignore[arg-type]  # not asked for anything
             store_for=lambda _bucket: None, settle=30.0,  # type: ignore[arg-type,return-value]  # as above
         )  # fmt: skip
-        house = House(journal=journal, desk=InlineDesk(journal), clock=clock, contexts={NAME: context}, rig="r")
+        house = House(journal=journal, clock=clock, contexts={NAME: context}, rig="r")
+        house.desk = InlineDesk(house)
         nothing: Callable[..., None] = lambda *_: None  # noqa: E731  # three of them, for arguments
         observer = Observer(
             house,
@@ -439,13 +440,13 @@ def _planning(folder: str, known: int, changed: int) -> tuple[float, float]:
         for _ in range(5):
             observer.turn()
             house.desk.read(0)
-            observer.next_due()
+            observer.due()
         took = time.perf_counter() - began
         began = time.perf_counter()
         for _ in range(1000):
             observer.turn()
             house.desk.read(0)
-            observer.next_due()
+            observer.due()
         return took, (time.perf_counter() - began) / 1000
 
 

@@ -15,6 +15,7 @@ from ncaasd.declare.sections import Move
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.packaging import Packager
+from ncaasd.engine.part import Part, Waits
 from ncaasd.errors import FileVanished, LocalError, NcaasdError, ToolFailed
 from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow
 from ncaasd.plan.aftercare import (
@@ -50,7 +51,7 @@ class _Item:
     copy: str
 
 
-class Aftercare:
+class Aftercare(Part):
     def __init__(self, house: House, packager: Packager, *, root: str, tools: Mapping[str, Sequence[str]]) -> None:
         self._house = house
         self._packager = packager
@@ -58,8 +59,14 @@ class Aftercare:
         self._tools = tools
         self._busy: set[int] = set()
 
+    def due(self) -> float | None:
+        return None  # each turn asks what is wanted: that is soon enough for what was put off
+
     def busy(self) -> bool:
-        return bool(self._busy) or any(True for _ in self._due())
+        return bool(self._busy)
+
+    def pending(self, waits: Waits) -> bool:
+        return any(True for _ in self._due())
 
     def finished(self, context: Context, job: JobRow) -> None:
         """A job has ended, and all of it is here. In a transaction."""
@@ -84,7 +91,7 @@ class Aftercare:
     def _begin(self, context: Context, job: JobRow, step: str) -> None:
         settings = context.settings.after_results
         if step not in steps(settings) or not well_done(job):
-            with self._house.journal.transaction():
+            with self._house.transaction():
                 self._house.journal.set_aftercare(job.row, step, "left", "the config does not want it any more")
             return
         lane = f"aftercare:{context.name}"

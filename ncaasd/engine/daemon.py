@@ -124,13 +124,11 @@ def running(
         journal = open_journal(journal_path(state), crash=crash)
         stack.callback(journal.close)
         clock = SystemClock()
-        desk = ThreadDesk(journal, lanes=LANES)
         contexts = {name: make_context(config, name, settings, journal) for name, settings in config.analyses.items()}
         tools = LocalTools(os.path.join(state, "tools"))
         stack.callback(tools.stop)
         house = House(
             journal=journal,
-            desk=desk,
             clock=clock,
             contexts=contexts,
             rig=config.rig or "",
@@ -143,6 +141,7 @@ def running(
             tools=tools,
             archive=LocalArchive(),
         )
+        house.desk = desk = ThreadDesk(house, lanes=LANES)
         house.rig = house.rig or remembered_rig(house)
         stack.callback(desk.close)
         _take_up(config, house)
@@ -293,7 +292,7 @@ def _take_up(config: Config, house: House) -> None:
     for name in sorted(waiting):
         context = house.contexts[name]
         context.results_trouble = f"{context.trees[''].root} does not answer: its mount hangs"
-        with house.journal.transaction():
+        with house.transaction():
             house.event(name, "", "hanging", f"{context.results_trouble}; everything else goes on", level=logging.ERROR)
 
 

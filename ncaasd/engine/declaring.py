@@ -16,6 +16,7 @@ from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.packaging import Packager
+from ncaasd.engine.part import Part
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place, Stat
@@ -50,7 +51,7 @@ class _Touched:
     unit: str
 
 
-class Declarer:
+class Declarer(Part):
     """Keeps the rules in force and the jobs they want."""
 
     def __init__(
@@ -69,7 +70,6 @@ class Declarer:
         self._packager = packager
         self._book = book
         self._touched: dict[tuple[str, str, int, str], _Touched] = {}  # units of which something has changed
-        house.journal.before_commit = self._look_at_touched
         self._sources, self._tools = frozenset(sources), frozenset(tools)
         self._configs: dict[tuple[str, str], tuple[str, bytes]] = {}  # (analysis, path) -> (checksum, text)
         self._reading: set[tuple[str, str]] = set()
@@ -89,7 +89,7 @@ class Declarer:
                 except DeclarationError as error:  # another version was less strict
                     logging.getLogger("ncaasd").error("%s: %s is not in force any more: %s", context.name, path, error)
 
-    def reading(self) -> bool:
+    def busy(self) -> bool:
         """A manifest or config is being read."""
         return bool(self._reading)
 
@@ -208,9 +208,9 @@ class Declarer:
             self._house.event(context.name, of_file(row.place), "not read", str(error), level=logging.ERROR)
         self._read_later(key)
 
-    def next_due(self) -> float | None:
-        """Monotonic time of the next reading that is to be tried again."""
-        return min(self._unread.values(), default=None)
+    def due(self) -> float | None:
+        """A reading is to be tried again then."""
+        return min(self._unread.values()) - self._house.clock.monotonic() if self._unread else None
 
     def turn(self) -> None:
         """Read what could not be read, if it still is what became whole: anything else is found by a look, and settles."""
@@ -394,8 +394,9 @@ class Declarer:
             if m in matchers:
                 self._touched[context.name, path, id(m), unit] = _Touched(context, path, m, unit)
 
-    def _look_at_touched(self) -> None:
-        """Before a commit, so that a file is never whole in the journal without the job that it makes."""
+    def look_at_touched(self) -> None:
+        """Look at each unit of which something has changed, once for all that changed together. Called within each transaction of
+        the engine's, last, so that a file is never whole in the journal without the job that it makes."""
         while self._touched:
             touched, self._touched = self._touched, {}
             for one in touched.values():

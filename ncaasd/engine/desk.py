@@ -9,9 +9,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
-from ncaasd.adapters.journal import Journal
 from ncaasd.errors import JournalError, NcaasdError
 
 T = TypeVar("T")
@@ -32,6 +32,12 @@ class Result(Generic[T]):
         if self.error is not None:
             raise self.error
         return self._value  # type: ignore[return-value]  # None only when T allows it
+
+
+class Writing(Protocol):
+    """What a desk does its notes in: the house, or a journal alone."""
+
+    def transaction(self) -> AbstractContextManager[None]: ...
 
 
 class Desk(Protocol):
@@ -67,8 +73,8 @@ class _Asked(Generic[T]):
 class ThreadDesk:
     """The desk of the daemon: lanes are daemon threads, so that one that hangs in a dead mount can't keep us from ending."""
 
-    def __init__(self, journal: Journal, *, lanes: dict[str, int] | None = None) -> None:
-        self._journal = journal
+    def __init__(self, writing: Writing, *, lanes: dict[str, int] | None = None) -> None:
+        self._writing = writing
         self._notes: queue.SimpleQueue[Callable[[], None] | _Asked[Any]] = queue.SimpleQueue()
         self._lanes: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
         self._threads = lanes or {}  # lane -> how many threads; one where not named
@@ -133,7 +139,7 @@ class ThreadDesk:
                 break
         answers: list[tuple[_Asked[Any], Result[Any]]] = []
         try:
-            with self._journal.transaction():
+            with self._writing.transaction():
                 for note in notes:
                     if isinstance(note, _Asked):
                         answers.append((note, _attempt(note.what)))

@@ -37,6 +37,11 @@ class Elsewhere:
         contexts = self._house.contexts.values()
         return [c for c in contexts if c.settings.results.fetch == "all" and c.opened and self._house.awake(c)]
 
+    def due(self) -> float | None:
+        """Seconds until the next listing; None: there is none to come, beside those under way."""
+        times = [self._next.get(c.name, 0.0) for c in self._all_wanted() if c.name not in self._listing]
+        return min(times) - self._house.clock.monotonic() if times else None
+
     def turn(self) -> None:
         now = self._house.clock.monotonic()
         for context in self._all_wanted():

@@ -14,6 +14,7 @@ from ncaasd.engine.jobs import Jobs
 from ncaasd.engine.observing import Observer
 from ncaasd.engine.opening import Opener
 from ncaasd.engine.packaging import Packager
+from ncaasd.engine.part import Part, Waits
 from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.recordings import Recordings
 from ncaasd.engine.reporting import Reporter
@@ -21,11 +22,11 @@ from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.units import Units
 from ncaasd.engine.uploading import Uploader
 from ncaasd.errors import JournalBroken, SyncFailed
-from ncaasd.model import DownloadTask, FileRow, JobRow, JobState, Outcome, Phase
+from ncaasd.model import DownloadTask, FileRow, JobRow, Outcome
 from ncaasd.plan.grouping import Matcher
 
+SHORTEST_WAIT = 0.02  # seconds, as the next one; so that the loop never spins
 LONGEST_WAIT = 5.0  # the heartbeat to systemd is sent once a turn
-ENDING = 300.0  # an end that may still turn out to be none is not waited for longer by `once`
 JUMP = 30.0  # seconds by which wall and monotonic time may drift apart before it counts as a jump
 
 
@@ -45,6 +46,7 @@ class Engine:
         self.declarer = Declarer(
             house, self.packager, self.book, sources=sources, tools=tools or {}, rules_changed=self._rules_changed
         )
+        house.before_commit = self.declarer.look_at_touched
         self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
         self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
         recordings = Recordings(house, self.packager, self.book)
@@ -70,11 +72,29 @@ class Engine:
         self.opener = Opener(house)
         self.reporter = Reporter(house, self.declarer, root=root)
         self.units = Units(house, self.reporter, self.book)
+        # The order of a turn: the way of a dataset and its job, so that what one part has recorded, those after it find in the
+        # same turn. What must stay: the book is first, for what it remembers of a turn is of no other; pauses come after the
+        # observer, which tells them what has changed, so that no unit's pause ends that has just begun anew; the reporter is
+        # last, for what all others have changed is one write then.
+        self.parts: tuple[Part, ...] = (
+            self.book,
+            self.observer,
+            self.declarer,
+            self.pauses,
+            self.opener,
+            self.packager,
+            self.uploader,
+            self.jobs,
+            self.fetcher,
+            self.aftercare,
+            self.units,
+            self.reporter,
+        )
         self.root = root
         self.config_trouble = ""
         self.silent: frozenset[str] = frozenset()  # disks that don't answer, as was said
         self._offset = house.clock.now() - house.clock.monotonic()
-        with house.journal.transaction():
+        with house.transaction():
             house.journal.forget_appointments(house.clock.now())  # the clock may have been put right while we were down
             for context in house.contexts.values():
                 house.journal.retry_files(context.name)
@@ -154,18 +174,8 @@ class Engine:
         self.house.desk.read(wait)
         self._notice_jump()
         self._notice_disks()
-        self.book.turn()
-        self.observer.turn()
-        self.declarer.turn()
-        self.pauses.turn()
-        self.opener.turn()
-        self.packager.turn()
-        self.uploader.turn()
-        self.jobs.turn()
-        self.fetcher.turn()
-        self.aftercare.turn()
-        self.units.turn()
-        self.reporter.turn()
+        for part in self.parts:
+            part.turn()
 
     def _notice_jump(self) -> None:
         """A clock that was put back must not keep appointments waiting for years (F83)."""
@@ -179,7 +189,7 @@ class Engine:
             context.results_retry = 0.0
         self.opener.forget_appointments()
         self.observer.rescan_all()  # a suspend looks like this too, and other machines went on meanwhile (F85)
-        with house.journal.transaction():
+        with house.transaction():
             house.journal.forget_appointments(house.clock.now())
             house.event("", "", "clock", f"this machine's clock has jumped by {moved:+.0f} s", level=logging.WARNING)
 
@@ -191,7 +201,7 @@ class Engine:
         if not new and not back:
             return
         self.silent = silent
-        with house.journal.transaction():
+        with house.transaction():
             for disk in sorted(new):
                 house.event("", "", "hanging", silence(disk), level=logging.ERROR)
             for disk in sorted(back):
@@ -202,60 +212,13 @@ class Engine:
 
     def wait_for(self) -> float:
         """Seconds until something is due, at most LONGEST_WAIT."""
-        house = self.house
-        wall, monotonic = house.clock.now(), house.clock.monotonic()
-        waits = [LONGEST_WAIT]
-        for due in (self.observer.next_due(), self.declarer.next_due(), self.pauses.next_due()):
-            if due is not None:
-                waits.append(due - monotonic)
-        opening = self.opener.next_due()
-        if opening is not None:
-            waits.append(opening - wall)
-        room = self.uploader.wait()
-        if room is not None:
-            ready = [c.name for c in house.contexts.values() if c.opened and house.awake(c)]
-            uploads = [at - wall for name in ready if (at := house.journal.next_upload(name)) is not None]
-            waits += [max(room, upload) for upload in uploads]
-        packing = self.packager.next_due()
-        if packing is not None:
-            waits.append(packing - wall)
-        job = house.journal.next_due(self.jobs.rows_under_way())
-        if job is not None:
-            waits.append(job - wall)
-        if self.declarer.changed:
-            waits.append(0.3)
-        return max(0.02, min(waits))
+        dues = [due for part in self.parts if (due := part.due()) is not None]
+        return max(SHORTEST_WAIT, min([LONGEST_WAIT, *dues]))
 
-    def quiet(self, *, patient: bool, wait: bool) -> bool:
-        """Whether a pass is over: nothing is under way and nothing is due. `patient`: settling files are waited for;
-        `wait`: unended jobs too. What a person must decide, and what can't be reached, is not waited for."""
-        house = self.house
-        now = house.clock.now()
-        if not self.observer.scanned() or self.observer.working() or self.declarer.reading():
-            return False
-        if self.uploader.busy() or self.jobs.busy() or self.fetcher.busy() or not self.opener.settled():
-            return False
-        if self.packager.busy() or self.aftercare.busy():
-            return False
-        if patient and self.observer.unsettled():
-            return False
-        if wait and self.pauses.pending():
-            return False
-        reachable = [c.name for c in house.contexts.values() if c.opened and house.awake(c)]
-        if any(house.journal.pending_files(name, now, 1) for name in reachable):
-            return False
-        for job in house.journal.jobs(unfinished=True):
-            if job.spec.analysis not in reachable:
-                continue
-            if job.next_at <= now:
-                return False
-            ended = job.phase is Phase.SUBMITTED and job.verdict is not None
-            surely = job.verdict is JobState.DONE or now - job.ended < ENDING
-            if ended and surely and not house.contexts[job.spec.analysis].results_trouble:
-                return False  # what it left is fetched in this pass
-            if wait and (job.phase is not Phase.OPEN or job.state is JobState.READY):
-                return False
-        return True
+    def quiet(self, waits: Waits) -> bool:
+        """Whether a pass that waits for `waits` is over: nothing is under way, nothing is due, and nothing is waited for."""
+        busy = any(part.busy() for part in self.parts)
+        return not busy and not any(part.pending(waits) for part in self.parts)
 
 
 def silence(disk: str) -> str:

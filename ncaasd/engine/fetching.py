@@ -14,6 +14,7 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.documents import final_document
 from ncaasd.engine.following import Sighting
 from ncaasd.engine.house import Context, House
+from ncaasd.engine.part import Part
 from ncaasd.engine.uploading import reachable
 from ncaasd.errors import DiskFull, DiskSilent, LocalError, NcaasdError, RootMissing
 from ncaasd.model import NEVER, Artefact, DownloadTask, JobRow, JobState, Outcome, Phase, Verdict
@@ -27,7 +28,7 @@ LOGS_WAIT = 5.0  # so long the writing of live logs is waited for; what isn't th
 T = TypeVar("T")
 
 
-class Fetcher:
+class Fetcher(Part):
     def __init__(self, house: House, *, root: str, finished: Callable[[Context, JobRow], None]) -> None:
         self._house = house
         self._root = root
@@ -38,6 +39,9 @@ class Fetcher:
         self._finishing: dict[int, str] = {}
         self._asked: dict[str, float] = {}  # analysis -> monotonic: since then its results folder owes an answer
         self._too_large: dict[int, tuple[str, float]] = {}  # row -> analysis, monotonic time to look again
+
+    def due(self) -> float | None:
+        return None  # each turn asks what is wanted: that is soon enough for what was put off
 
     def busy(self) -> bool:
         waiting = {*self._checking.values(), *self._finishing.values()}
@@ -71,7 +75,7 @@ class Fetcher:
             context = self._house.contexts[name]
             error = DiskSilent(f"{context.results.root} does not answer: its mount hangs")
             if context.results_trouble != str(error):
-                with self._house.journal.transaction():
+                with self._house.transaction():
                     self._note_trouble(context, error)
 
     # -- logs, live --------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ncaasd.adapters.journal import Journal
@@ -77,7 +78,7 @@ class House:
     """The engine's one copy of everything."""
 
     journal: Journal
-    desk: Desk
+    desk: Desk = field(init=False)  # given when the house is there, whose transactions it uses
     clock: Clock
     contexts: dict[str, Context]
     rig: str  # its name; one that the root's own file gives is known when an analysis is open
@@ -90,6 +91,27 @@ class House:
     rig_file: RigFile | None = None  # None: the config names the rig
     host: str = ""  # this machine's name
     spread: Callable[[], float] = lambda: 0.5  # in [0, 1): keeps many from coming back at once
+    # What the engine does last within each of its transactions: see `transaction`.
+    before_commit: Callable[[], None] = lambda: None
+    _writing: bool = field(default=False, init=False)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """How the engine writes the journal: all of the block is committed on leaving it, or rolled back on any exception.
+
+        A block within another one joins it. At the end of the outermost, and still within its transaction, `before_commit` is
+        called: it does what is to be done once for the many rows that the block has changed, and is committed with them.
+        """
+        if self._writing:
+            yield
+            return
+        with self.journal.transaction():
+            self._writing = True
+            try:
+                yield
+                self.before_commit()
+            finally:
+                self._writing = False
 
     def event(self, analysis: str, subject: str, kind: str, text: str, *, level: int = logging.INFO) -> None:
         """Into the journal and the log: each file's and job's story."""
@@ -118,6 +140,10 @@ class House:
 
     def awake(self, context: Context) -> bool:
         return not context.paused or self.clock.now() >= context.paused_until
+
+    def reachable(self) -> list[Context]:
+        """The analyses of which S3 may be asked now: open, and not paused."""
+        return [c for c in self.contexts.values() if c.opened and self.awake(c)]
 
     def handle(self, context: Context, error: Exception | None) -> bool:
         """Pause the analysis when `error` concerns all of it; True when it did."""

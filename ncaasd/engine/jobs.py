@@ -14,6 +14,7 @@ from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import doubted
+from ncaasd.engine.part import Part, Waits
 from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.recordings import Recordings
 from ncaasd.engine.submit_log import JournaledSubmit
@@ -34,10 +35,11 @@ from ncaasd.subjects import of_file, of_job
 DUE_AT_A_TIME = 200
 SOON = 30.0
 CONSIDER_AGAIN = 300.0  # a waiting job is woken by what it waits for; this is for what was missed
+ENDING = 300.0  # an end that may still turn out to be none is not waited for longer by `once`
 AGAIN = {Again.SOON: SOON, Again.NOW_AND_THEN: CONSIDER_AGAIN, Again.CHANGE: CONSIDER_AGAIN}  # seconds
 
 
-class Jobs:
+class Jobs(Part):
     def __init__(
         self,
         house: House,
@@ -63,6 +65,18 @@ class Jobs:
     def busy(self) -> bool:
         return bool(self._busy) or self.elsewhere.busy()
 
+    def pending(self, waits: Waits) -> bool:
+        house = self._house
+        now, reachable = house.clock.now(), {c.name: c for c in house.reachable()}
+        jobs = (job for job in house.journal.jobs(unfinished=True) if job.spec.analysis in reachable)
+        return any(_is_waited_for(reachable[job.spec.analysis], job, waits, now) for job in jobs)
+
+    def due(self) -> float | None:
+        """A job is to be taken further then, or the group's results are to be listed."""
+        at = self._house.journal.next_due(list(self._busy))
+        times = [self.elsewhere.due(), None if at is None else at - self._house.clock.now()]
+        return min((seconds for seconds in times if seconds is not None), default=None)
+
     def finished(self, context: Context, job: JobRow) -> None:
         """All that a job left is here, and it is in its end."""
         self.watch.finished(context, job)
@@ -72,9 +86,6 @@ class Jobs:
         found = self.elsewhere.is_ours_after_all(context, row, job_id)
         if found is not None:
             self._fetcher.taken_over(row, found)
-
-    def rows_under_way(self) -> list[int]:
-        return list(self._busy)
 
     def turn(self) -> None:
         self.elsewhere.turn()
@@ -86,7 +97,7 @@ class Jobs:
         starts: list[Callable[[], None]] = []
         self.assessor.turn()
         try:
-            with house.journal.transaction():
+            with house.transaction():
                 for job in due:
                     context = house.contexts.get(job.spec.analysis)
                     if context is None or not context.opened:
@@ -293,3 +304,13 @@ class Jobs:
                 self._house.journal.unstore_file(row.id, self._house.clock.now())
                 text = "it is not in S3 any more: uploaded again"
                 self._house.event(context.name, of_file(row.place), "lost in S3", text, level=logging.WARNING)
+
+
+def _is_waited_for(context: Context, job: JobRow, waits: Waits, now: float) -> bool:
+    """Whether a pass goes on for an unfinished job."""
+    if job.next_at <= now:
+        return True
+    surely = job.verdict is JobState.DONE or now - job.ended < ENDING
+    if job.phase is Phase.SUBMITTED and job.verdict is not None and surely and not context.results_trouble:
+        return True  # what it left is fetched in this pass
+    return waits.unended and (job.phase is not Phase.OPEN or job.state is JobState.READY)

@@ -57,7 +57,7 @@ class Names:
     def resume(self) -> None:
         """At start: what an earlier version, or a kill, has left."""
         journal = self._house.journal
-        with journal.transaction():
+        with self._house.transaction():
             for context in self._house.contexts.values():
                 self.rules_changed(context)
                 refused = list(journal.files(context.name, states=[FileState.REFUSED]))

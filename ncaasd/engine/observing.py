@@ -16,6 +16,7 @@ from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.names import Names, Packages
 from ncaasd.engine.opening import PENDING, first_scan
+from ncaasd.engine.part import Part, Waits
 from ncaasd.errors import LocalError, NcaasdError, RootMissing
 from ncaasd.model import FileRow, FileState, Look, Place, ScanDelta, Stat
 from ncaasd.plan import skipping
@@ -105,7 +106,7 @@ class _Looked:
     short_of_space: bool
 
 
-class Observer:
+class Observer(Part):
     def __init__(
         self,
         house: House,
@@ -179,16 +180,22 @@ class Observer:
         watched = self.trees.get((context.name, tree))
         return watched is not None and watched.scans > 0
 
-    def next_due(self) -> float | None:
-        """Monotonic time of the next thing to do here."""
+    def busy(self) -> bool:
+        return not self.scanned() or self.working()
+
+    def pending(self, waits: Waits) -> bool:
+        return waits.settling and self.unsettled() > 0
+
+    def due(self) -> float | None:
+        now = self._house.clock.monotonic()
         times: list[float] = []
         for watched in self.trees.values():
             if watched.news is not None or (watched.hinted and watched.working_since is None):
-                return self._house.clock.monotonic()
+                return 0.0
             if watched.working_since is None:
                 look = watched.next_look()
                 times += [watched.scan_at] if look is None else [watched.scan_at, look]
-        return min(times, default=None)
+        return min(times) - now if times else None
 
     # -- each turn ---------------------------------------------------------------------------------------------------
 
@@ -212,7 +219,7 @@ class Observer:
             watched.slow_said = True
             watched.context.tree_trouble[watched.name] = f"{watched.tree.root} does not answer: its mount hangs"
             text = f"{watched.tree.root} has not answered for {HANGS_AFTER:.0f} s; everything else goes on"
-            with self._house.journal.transaction():
+            with self._house.transaction():
                 self._house.event(watched.context.name, "", "hanging", text, level=logging.ERROR)
                 self._note_away(watched, True)
 
@@ -329,9 +336,8 @@ class Observer:
 
     def _take_in(self, watched: Watched) -> None:
         """Some of what the last scan found: the rest in the next turns."""
-        journal = self._house.journal
         assert watched.news is not None
-        with journal.transaction():
+        with self._house.transaction():
             taken = 0
             for take in itertools.islice(watched.news, NEWS_BATCH):
                 take()
@@ -390,7 +396,7 @@ class Observer:
     def _note_skipped(self, watched: Watched, delta: ScanDelta) -> None:
         """Keep what a scan skipped: units are judged by it (F97)."""
         wanted = skipping.to_record(watched.name, delta.skipped)
-        with self._house.journal.transaction():
+        with self._house.transaction():
             for path, why in wanted.items():
                 if path in delta.gone:
                     self._lost(watched, path)

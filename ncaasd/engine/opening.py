@@ -23,6 +23,7 @@ from ncaasd.adapters.journal import Journal
 from ncaasd.adapters.probe import honours_if_none_match
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House
+from ncaasd.engine.part import Part
 from ncaasd.errors import Exists, LocalError, NcaasdError, StoreError
 from ncaasd.model import EarlierJobs, ObjectInfo
 from ncaasd.neurocaas.naming import ID_DIGITS, ID_LIMIT
@@ -49,7 +50,7 @@ class _Look:
     unreadable: bool = False  # it is there
 
 
-class Opener:
+class Opener(Part):
     def __init__(self, house: House) -> None:
         self._house = house
         self._opening: set[str] = set()
@@ -87,19 +88,18 @@ class Opener:
     def forget_appointments(self) -> None:
         self._next.clear()
 
-    def settled(self) -> bool:
-        """Every analysis is open, or has been tried and failed."""
+    def busy(self) -> bool:
+        """An analysis is being opened, or has not been tried yet."""
         contexts = self._house.contexts.values()
-        return all(c.opened or c.paused for c in contexts) and not self._opening
+        return bool(self._opening) or any(not c.opened and not c.paused for c in contexts)
 
-    def next_due(self) -> float | None:
-        """Wall time."""
+    def due(self) -> float | None:
         now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
         times = []
         for c in self._house.contexts.values():
             if not c.opened and c.name not in self._opening:
                 times.append(max(self._next.get(c.name, 0.0), c.paused_until, now + self._owed(c, monotonic)))
-        return min(times, default=None)
+        return min(times) - now if times else None
 
     # -- what the disk tells -----------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ncaasd.declare.manifest import PackageTool
 from ncaasd.engine.desk import Result
 from ncaasd.engine.house import Context, House, target_of_link
+from ncaasd.engine.part import Part
 from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.unitbook import UnitBook, packed, to_pack
 from ncaasd.errors import DiskFull, FileChanged, FileVanished, NcaasdError, ToolFailed
@@ -39,7 +40,7 @@ class _Order:
     not_before: float = 0.0
 
 
-class Packager:
+class Packager(Part):
     def __init__(self, house: House, book: UnitBook, pauses: Pauses, *, tools: Mapping[str, Sequence[str]]) -> None:
         self._house = house
         self._book = book
@@ -52,9 +53,10 @@ class Packager:
         now = self._house.clock.now()
         return bool(self._building) or any(order.not_before <= now for order in self._orders.values())
 
-    def next_due(self) -> float | None:
-        """Wall time of the next build."""
-        return min((o.not_before for i, o in self._orders.items() if i not in self._building), default=None)
+    def due(self) -> float | None:
+        """A package is to be built then."""
+        times = [order.not_before for i, order in self._orders.items() if i not in self._building]
+        return min(times) - self._house.clock.now() if times else None
 
     def of(self, context: Context, rule: str) -> PackageOf:
         """What a rule's packages are called in S3, and what is known of them."""
@@ -204,7 +206,7 @@ class Packager:
         now = self._house.clock.now()
         for file_id, order in list(self._orders.items()):
             if file_id not in self._building and order.not_before <= now:
-                with self._house.journal.transaction():
+                with self._house.transaction():
                     self._begin(file_id, order)
 
     def _begin(self, file_id: int, order: _Order) -> None:

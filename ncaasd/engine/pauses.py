@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ncaasd.declare.units import say_duration
 from ncaasd.engine.house import Context, House
+from ncaasd.engine.part import Part, Waits
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.model import FileRow, FileState
 from ncaasd.plan import grouping
@@ -27,7 +28,7 @@ class _Timer:
     until: float  # monotonic
 
 
-class Pauses:
+class Pauses(Part):
     def __init__(
         self,
         house: House,
@@ -88,13 +89,17 @@ class Pauses:
                 last = max(last, row.since if on_a_share else min(row.since, touched))
         return self._house.clock.now() - last
 
-    def pending(self) -> bool:
-        """A unit is being waited for."""
-        return bool(self._timers)
+    def due(self) -> float | None:
+        """A unit will have been left alone for long enough then."""
+        if not self._timers:
+            return None
+        return min(timer.until for timer in self._timers.values()) - self._house.clock.monotonic()
 
-    def next_due(self) -> float | None:
-        """Monotonic."""
-        return min((timer.until for timer in self._timers.values()), default=None)
+    def busy(self) -> bool:
+        return False
+
+    def pending(self, waits: Waits) -> bool:
+        return waits.unended and bool(self._timers)
 
     def turn(self) -> None:
         now = self._house.clock.monotonic()
@@ -102,7 +107,7 @@ class Pauses:
         ready = [(k, c, m) for k, (c, m) in self._unscanned.items() if self._scanned(c, m.rule.source or "")]
         if not due and not ready:
             return
-        with self._house.journal.transaction():
+        with self._house.transaction():
             for key, context, m in due:
                 del self._timers[key]
                 self._still.add(key)

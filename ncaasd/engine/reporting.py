@@ -8,6 +8,7 @@ from ncaasd.engine.declaring import Declarer
 from ncaasd.engine.desk import Result
 from ncaasd.engine.documents import status_document, unit_document
 from ncaasd.engine.house import Context, House
+from ncaasd.engine.part import Part
 from ncaasd.errors import NcaasdError
 from ncaasd.model import JobRow, Origin
 from ncaasd.plan import gates
@@ -17,7 +18,7 @@ RETRY = 60.0  # seconds until a status file that could not be written is tried a
 JOBS_SHOWN = 10_000
 
 
-class Reporter:
+class Reporter(Part):
     def __init__(self, house: House, declarer: Declarer, *, root: str) -> None:
         self._house = house
         self._declarer = declarer
@@ -28,6 +29,15 @@ class Reporter:
         self._retry = 0.0
         for context in house.contexts.values():
             declarer.changed.update((context.name, m.path) for m in house.journal.manifests(context.name))
+
+    def due(self) -> float | None:
+        """A status file is to be written then; one is not waited for by a pass, which writes them all in its end."""
+        times = [self._next] if self._declarer.changed else []
+        times += [self._retry] if self._unwritten else []
+        return min(times) - self._house.clock.monotonic() if times else None
+
+    def busy(self) -> bool:
+        return False
 
     def turn(self, *, now: bool = False) -> None:
         monotonic = self._house.clock.monotonic()

@@ -23,6 +23,7 @@ from ncaasd.engine.daemon import Running, running, state_folder
 from ncaasd.engine.documents import job_document
 from ncaasd.engine.elsewhere import every_job, those_there
 from ncaasd.engine.engine import Engine, silence
+from ncaasd.engine.part import Waits
 from ncaasd.engine.waiting import root_answers
 from ncaasd.errors import JournalBroken, JournalError, NcaasdError, UserError
 from ncaasd.model import JobRow, Phase
@@ -191,7 +192,7 @@ def _reload(path: str, house: Running) -> Config | None:
         config = read_config(path)
     except NcaasdError as error:
         engine.config_trouble = f"the config has changed and is wrong, so the one before it stays in force: {error}"
-        with house.journal.transaction():
+        with engine.house.transaction():
             engine.house.event(
                 "", subjects.CONFIG, "bad config", f"the old config stays in force: {error}", level=logging.ERROR
             )
@@ -199,7 +200,7 @@ def _reload(path: str, house: Running) -> Config | None:
     engine.config_trouble = ""
     if config == house.config:
         return None
-    with house.journal.transaction():
+    with engine.house.transaction():
         engine.house.event("", subjects.CONFIG, "reloaded", f"{path} has changed and is in force")
     return config
 
@@ -347,7 +348,7 @@ def run_pass(
         return PassResult(False, ())
     with _put_up(config, crash or armed(), patience) as house:
         engine = house.engine
-        with house.journal.transaction():
+        with engine.house.transaction():
             for job in house.journal.jobs(unfinished=True):
                 if job.phase is Phase.SUBMITTED:
                     house.journal.update_job(job.row, next_at=0.0)
@@ -362,7 +363,7 @@ def run_pass(
             if deadline is None and engine.observer.scanned():
                 deadline = time.monotonic() + settle + GRACE
             patient = deadline is None or time.monotonic() < deadline
-            if engine.quiet(patient=patient or wait, wait=wait):
+            if engine.quiet(Waits(settling=patient or wait, unended=wait)):
                 finished = True
                 break
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ncaasd.adapters.journal import Journal
+from ncaasd.engine.part import Part
 from ncaasd.model import FileRow, Phase
 from ncaasd.plan import expand, gates, grouping
 from ncaasd.plan.grouping import Matcher, Unit
@@ -26,21 +27,24 @@ class _Entry:
     sent: bool | None = None  # whether a job of it was submitted, as asked in this turn
 
 
-class UnitBook:
+class UnitBook(Part):
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._entries: dict[_Key, _Entry] = {}  # the one used last is last
-        self._changed: set[int] = set()
-        journal.on_file = self._note
-
-    def _note(self, file_id: int) -> None:
-        if self._entries:
-            self._changed.add(file_id)
+        journal.take_changed_files()  # they are kept from now on
 
     def turn(self) -> None:
         """Who was submitted is asked once a turn."""
+        if not self._entries:
+            self._journal.take_changed_files()  # nothing here follows them, so they must not gather
         for entry in self._entries.values():
             entry.sent = None
+
+    def due(self) -> float | None:
+        return None
+
+    def busy(self) -> bool:
+        return False
 
     # -- what is asked -----------------------------------------------------------------------------------------------
 
@@ -91,9 +95,9 @@ class UnitBook:
 
     def _follow(self) -> None:
         """Take in the rows that have changed."""
-        if not self._changed:
+        changed = self._journal.take_changed_files()
+        if not changed or not self._entries:
             return
-        changed, self._changed = self._changed, set()
         matchers = {(e.analysis, id(e.matcher)): e.matcher for e in self._entries.values()}
         for file_id in changed:
             row = self._journal.file(file_id)

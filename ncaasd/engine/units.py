@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from ncaasd.engine.house import Context, House
+from ncaasd.engine.part import Part
 from ncaasd.engine.reporting import Reporter
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.plan import grouping
@@ -24,7 +25,7 @@ class _Seen:
     reason: str
 
 
-class Units:
+class Units(Part):
     def __init__(self, house: House, reporter: Reporter, book: UnitBook) -> None:
         self._house = house
         self._book = book
@@ -32,12 +33,18 @@ class Units:
         self._seen: dict[_Key, _Seen] = {}
         self._next = 0.0
 
+    def due(self) -> float | None:
+        return self._next - self._house.clock.monotonic()
+
+    def busy(self) -> bool:
+        return False
+
     def turn(self) -> None:
         monotonic = self._house.clock.monotonic()
         if monotonic < self._next:
             return
         self._next = monotonic + EVERY
-        with self._house.journal.transaction():
+        with self._house.transaction():
             for context in self._house.contexts.values():
                 self._look(context)
 

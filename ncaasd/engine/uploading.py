@@ -9,6 +9,8 @@ from dataclasses import replace
 from ncaasd.engine.desk import Desk
 from ncaasd.engine.house import Context, House, target_of_link
 from ncaasd.engine.packaging import target_of
+from ncaasd.engine.part import Part as EnginePart
+from ncaasd.engine.part import Waits
 from ncaasd.errors import DiskSilent, FileUnreadable, StoreError
 from ncaasd.model import NEVER, DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import first_safe_key, needs_mapping, part_size
@@ -66,7 +68,7 @@ def reachable(transfers: Transfers, tasks: Collection[UploadTask | DownloadTask]
     return sum(not transfers.hangs(task) for task in tasks)
 
 
-class Uploader:
+class Uploader(EnginePart):
     def __init__(
         self,
         house: House,
@@ -89,7 +91,19 @@ class Uploader:
     def busy(self) -> bool:
         return self._taken() > 0
 
-    def wait(self) -> float | None:
+    def pending(self, waits: Waits) -> bool:
+        house = self._house
+        return any(house.journal.pending_files(c.name, house.clock.now(), 1) for c in house.reachable())
+
+    def due(self) -> float | None:
+        """The next whole file is due then, and there is room for it."""
+        house, room = self._house, self._room_in()
+        if room is None:
+            return None
+        times = [at for c in house.reachable() if (at := house.journal.next_upload(c.name)) is not None]
+        return max(room, min(times) - house.clock.now()) if times else None
+
+    def _room_in(self) -> float | None:
         """Seconds until uploads may be begun; None while there is no room for one."""
         room = QUEUED - self._taken()
         if room >= HANDFUL:
@@ -101,7 +115,7 @@ class Uploader:
 
     def turn(self) -> None:
         house = self._house
-        if self.wait() != 0.0:
+        if self._room_in() != 0.0:
             return
         now, self._next = house.clock.now(), house.clock.monotonic() + SOON
         for context in house.contexts.values():
@@ -110,7 +124,7 @@ class Uploader:
                 continue
             due = house.journal.pending_files(context.name, now, room)
             if due:
-                with house.journal.transaction():
+                with house.transaction():
                     tasks = [t for row in due if (t := self._begin(context, row, now)) is not None]
                 for task in tasks:
                     house.transfers.start(task)

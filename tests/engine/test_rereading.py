@@ -78,7 +78,7 @@ def test_what_was_deleted_or_changed_meanwhile_is_not_read_again(lab: Lab) -> No
     lab.pass_time(60, step=2)
     assert lab.rig.engine is not None
     declarer: Declarer = lab.rig.engine.declarer
-    assert declarer.next_due() is None
+    assert declarer.due() is None
 
 
 @pytest.mark.parametrize("prefix", ["", "rig-a/"])

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from ncaasd.adapters.journal import Journal
-from ncaasd.engine.desk import Result, Stopping
+from ncaasd.engine.desk import Result, Stopping, Writing
 from ncaasd.errors import JournalError
 
 T = TypeVar("T")
@@ -15,8 +14,8 @@ T = TypeVar("T")
 class InlineDesk:
     """A `Desk`: work is done at once, in the caller's thread, and its note waits for `read`."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
         self._notes: list[Callable[[], None]] = []
         self._failed: JournalError | None = None
 
@@ -32,7 +31,7 @@ class InlineDesk:
     def ask(self, what: Callable[[], T]) -> T:
         """What could not be committed ends the engine's next turn, as there."""
         try:
-            with self._journal.transaction():
+            with self._writing.transaction():
                 return what()
         except JournalError as error:
             self._failed = error
@@ -48,7 +47,7 @@ class InlineDesk:
         if self._failed is not None:
             raise self._failed
         notes, self._notes = self._notes, []
-        with self._journal.transaction():
+        with self._writing.transaction():
             for note in notes:
                 note()
         return len(notes)

@@ -97,6 +97,13 @@ def test_the_daemon_alone_knows_the_adapters() -> None:
         assert named <= {"ncaasd.adapters.journal", "ncaasd.adapters.probe"}, f"{path.name} names {named}"
 
 
+def test_the_engine_opens_its_transactions_itself() -> None:
+    """So that what is done last within each is done in all; commands are of the command line too, and join the engine's."""
+    for path in (PACKAGE / "engine").glob("*.py"):
+        if path.name not in ("house.py", "commands.py"):
+            assert "journal.transaction(" not in path.read_text(), path.name
+
+
 def test_sql_stays_in_the_journal_and_boto_in_s3() -> None:
     for path in FILES:
         names = {n.split(".")[0] for n in imports(path)}

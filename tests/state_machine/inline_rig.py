@@ -192,7 +192,6 @@ class InlineRig:
         tools = LocalTools(os.path.join(os.path.dirname(self.journal_path), "tools"), timeout=20)
         house = House(
             journal=journal,
-            desk=InlineDesk(journal),
             clock=self.clock,
             contexts={BUCKET: context},
             rig="" if self.host else self.name,
@@ -203,6 +202,7 @@ class InlineRig:
             tools=tools,
             archive=LocalArchive(),
         )
+        house.desk = InlineDesk(house)
         house.rig = house.rig or remembered_rig(house)
         engine = Engine(house, root=self.root, sources=self.config.sources, tools=self.config.tools)
         house.transfers = TransferPool(

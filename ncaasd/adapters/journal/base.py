@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,10 +92,8 @@ class Base:
         self._db = db
         self._depth = 0
         self.path = path
-        # Told the id of each file that becomes another, or is in another state: not of appointments.
-        self.on_file: Callable[[int], None] = lambda _file_id: None
-        # Called within each transaction, last: for what is done once for many rows.
-        self.before_commit: Callable[[], None] = lambda: None
+        self._changed: set[int] | None = None  # ids of files; None: nobody has asked yet, so nothing is kept
+        self._taken: set[int] = set()  # those that were taken within the open transaction
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
@@ -114,20 +112,35 @@ class Base:
         self._depth = 1
         try:
             yield
-            self.before_commit()
+            self._depth = 0
+            with translated():
+                self._db.execute("COMMIT")
         except BaseException:
             self._depth = 0
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
+            self._note_changed(self._taken)  # what was read of them is not so any more
             raise
-        self._depth = 0
-        try:
-            with translated():
-                self._db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
+        finally:
+            self._taken = set()
+
+    def take_changed_files(self) -> set[int]:
+        """The ids of the files whose content, state or key has changed since the last call, not those that were only put off.
+
+        They are kept from the first call on. Within a transaction, its own changes are among them. After a rollback they are
+        told too, also those that were taken before it: reading a row once more does no harm, a row that never was does.
+        """
+        if not self._changed:
+            self._changed = set()
+            return set()
+        changed, self._changed = self._changed, set()
+        if self._depth:
+            self._taken |= changed
+        return changed
+
+    def _note_changed(self, file_ids: Iterable[int]) -> None:
+        if self._changed is not None:
+            self._changed.update(file_ids)
 
     def close(self) -> None:
         self._db.close()

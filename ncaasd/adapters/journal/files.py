@@ -64,7 +64,7 @@ class Files(Base):
             state, reason, now, key, path_out(link),
         ).fetchone()  # fmt: skip
         (file_id,) = row
-        self.on_file(file_id)
+        self._note_changed((file_id,))
         return int(file_id)
 
     def skip_file(self, place: Place, key: str, reason: str, now: float) -> FileRow:
@@ -83,7 +83,7 @@ class Files(Base):
             place.analysis, place.tree, path_out(place.path), reason, now, key,
         ).fetchone()  # fmt: skip
         found = file_row(row)
-        self.on_file(found.id)
+        self._note_changed((found.id,))
         return found
 
     def skipped(self, analysis: str, tree: str) -> dict[str, str]:
@@ -243,12 +243,12 @@ class Files(Base):
         self, file_id: int, state: FileState, reason: str, now: float, *, retry_at: float = 0, failures: int = 0
     ) -> None:
         self._run(_SET_FILE, state, reason, now, retry_at, failures, file_id)
-        self.on_file(file_id)
+        self._note_changed((file_id,))
 
     def file_whole(self, file_id: int, now: float) -> FileRow | None:
         """A file has become whole. Returns its row as it is now."""
         row = self._run(f"{_SET_FILE} RETURNING {FILE}", FileState.WHOLE, "", now, 0.0, 0, file_id).fetchone()
-        self.on_file(file_id)
+        self._note_changed((file_id,))
         return None if row is None else file_row(row)
 
     def file_stored(self, file_id: int, stat: Stat, stored: Stored, now: float) -> FileRow | None:
@@ -263,13 +263,13 @@ class Files(Base):
             f" WHERE id=?1 RETURNING {FILE}",
             file_id, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, stored.etag, f"{stored.crc:016x}", stored.key, now,
         ).fetchone()  # fmt: skip
-        self.on_file(file_id)
+        self._note_changed((file_id,))
         return None if row is None else file_row(row)
 
     def own_file(self, file_id: int, now: float) -> None:
         """A person allows what is at the key to be overwritten: the file is uploaded again."""
         self._run("UPDATE file SET ours=1, state='whole', reason='', retry_at=0, since=? WHERE id=?", now, file_id)
-        self.on_file(file_id)
+        self._note_changed((file_id,))
 
     def give_key(self, file_id: int, key: str) -> None:
         """A file has another key from now on, and so have the jobs of it that are not submitted. Nothing of it is in S3."""
@@ -282,7 +282,7 @@ class Files(Base):
         )
         self._run("UPDATE file SET key=?, stored_size=NULL, etag='', crc='', ours=0 WHERE id=?", key, file_id)
         self._run("DELETE FROM upload WHERE file_id=?", file_id)
-        self.on_file(file_id)
+        self._note_changed((file_id,))
 
     def take_key(self, row: FileRow) -> None:
         """What this rig has put at a file's key for another one, which is not there any more, will be overwritten by it."""
@@ -295,8 +295,7 @@ class Files(Base):
         )
         others = column(answer)
         self._run("UPDATE file SET ours=1 WHERE id=?", row.id)
-        for other in [*others, row.id]:
-            self.on_file(other)
+        self._note_changed([*others, row.id])
 
     def upload_begun(self, file_id: int) -> bool:
         """Whether bytes of a file may be on their way, or in S3 without our knowing."""
@@ -309,7 +308,7 @@ class Files(Base):
             now,
             file_id,
         )
-        self.on_file(file_id)
+        self._note_changed((file_id,))
 
     def count_files(self) -> list[FileCount]:
         """Everything known below inputs and configs, by analysis and state."""

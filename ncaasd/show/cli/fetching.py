@@ -102,7 +102,7 @@ def _fetch_here(config: Config, ids: list[str], analysis: str, every: bool) -> t
         def each(house: Running) -> None:
             if not done:  # in the engine's thread, before the first time that it may be quiet
                 found = find_elsewhere(house.engine, selection, every=every)
-                with house.journal.transaction():
+                with house.engine.house.transaction():
                     done.extend(mark(house.engine, selection, found))
             view.turn(house)
 
