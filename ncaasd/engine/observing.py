@@ -1,7 +1,8 @@
 """Find what is on disk: scans, quick looks at single files, settling. Tells the engine what became whole or is gone.
 
 Every tree has a lane (a thread) of its own, so that a mount that hangs in `stat` stops nothing but itself (F89). The
-engine thread never touches a watched disk.
+engine thread never touches a watched disk. Rescans come by the schedule (engine/scheduler.py); what is here by the monotonic
+clock are looks at settling files, and the next try of a scan that failed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -53,8 +55,9 @@ class Watched:
     news: Iterator[Callable[[], None]] | None = None  # what the last scan found, as far as it is not taken in yet
     hinted: set[str] = field(default_factory=set)
     published: set[str] = field(default_factory=set)  # renamed into place, as the watcher saw
-    scan_at: float = 0.0  # monotonic
+    scan_at: float = 0.0  # monotonic; infinite: when it is asked for
     working_since: float | None = None
+    scanning: bool = False  # that work is a scan
     progress: int = 0  # the tree's, at `working_since` or when it last answered
     scans: int = 0
     files: int = 0
@@ -162,6 +165,12 @@ class Observer:
         for watched in self.trees.values():
             watched.scan_at = 0.0
 
+    def rescan(self, analysis: str) -> None:
+        """By the schedule: compare the analysis's trees with what is known, but for those that are being scanned already."""
+        for watched in self.trees.values():
+            if watched.context.name == analysis and not watched.scanning:
+                watched.scan_at = 0.0
+
     def working(self) -> bool:
         """A tree is being looked at, or is to be at once. One that hangs or is missing is not waited for."""
         trees = [w for w in self.trees.values() if w.name not in w.context.tree_trouble]
@@ -222,6 +231,7 @@ class Observer:
 
     def _start_scan(self, watched: Watched, now: float) -> None:
         watched.working_since, watched.progress = now, watched.tree.progress
+        watched.scanning, watched.scan_at = True, math.inf
         tree, known = watched.tree, watched.known
         self._house.desk.do(watched.lane, lambda: tree.scan(known), lambda r: self._scan_done(watched, r))
         if watched.context.results_trouble and not watched.name:
@@ -292,11 +302,11 @@ class Observer:
         return False
 
     def _scan_done(self, watched: Watched, result: Result[ScanDelta]) -> None:
+        watched.scanning = False
         if not self._worked(watched, result):
             return
         delta = result.get()
         now = self._house.clock.monotonic()
-        watched.scan_at = now + watched.rescan
         watched.files = delta.files
         self._note_skipped(watched, delta)
         self._say_passed_over(watched, sorted(delta.passed_over))

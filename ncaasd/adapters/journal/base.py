@@ -11,6 +11,7 @@ from typing import Any
 from ncaasd.errors import JournalBroken, JournalError
 from ncaasd.model import Event
 
+KEPT_FROM = "events kept from"  # in meta: older events may be deleted, as a trigger of the schema has it
 EVENTUALLY = 1e14  # points in time beyond this mean "when something happens"
 REBUILD = "move it aside; ncaasd then rebuilds it from what is in S3, and holds what it can't match"
 
@@ -170,6 +171,11 @@ class Base:
             limit,
         ).fetchall()
         return [Event(*row) for row in reversed(rows)]
+
+    def drop_events(self, rows: Sequence[int], before: float) -> None:
+        """Delete these events, which must all be older than `before` (see adapters/journal/pruning.py)."""
+        self.set_meta(KEPT_FROM, repr(before))
+        self._many("DELETE FROM event WHERE id=?", ((row,) for row in rows))
 
     def stored_since(self, analysis: str, at: float) -> list[str]:
         """The subjects of the files that came to be in S3 since then, as the event log tells it."""
