@@ -105,29 +105,24 @@ class Nightly:
         path = self._house.journal.path
 
         def found(result: Result[list[int]]) -> None:
-            if result.error is None:
-                self._delete(result.get(), before, deleted)
-                return
-            if not isinstance(result.error, NcaasdError):
+            if result.error is not None and not isinstance(result.error, NcaasdError):
                 raise result.error
+            rows = result.get() if result.error is None else []
+            if rows:
+                self._delete(rows, before, deleted)
+                return
             self._pruning = False
-            text = f"old events can't be deleted now: {result.error}"
-            self._house.event("", "", "pruning failed", text, level=logging.WARNING)
+            if result.error is not None:
+                text = f"old events can't be deleted now: {result.error}"
+                self._house.event("", "", "pruning failed", text, level=logging.WARNING)
+            elif deleted:
+                day = datetime.fromtimestamp(before).astimezone().date()
+                self._house.event("", "", "pruned", f"{deleted:,} events of before {day} are deleted (log.keep)")
 
         self._house.desk.do(LANE, lambda: pruning.old_events(path, before, FOUND), found)
 
     def _delete(self, rows: list[int], before: float, deleted: int) -> None:
-        """Some of what was found; the rest in the next turns. Then look for more, until there are none."""
-        house = self._house
-        if rows:
-            house.journal.drop_events(rows[:DELETED], before)
-            done, left = deleted + len(rows[:DELETED]), rows[DELETED:]
-            if left:
-                house.desk.tell(lambda: self._delete(left, before, done))
-            else:
-                self._find(before, done)
-            return
-        self._pruning = False
-        if deleted:
-            day = datetime.fromtimestamp(before).astimezone().date()
-            house.event("", "", "pruned", f"{deleted:,} events of before {day} are deleted (log.keep)")
+        """Some of what was found; the rest in the next turns, and then what else there is, once this is committed."""
+        self._house.journal.drop_events(rows[:DELETED], before)
+        done, left = deleted + len(rows[:DELETED]), rows[DELETED:]
+        self._house.desk.tell(lambda: self._delete(left, before, done) if left else self._find(before, done))
