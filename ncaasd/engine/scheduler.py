@@ -105,7 +105,8 @@ class Schedule:
         """The beats that a scheduler that works no more may have left out; none when it works."""
         now = self._clock.monotonic()
         beats = {name: job.when.longest for name, job in self._jobs.items() if isinstance(job.when, Beat)}
-        if not self._scheduler._thread.is_alive():  # nothing else tells
+        thread = self._scheduler._thread  # nothing else tells
+        if thread is None or not thread.is_alive():
             return list(beats)
         return [name for name, longest in beats.items() if now - self._last[name] > longest + LATE]
 

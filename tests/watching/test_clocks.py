@@ -235,6 +235,7 @@ def _hangs(schedule: Schedule, clock: VirtualClock) -> None:
     clock.sleep(61 + 0.2)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("end", [_dies, _hangs])
 def test_a_scheduler_that_works_no_more_is_noticed_and_made_anew(
     scheduled: Callable[..., Schedule], end: Callable[[Schedule, VirtualClock], None]
