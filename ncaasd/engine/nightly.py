@@ -17,7 +17,7 @@ from ncaasd.errors import NcaasdError
 LANE = "nightly"
 DAY = 86400.0
 FOUND = 20_000  # old events that are looked for at a time
-DELETED = 200  # of them, in a turn
+DELETED = 100  # of them, in a turn
 # In meta: when old events were last deleted, and what was taken for the time then. The latter goes on by a week at most from one
 # night to the next, so that a clock that is ahead by years takes no more than a week of the event log with it.
 PRUNED = "pruned at"

@@ -13,7 +13,10 @@ from ncaasd.model import Event
 
 KEPT_FROM = "events kept from"  # in meta: older events may be deleted, as a trigger of the schema has it
 EVENTUALLY = 1e14  # points in time beyond this mean "when something happens"
-REBUILD = "move it aside; ncaasd then rebuilds it from what is in S3, and holds what it can't match"
+REBUILD = (
+    "move it aside; ncaasd then rebuilds it from what is in S3, and holds what it can't match; or put a backup of it back:"
+    " docs/journal.md"
+)
 
 
 def as_ours(error: sqlite3.DatabaseError) -> Exception:
