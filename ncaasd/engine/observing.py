@@ -58,6 +58,7 @@ class Watched:
     scan_at: float = 0.0  # monotonic; infinite: when it is asked for
     working_since: float | None = None
     scanning: bool = False  # that work is a scan
+    scanned_at: float = -math.inf  # when the last scan ended, monotonic
     progress: int = 0  # the tree's, at `working_since` or when it last answered
     scans: int = 0
     files: int = 0
@@ -166,9 +167,11 @@ class Observer:
             watched.scan_at = 0.0
 
     def rescan(self, analysis: str) -> None:
-        """By the schedule: compare the analysis's trees with what is known, but for those that are being scanned already."""
+        """By the schedule: compare the analysis's trees with what is known. One whose scans take long is left time for looks."""
+        now = self._house.clock.monotonic()
         for watched in self.trees.values():
-            if watched.context.name == analysis and not watched.scanning:
+            rested = not watched.scanning and now - watched.scanned_at >= watched.rescan / 2
+            if watched.context.name == analysis and rested:
                 watched.scan_at = 0.0
 
     def working(self) -> bool:
@@ -302,7 +305,7 @@ class Observer:
         return False
 
     def _scan_done(self, watched: Watched, result: Result[ScanDelta]) -> None:
-        watched.scanning = False
+        watched.scanning, watched.scanned_at = False, self._house.clock.monotonic()
         if not self._worked(watched, result):
             return
         delta = result.get()

@@ -142,16 +142,17 @@ def test_nothing_is_written_when_there_is_too_little_room(path: str) -> None:
 
 
 def test_a_disk_that_takes_no_more_leaves_nothing_behind(path: str) -> None:
-    work(path, 100)
+    work(path, 300)
+    assert os.path.getsize(path) > 100_000
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # no file may be larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))  # no file may be larger; SQLite's -shm has 32 KiB
     try:
         with pytest.raises(LocalError, match="journal"):
             made(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert names(path) == []
-    assert len(rows_of(made(path).path)) == 100, "the next one goes well"
+    assert len(rows_of(made(path).path)) == 300, "the next one goes well"
 
 
 @pytest.mark.parametrize("at", [0.3, 0.5, 0.8])
@@ -164,6 +165,23 @@ def test_a_corrupt_journal_is_said_and_its_backups_stay(path: str, at: float) ->
     with pytest.raises(JournalBroken, match=r"corrupt.*docs/journal\.md"):
         made(path)
     assert names(path) == [os.path.basename(old.path)] and check_backup(old) == ""
+
+
+def test_a_corrupt_index_is_said(path: str) -> None:
+    """A copy doesn't need it."""
+    work(path, 200)
+    with closing(sqlite3.connect(path)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name='file_count'").fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+        before = db.execute("SELECT count(*) FROM event").fetchone()
+    with open(path, "r+b") as file:
+        file.seek((page - 1) * size + size // 2)  # the root of a tree that has leaves has its cells at the end
+        file.write(os.urandom(size // 2))
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM event").fetchone() == before, "what is asked mostly still answers"
+    with pytest.raises(JournalBroken, match="corrupt"):
+        made(path)
+    assert names(path) == []
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
