@@ -211,7 +211,7 @@ def test_a_kill_in_the_midst_of_pruning_loses_nothing_else_and_the_rest_goes_the
         made.rig.turn()
     assert 10 < made.left() < 1010
     made.begin()
-    made.at("2026-11-30T03:15")
+    made.at("2026-11-30T04:00")
     assert made.left() == 10
 
 

@@ -77,8 +77,11 @@ class InlineSchedule:
         self, clock: VirtualClock, jobs: Mapping[str, Job], tell: Callable[[Callable[[], None]], None]
     ) -> None:
         self._clock, self._jobs, self._tell = clock, jobs, tell
-        self._offset = clock.now() - clock.monotonic()
-        self._due = {name: self._next(job, None) for name, job in jobs.items()}
+        self._make()
+
+    def _make(self) -> None:
+        self._offset = self._clock.now() - self._clock.monotonic()
+        self._due = {name: self._next(job, None) for name, job in self._jobs.items()}
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now(), UTC)
@@ -89,7 +92,7 @@ class InlineSchedule:
 
     def look(self) -> None:
         if abs(self._clock.now() - self._clock.monotonic() - self._offset) >= JUMP:
-            self.__init__(self._clock, self._jobs, self._tell)  # type: ignore[misc]  # as new
+            self._make()
         for name, job in self._jobs.items():
             if self._now() >= self._due[name]:
                 self._tell(job.note)
