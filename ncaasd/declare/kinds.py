@@ -179,6 +179,12 @@ Seconds = Annotated[
     Written(units.say_duration),
 ]
 Duration = Annotated[Seconds, AfterValidator(_positive)]
+Keep = Annotated[
+    float | None,
+    BeforeValidator(_measured(units.keep)),
+    WithJsonSchema({"type": "string", "pattern": "^([0-9]|forever$)"}),
+    Written(units.say_days),
+]
 Size = Annotated[
     int,
     BeforeValidator(_measured(units.size)),

@@ -15,6 +15,7 @@ from ncaasd.declare.kinds import (
     Flag,
     Hours,
     HttpUrl,
+    Keep,
     Listed,
     Rate,
     Size,
@@ -360,11 +361,16 @@ class Web(Section):
 
 
 class Log(Section):
-    """What the daemon writes to its log."""
+    """What the daemon writes to its log, and how long its event log is kept."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Word] = Field(
         default="info", description="debug | info | warning | error."
     )
     format: Annotated[Literal["text", "json"], Word] = Field(
         default="text", description="text | json: json has one object a line."
+    )
+    keep: Keep = Field(
+        default=90 * 86400.0,
+        description="Events older than that are deleted each night; or forever. Those of jobs that have not ended are kept. (The "
+        "event log is in the journal: it tells each file's and job's story.)",
     )

@@ -21,6 +21,7 @@ _SECONDS = {
 _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 DURATION = "a duration such as 30s, 5m, 48h or 1h30m"
 SIZE = "a size such as 5 GB, 500 MB or 8 MiB"
+KEEP = "a duration such as 90d, or forever"
 RATE = "a rate such as 10 MB/s or 80 Mbit/s, or none (no limit), or 0 (a pause)"
 HOURS = "hours such as 08:00-19:00 (or 22:00-06:00, past midnight)"
 
@@ -42,6 +43,20 @@ def duration(text: str) -> float:
     if total > 10 * 366 * 86400:
         raise ValueError("is longer than ten years")
     return total
+
+
+def keep(text: str) -> float | None:
+    """Seconds, a day at least (a pass of `once` asks the event log what it did, and may take hours); None is for ever. Raises
+    ValueError."""
+    if text.strip().lower() == "forever":
+        return None
+    try:
+        seconds = duration(text)
+    except ValueError:
+        raise ValueError(f"expected {KEEP}") from None
+    if seconds < _SECONDS["d"]:
+        raise ValueError("must be 1d or more, or forever")
+    return seconds
 
 
 def size(text: str) -> int:
@@ -96,6 +111,13 @@ def say_duration(seconds: float) -> str:
         if seconds and seconds % unit == 0:
             return f"{seconds / unit:.0f}{name}"
     return f"{seconds:.0f}s" if seconds == int(seconds) else f"{round(seconds, 3)}s"
+
+
+def say_days(seconds: float | None) -> str:
+    """As people write it, where days are meant: 90d, 36h, forever."""
+    if seconds is None:
+        return "forever"
+    return f"{seconds / 86400:.0f}d" if seconds % 86400 == 0 else say_duration(seconds)
 
 
 def say_size(count: int) -> str:

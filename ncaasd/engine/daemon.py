@@ -38,6 +38,7 @@ from ncaasd.engine.clock import SystemClock
 from ncaasd.engine.desk import Result, ThreadDesk
 from ncaasd.engine.engine import Engine
 from ncaasd.engine.house import Context, House
+from ncaasd.engine.nightly import Nightly
 from ncaasd.engine.opening import remembered_rig
 from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.errors import JournalError, LocalError, StateError
@@ -48,6 +49,7 @@ from ncaasd.ports import CrashPoint, ObjectStore, no_crash
 
 AREAS = ("inputs", "configs", "submissions", "results")
 LANES = {"look": 4, "ask": 2}
+MOST_LEFT_FREE = 10**9  # bytes
 START_WAIT = 10.0  # seconds for an analysis's folders to answer at start; those that hang are taken up when they do
 
 
@@ -101,6 +103,7 @@ class Running:
     watcher: Watcher
     journal: Journal
     config: Config
+    nightly: Nightly
 
     def progress(self) -> list[Progress]:
         return self.pool.progress()
@@ -175,7 +178,13 @@ def running(
                     within, wanted = () if tree_name else AREAS[:3], context.settings.watch
                     ignored = Ignoring(wanted.ignored, areas=within)
                     watcher.watch(f"{name}:{tree_name}", tree.root, mode=wanted.mode, within=within, ignored=ignored)
-        yield Running(engine, pool, watcher, journal, config)
+        nightly = Nightly(house, keep=config.log.keep, keep_free=left_free(config))
+        yield Running(engine, pool, watcher, journal, config, nightly)
+
+
+def left_free(config: Config) -> int:
+    """How many bytes a backup of the journal leaves free on the disk of the state: it may be a small one of its own."""
+    return min(MOST_LEFT_FREE, max(a.watch.min_free for a in config.analyses.values()))
 
 
 def disk_of(contexts: Mapping[str, Context]) -> Callable[[UploadTask | DownloadTask], str]:

@@ -1,7 +1,8 @@
 """Find what is on disk: scans, quick looks at single files, settling. Tells the engine what became whole or is gone.
 
 Every tree has a lane (a thread) of its own, so that a mount that hangs in `stat` stops nothing but itself (F89). The
-engine thread never touches a watched disk.
+engine thread never touches a watched disk. Rescans come by the schedule (engine/scheduler.py); what is here by the monotonic
+clock are looks at settling files, and the next try of a scan that failed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -55,8 +57,10 @@ class Watched:
     news: Iterator[Callable[[], None]] | None = None  # what the last scan found, as far as it is not taken in yet
     hinted: set[str] = field(default_factory=set)
     published: set[str] = field(default_factory=set)  # renamed into place, as the watcher saw
-    scan_at: float = 0.0  # monotonic
+    scan_at: float = 0.0  # monotonic; infinite: when it is asked for
     working_since: float | None = None
+    scanning: bool = False  # that work is a scan
+    scanned_at: float = -math.inf  # when the last scan ended, monotonic
     progress: int = 0  # the tree's, at `working_since` or when it last answered
     scans: int = 0
     files: int = 0
@@ -164,6 +168,14 @@ class Observer(Part):
         for watched in self.trees.values():
             watched.scan_at = 0.0
 
+    def rescan(self, analysis: str) -> None:
+        """By the schedule: compare the analysis's trees with what is known. One whose scans take long is left time for looks."""
+        now = self._house.clock.monotonic()
+        for watched in self.trees.values():
+            rested = not watched.scanning and now - watched.scanned_at >= watched.rescan / 2
+            if watched.context.name == analysis and rested:
+                watched.scan_at = 0.0
+
     def working(self) -> bool:
         """A tree is being looked at, or is to be at once. One that hangs or is missing is not waited for."""
         trees = [w for w in self.trees.values() if w.name not in w.context.tree_trouble]
@@ -195,7 +207,8 @@ class Observer(Part):
             if watched.working_since is None:
                 look = watched.next_look()
                 times += [watched.scan_at] if look is None else [watched.scan_at, look]
-        return min(times) - now if times else None
+        first = min(times, default=math.inf)
+        return None if first == math.inf else first - now
 
     # -- each turn ---------------------------------------------------------------------------------------------------
 
@@ -230,6 +243,7 @@ class Observer(Part):
 
     def _start_scan(self, watched: Watched, now: float) -> None:
         watched.working_since, watched.progress = now, watched.tree.progress
+        watched.scanning, watched.scan_at = True, math.inf
         tree, known = watched.tree, watched.known
         self._house.desk.do(watched.lane, lambda: tree.scan(known), lambda r: self._scan_done(watched, r))
         if watched.context.results_trouble and not watched.name:
@@ -300,11 +314,11 @@ class Observer(Part):
         return False
 
     def _scan_done(self, watched: Watched, result: Result[ScanDelta]) -> None:
+        watched.scanning, watched.scanned_at = False, self._house.clock.monotonic()
         if not self._worked(watched, result):
             return
         delta = result.get()
         now = self._house.clock.monotonic()
-        watched.scan_at = now + watched.rescan
         watched.files = delta.files
         self._note_skipped(watched, delta)
         self._say_passed_over(watched, sorted(delta.passed_over))

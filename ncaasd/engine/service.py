@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ncaasd import subjects
 from ncaasd.adapters.control import ControlServer
@@ -30,6 +31,9 @@ from ncaasd.model import JobRow, Phase
 from ncaasd.neurocaas.evidence import Patience
 from ncaasd.ports import CrashPoint
 
+if TYPE_CHECKING:
+    from ncaasd.engine.scheduler import Schedule
+
 log = logging.getLogger("ncaasd")
 
 CONFIG_LIMIT = 16 * 2**20  # read; the parser's own limit is lower, and says so
@@ -37,6 +41,10 @@ LOOK_AT_CONFIG = 5.0
 JOURNAL_AGAIN = 5.0
 LAST_WORDS = 3.0  # seconds that a share may take over the last status files
 LOOK_FOR_GARBAGE = (700, 10, 10)  # as Python does by itself; the command line begins with more
+SOON = 120.0  # seconds after the start that missed nightly work is looked for, then each LOOK_AT_NIGHT
+LOOK_AT_NIGHT = 3600.0
+SPREAD = 45 * 60.0  # seconds of the night over which many rigs do it
+LASTS = 5.0  # seconds: a pass that goes on for longer has a schedule
 GRACE = 3.0  # `once` waits so much longer than `settle` for what it finds
 
 
@@ -127,14 +135,8 @@ def _serve_one(
 ) -> Config:
     """Serve with one config until it is time to stop, or there is a better one, which is returned."""
     taken = _mark(path)
-    # APScheduler takes longer to be imported than a pass of `once` that has nothing to do.
-    from ncaasd.engine.scheduler import Waker
-
     with _put_up(config, crash, patience) as house:
-        # It only wakes; the engine's own monotonic deadlines find the same, whatever the clock does.
-        known = house.engine.house
-        wakes = {f"rescan {name}": context.settings.watch.rescan for name, context in known.contexts.items()}
-        waker = Waker(known.clock, wakes, lambda _name: known.desk.tell(lambda: None))
+        schedule = scheduled(house)
         control = ControlServer(state_folder(config), lambda request: handle(house, request))
         notify("READY=1", "STATUS=watching " + ", ".join(config.analyses))
         log.info("watching %s for %s", config.root, ", ".join(config.analyses))
@@ -143,7 +145,7 @@ def _serve_one(
             while not (signals.stop or stop()):
                 house.engine.turn(min(wait, 0.5))  # a signal's flag is seen soon
                 notify("WATCHDOG=1")
-                waker.look()
+                schedule.look()
                 wait = house.engine.wait_for()
                 house.pool.look()
                 due = time.monotonic() - looked > LOOK_AT_CONFIG
@@ -158,8 +160,23 @@ def _serve_one(
             _last_words(house)
         finally:
             control.close()
-            waker.stop()
+            schedule.stop()
     return config
+
+
+def scheduled(house: Running) -> Schedule:
+    """What is to happen by the clock on the wall. Its notes are posted to the engine from now on, until it is stopped."""
+    # APScheduler takes longer to be imported than a pass of `once` that has nothing to do.
+    from ncaasd.engine.scheduler import Beat, Job, Nightly, Schedule
+
+    engine, known = house.engine, house.engine.house
+    jobs = {
+        f"rescan {name}": Job(Beat(context.settings.watch.rescan), partial(engine.observer.rescan, name))
+        for name, context in known.contexts.items()
+    }
+    jobs["night"] = Job(Nightly(known.spread() * SPREAD), house.nightly.night)
+    jobs["missed night"] = Job(Beat(LOOK_AT_NIGHT, first=SOON), house.nightly.look)
+    return Schedule(known.clock, jobs, known.desk.tell)
 
 
 @contextlib.contextmanager
@@ -314,6 +331,7 @@ def live(house: Running) -> dict[str, Any]:
         ],
         "troubles": [
             *([engine.config_trouble] if engine.config_trouble else []),
+            *([house.nightly.trouble] if house.nightly.trouble else []),
             *(silence(disk) for disk in sorted(engine.silent)),
             *(f"{c.name}: {t}" for c in contexts for t in (c.paused, c.submits_blocked, c.results_trouble) if t),
             *(f"{c.name}: {t}" for c in contexts for t in c.tree_trouble.values()),
@@ -346,8 +364,11 @@ def run_pass(
     """
     if not root_answers(config.root, stop, tell=notify, forever=False):
         return PassResult(False, ())
-    with _put_up(config, crash or armed(), patience) as house:
+    with contextlib.ExitStack() as stack:
+        house = stack.enter_context(_put_up(config, crash or armed(), patience))
         engine = house.engine
+        schedule: Schedule | None = None
+        began = time.monotonic()
         with engine.house.transaction():
             for job in house.journal.jobs(unfinished=True):
                 if job.phase is Phase.SUBMITTED:
@@ -358,6 +379,11 @@ def run_pass(
         while not stop():
             engine.turn(min(pause, 0.2))
             house.pool.look()
+            if schedule is not None:
+                schedule.look()
+            elif time.monotonic() - began > LASTS:
+                schedule = scheduled(house)
+                stack.callback(schedule.stop)
             each(house)
             pause = engine.wait_for()
             if deadline is None and engine.observer.scanned():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ncaasd.adapters.files.mounts import events_from, filesystem_of, is_network
 from ncaasd.adapters.files.rigfile import LocalRigFile
-from ncaasd.adapters.journal import open_reader
+from ncaasd.adapters.journal import backups, open_reader
 from ncaasd.adapters.lock import running
 from ncaasd.declare import ignored
 from ncaasd.declare.config import Config, inside
@@ -22,6 +22,7 @@ from ncaasd.show.places import journal_of, state_of
 INOTIFY = "/proc/sys/fs/inotify"
 COUNT_FOR = 5.0  # seconds; then the folders counted so far are said to be a part
 AREAS = ("inputs", "configs", "submissions")
+OLD_BACKUP = 2 * 86400.0  # seconds
 RESERVE = 1.25  # others on this machine watch folders, too
 
 
@@ -187,6 +188,29 @@ def _state(config: Config) -> Iterator[Finding]:
         yield Finding("journal", Level.BAD, error.message, error.hint)
     else:
         yield Finding("journal", Level.GOOD, f"{words.size(os.path.getsize(path))}, can be read")
+    yield _backup(path)
+
+
+def _backup(journal: str) -> Finding:
+    """How old the newest backup of the journal is, and whether it can be used."""
+    try:
+        there = backups.backups_of(journal)
+    except NcaasdError as error:
+        return Finding("backup", Level.BAD, error.message, error.hint)
+    if not there:
+        text = "there is no backup of the journal yet"
+        return Finding("backup", Level.NOTE, text, "`ncaasd run` makes one soon after its start, and then each night")
+    now = time.time()
+    newest = max(there, key=lambda b: (b.made <= now, b.made))  # a wrong clock may have made one of the future
+    text = f"{newest.path}, made {words.ago(newest.made, now)} ({words.moment(newest.made)})"
+    trouble = backups.check_backup(newest)
+    if trouble:
+        fix = "delete it: another one is made by `ncaasd run`"
+        return Finding("backup", Level.BAD, f"{text}, can't be used: {trouble}", fix)
+    if now - newest.made > OLD_BACKUP:
+        fix = "let `ncaasd run` run: it makes one each night, and `ncaasd status` says what is in its way"
+        return Finding("backup", Level.NOTE, f"the newest backup of the journal is old: {text}", fix)
+    return Finding("backup", Level.GOOD, f"{text}, can be used")
 
 
 def _disks(config: Config) -> Iterator[Finding]:

@@ -81,6 +81,10 @@ def at(config: Any, path: str) -> Any:
         ("", "web.port", 8484),
         ("log: {level: debug}", "log.level", "debug"),
         ("log: {format: json}", "log.format", "json"),
+        ("log:\n", "log.keep", 90 * 86400.0),
+        ("log: {keep: 2w}", "log.keep", 14 * 86400.0),
+        ("log: {keep: 1d}", "log.keep", 86400.0),
+        ("log: {keep: Forever}", "log.keep", None),
     ],
 )  # fmt: skip
 def test_values(more: str, path: str, value: object) -> None:
@@ -210,6 +214,10 @@ def test_bandwidth(bandwidth: str, limits: dict[int, int | None]) -> None:
         ("web: {listen: 8484}", 5, "web.listen", "an address and a port"),
         ("web: {listen: 'x:99999'}", 5, "web.listen", "an address and a port"),
         ("web: on", 5, "web", "keys and values"),
+        ("log: {keep: 12h}", 5, "log.keep", "must be 1d or more, or forever"),
+        ("log: {keep: 0}", 5, "log.keep", "must be 1d or more, or forever"),
+        ("log: {keep: none}", 5, "log.keep", "a duration such as 90d, or forever"),
+        ("log: {keep: }", 5, "log.keep", "has no value"),
         ("log: {level: verbose}", 5, "log.level", "must be one of debug, info, warning or error"),
         ("rig: !!str x", 5, "", "has a tag"),
         ("group: other", 5, "group", "here twice (first in line 1)"),

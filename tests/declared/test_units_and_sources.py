@@ -7,6 +7,8 @@ import json
 import pytest
 from declared_rig import DeclaredRig, FileState
 
+from ncaasd.adapters.journal.pruning import old_events
+
 UNIT = {
     "source": "share",
     "unit": "{animal}/{run}",
@@ -86,6 +88,20 @@ def test_an_overdue_unit_is_an_alarm_once_and_goes_on_when_it_is_whole(rig: Decl
     assert rig.status("submissions/status/r/M7/1.json")["unit"]["state"] == "overdue"
     rig.record("M7/1/DONE", "x")
     rig.until(lambda: rig.submitted(2), "the submits")
+
+
+def test_what_was_said_of_a_unit_is_known_when_the_event_log_is_pruned(rig: DeclaredRig) -> None:
+    session(rig, "M7/1", "DONE", "ABORTED")
+    rig.rules(UNIT)
+    rig.turns(30)
+    journal = rig.rig.journal
+    old = old_events(journal.path, rig.clock.now() + 1, 10_000)
+    with journal.transaction():
+        journal.drop_events(old, rig.clock.now() + 1)
+    assert len(old) > 5 and len(rig.events("aborted")) == 1
+    rig.restart()
+    rig.turns(20)
+    assert len(rig.events("aborted")) == 1, "said once"
 
 
 def test_F92_a_file_that_comes_late_to_a_submitted_unit_is_held_and_said(rig: DeclaredRig) -> None:

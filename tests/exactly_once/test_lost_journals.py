@@ -8,8 +8,10 @@ import shutil
 import time
 
 import pytest
+from support.journal_work import copy_journal
 from support.rig import BUCKET, GROUP, MIB, Rig, blob
 
+from ncaasd.adapters.journal.backups import backups_of, check_backup
 from ncaasd.engine import commands
 from ncaasd.model import JobState, Phase
 
@@ -156,7 +158,7 @@ def put_away(rig: Rig) -> None:
 def back_up(rig: Rig) -> str:
     copy = os.path.join(rig.folder, "backup.sqlite")
     with rig.reading() as journal:
-        journal.backup(copy)
+        copy_journal(journal, copy)
     return copy
 
 
@@ -217,6 +219,54 @@ def test_F100_an_old_copy_of_the_journal_after_s3_was_tidied(rig: Rig, prefix: s
     rig.wait_for(lambda: done_with(rig, "newer.bin"), "the newer one to be done")
     rig.stop()
     assert len(rig.events("behind")) == 1 and held_ones(rig) == later
+
+
+def test_F100_a_backup_that_the_daemon_made_is_put_back_after_s3_was_tidied(rig: Rig) -> None:
+    """As docs/journal.md tells: stop, copy, start; look, and release what is to run again."""
+    rig.drop_config()
+    rig.drop_rule()
+    rig.drop("inputs/first.bin", blob(10_000, 1))
+    rig.start(command=False)
+    rig.wait_done(1)
+    rig.stop()
+    rig.process = rig.bench.spawner.call(
+        "support.work:daemon_soon", rig.config, log=rig.log, env=rig.bench.sandbox.environment()
+    )
+    rig.wait_for(lambda: rig.events("backup"), "the backup that the night has missed")
+    later = drop_later(rig)
+    rig.wait_done(5)
+    rig.stop()
+    tidy(rig)
+    put_away(rig)
+    before = rig.submits()
+
+    (backup,) = backups_of(rig.journal_path)
+    assert check_backup(backup) == ""
+    os.mkdir(os.path.join(rig.state, "aside"))
+    for name in os.listdir(rig.state):
+        if name.startswith("journal.sqlite"):
+            os.rename(os.path.join(rig.state, name), os.path.join(rig.state, "aside", name))
+    shutil.copy(backup.path, rig.journal_path)
+    assert [j.spec.unit for j in rig.jobs()] == ["first.bin"]
+
+    rig.start(command=False)
+    rig.wait_for(lambda: held_ones(rig) == later, "the four to be held")
+    rig.drop("inputs/new.bin", blob(6_000, 21))
+    rig.wait_for(lambda: done_with(rig, "new.bin"), "the new one to be done")
+    rig.stop()
+    assert rig.submits() == before | {rig.job("new.bin").submit_key: 1}, "nothing is submitted twice"
+    (said,) = rig.events("behind")
+    assert "older than what this rig has submitted (journal: 1 submits, S3: 5)" in said.text
+    assert [b.path for b in backups_of(rig.journal_path)] == [backup.path], "and it is still there"
+
+    operate(
+        rig, "release", ids=("later0.bin",)
+    )  # a person knows that its results are lost, and those of the others are not
+    rig.start(command=False)
+    rig.wait_for(lambda: done_with(rig, "later0.bin"), "the one that was released")
+    rig.stop()
+    assert held_ones(rig) == later - {"later0.bin"}
+    assert sum(rig.submits().values()) == sum(before.values()) + 2
 
 
 def test_F100_a_new_journal_on_a_host_that_was_renamed(rig: Rig) -> None:

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.journal_work import rows_of, work, write_row
+from support.journal_work import copy_journal, rows_of, work, write_row
 from support.spawner import Process, Spawner
 
 import ncaasd
@@ -332,7 +332,7 @@ def test_there_is_no_journal_to_read(path: str) -> None:
 def test_a_copy_made_beside_the_writer_is_whole(held: Process, path: str, tmp_path: Path) -> None:
     copy = str(tmp_path / "copy.sqlite")
     with closing(open_reader(path)) as journal:
-        journal.backup(copy)
+        copy_journal(journal, copy)
     held.kill()
     with closing(open_journal(copy)) as journal:
         assert journal.get_meta("committed") == "yes"
@@ -347,7 +347,7 @@ def test_a_copy_is_of_one_moment(path: str, tmp_path: Path) -> None:
     with closing(open_journal(path)) as journal:
         for number in range(50):
             write_row(journal, number)
-        journal.backup(copy)
+        copy_journal(journal, copy)
         for number in range(50, 60):
             write_row(journal, number)
     assert len(rows_of(copy)) == 50

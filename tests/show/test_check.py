@@ -7,12 +7,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from show_desk import ANALYSIS, Call, Desk
 
+from ncaasd.adapters.journal.backups import make_backup
 from ncaasd.adapters.lock import Locked
 from ncaasd.model import Listing
 from ncaasd.neurocaas.naming import Layout
@@ -65,6 +67,27 @@ def test_nothing_is_left_behind_and_nothing_is_made(whole: Desk, ncaasd: Call) -
 
 
 # -- this machine
+
+
+def test_the_newest_backup_of_the_journal(whole: Desk, ncaasd: Call) -> None:
+    """None yet, one of last night, one that is old, one that can't be used."""
+    with closing(whole.journal()) as journal:
+        assert found(ncaasd, "--offline") == [("backup", "note")]
+        assert "there is no backup of the journal yet" in said(ncaasd, "backup")
+        today = date.fromisoformat("2026-11-28")
+        made = make_backup(journal.path, today, keep_free=0)
+        older = make_backup(journal.path, today - timedelta(days=1), keep_free=0)
+    for path, days in ((made.path, 0.5), (older.path, 1.5)):
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    assert found(ncaasd, "--offline") == []
+    assert f"{made.path}, made 12 h ago" in said(ncaasd, "backup") and "can be used" in said(ncaasd, "backup")
+    os.utime(made.path, (time.time() - 5 * 86400,) * 2)
+    os.utime(older.path, (time.time() - 6 * 86400,) * 2)
+    assert found(ncaasd, "--offline") == [("backup", "note")]
+    assert "is old" in said(ncaasd, "backup") and "made 5 d ago" in said(ncaasd, "backup")
+    Path(made.path).write_bytes(Path(made.path).read_bytes()[:5000])
+    assert bad(ncaasd, "--offline") == ["backup"]
+    assert "can't be used" in said(ncaasd, "backup")
 
 
 def test_a_root_that_is_not_there(whole: Desk, ncaasd: Call) -> None:

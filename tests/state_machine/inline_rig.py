@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from fakes.inline_desk import InlineDesk
 from fakes.memory_store import MemoryStore
+from support.journal_work import copy_journal
 
 from ncaasd.adapters.files.archive import LocalArchive
 from ncaasd.adapters.files.earlier import LocalEarlierJobs
@@ -25,6 +28,7 @@ from ncaasd.declare.config import load_config
 from ncaasd.engine.engine import Engine
 from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import remembered_rig
+from ncaasd.engine.scheduler import JUMP, Beat, Job
 from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.model import Listing, ObjectInfo, Part
 from ncaasd.neurocaas.naming import Layout
@@ -62,6 +66,38 @@ class ServerClock:
 
     def now(self) -> float:
         return self._start + self._clock.mono
+
+
+class InlineSchedule:
+    """The daemon's schedule on a clock that moves when told to: what is due is told before a turn.
+
+    As the real one (`ncaasd.engine.scheduler.Schedule`), it is made anew when the clock has jumped.
+    """
+
+    def __init__(
+        self, clock: VirtualClock, jobs: Mapping[str, Job], tell: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._clock, self._jobs, self._tell = clock, jobs, tell
+        self._make()
+
+    def _make(self) -> None:
+        self._offset = self._clock.now() - self._clock.monotonic()
+        self._due = {name: self._next(job, None) for name, job in self._jobs.items()}
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.now(), UTC)
+
+    def _next(self, job: Job, last: datetime | None) -> datetime:
+        at: datetime = job.when.get_next_fire_time(last, self._now())
+        return at
+
+    def look(self) -> None:
+        if abs(self._clock.now() - self._clock.monotonic() - self._offset) >= JUMP:
+            self._make()
+        for name, job in self._jobs.items():
+            if self._now() >= self._due[name]:
+                self._tell(job.note)
+                self._due[name] = self._next(job, self._due[name])
 
 
 class Fuse:
@@ -157,6 +193,7 @@ class InlineRig:
         )
         self.fuse = Fuse()
         self.engine: Engine | None = None
+        self.schedule: InlineSchedule | None = None
         self._journal: Journal | None = None
 
     def start(self) -> None:
@@ -218,6 +255,8 @@ class InlineRig:
             open_link=open_target,
         )
         self.engine = engine
+        rescan = Job(Beat(settings.watch.rescan), partial(engine.observer.rescan, BUCKET))
+        self.schedule = InlineSchedule(self.clock, {"rescan": rescan}, house.desk.tell)
 
     def kill(self) -> None:
         """What is not committed is gone, and so is all that was in memory."""
@@ -232,7 +271,8 @@ class InlineRig:
         try:
             if self.engine is None:
                 self.start()
-            assert self.engine is not None
+            assert self.engine is not None and self.schedule is not None
+            self.schedule.look()
             self.engine.turn(0.0)
         except Killed:
             self.kill()
@@ -249,7 +289,7 @@ class InlineRig:
     def backup(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.backup_path)
-        self.journal.backup(self.backup_path)
+        copy_journal(self.journal, self.backup_path)
 
     def lose_journal(self, *, restore: bool) -> None:
         """The disk with the state is gone; perhaps an old copy of it is put back."""

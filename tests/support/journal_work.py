@@ -22,6 +22,12 @@ TRIES = 400
 PAUSE = 0.005  # seconds
 
 
+def copy_journal(journal: Journal, path: str) -> None:
+    """A consistent copy of a journal in use, as any program may make one. (What ncaasd makes itself: adapters/journal/backups.)"""
+    with contextlib.closing(sqlite3.connect(path)) as target:
+        journal._db.backup(target)
+
+
 def write_row(journal: Journal, number: int) -> None:
     with journal.transaction():
         journal.event(time.time(), "a", f"row {number}", "row", "x" * (number * 37 % 700))

@@ -7,8 +7,10 @@ import logging
 import os
 import socket
 import time
+from datetime import date
 
-from ncaasd.adapters.journal import open_journal, open_reader, schema
+from ncaasd.adapters.journal import backups, open_journal, open_reader, schema
+from ncaasd.engine import service
 from ncaasd.engine.crash import armed
 from ncaasd.engine.daemon import running
 from ncaasd.engine.service import read_config, serve
@@ -26,6 +28,17 @@ def daemon_on_host(config: str, host: str) -> None:
     """The same on a machine of that name."""
     socket.gethostname = lambda: host  # type: ignore[assignment]  # of this process, which was forked for it
     daemon(config)
+
+
+def daemon_soon(config: str) -> None:
+    """A daemon that looks for missed nightly work at once, not after two minutes."""
+    service.SOON = 0.2  # of this process, which was forked for it
+    daemon(config)
+
+
+def journal_backed_up(path: str) -> None:
+    """Make today's backup of a journal."""
+    backups.make_backup(path, date.fromtimestamp(time.time()), keep_free=0, crash=armed())  # noqa: DTZ012  # local
 
 
 def journal_opened(path: str) -> None:

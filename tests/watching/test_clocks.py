@@ -17,7 +17,7 @@ from fakes.memory_store import MemoryStore
 from state_machine.inline_rig import BUCKET, InlineRig, ServerClock, VirtualClock
 from support.rig import Rig, blob, run_command
 
-from ncaasd.engine.scheduler import Waker
+from ncaasd.engine.scheduler import Beat, Job, Nightly, Schedule
 from ncaasd.model import FileState, Phase
 
 YEAR = 365.25 * 86400
@@ -140,17 +140,39 @@ def test_F83_daylight_saving_is_nothing_special(
         time.tzset()
 
 
-# -- the scheduler, which only wakes
+# -- the schedule itself, by the real APScheduler
 
 
-def test_F85_a_wake_that_takes_long_is_one_at_a_time_and_what_was_missed_is_one_wake() -> None:
-    clock = VirtualClock(time.time())
+@pytest.fixture
+def scheduled() -> Iterator[Callable[..., Schedule]]:
+    """Makes a schedule of one job, `rescan`, that calls `note` every so many seconds."""
+    made: list[Schedule] = []
+
+    def make(clock: VirtualClock, seconds: float, note: Callable[[], None]) -> Schedule:
+        made.append(Schedule(clock, {"rescan": Job(Beat(seconds), note)}, lambda note: note()))
+        return made[-1]
+
+    yield make
+    for schedule in made:
+        schedule.stop()
+
+
+def until(condition: Callable[[], bool], longest: float = 20.0) -> bool:
+    deadline = time.monotonic() + longest
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_F85_a_post_that_takes_long_is_one_at_a_time_and_what_was_missed_is_one(
+    scheduled: Callable[..., Schedule],
+) -> None:
     inside = threading.Semaphore()
     calls: list[float] = []
     together: list[bool] = []
     hold = threading.Event()
 
-    def wake(_name: str) -> None:
+    def note() -> None:
         together.append(not inside.acquire(blocking=False))
         calls.append(time.monotonic())
         hold.wait(
@@ -158,54 +180,104 @@ def test_F85_a_wake_that_takes_long_is_one_at_a_time_and_what_was_missed_is_one_
         )  # the first misses ten of its times, and by more than a second's grace
         inside.release()
 
-    waker = Waker(clock, {"rescan": 0.1}, wake)
+    scheduled(VirtualClock(time.time()), 0.1, note)
     try:
-        deadline = time.monotonic() + 20
-        while len(calls) < 4 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert len(calls) >= 4, "it goes on"
+        assert until(lambda: len(calls) >= 4), "it goes on"
         assert not any(together), "one instance"
         assert calls[2] - calls[1] > 0.03, "the missed ones are one"
     finally:
         hold.set()
-        waker.stop()
 
 
 @pytest.mark.parametrize("jump", [10 * YEAR, -10 * YEAR])
-def test_F83_the_jobs_are_made_anew_when_the_clock_has_jumped(jump: float) -> None:
+def test_F83_the_jobs_are_made_anew_when_the_clock_has_jumped(scheduled: Callable[..., Schedule], jump: float) -> None:
     clock = VirtualClock(time.time())
-    woken = threading.Event()
-    waker = Waker(clock, {"rescan": 0.05}, lambda _name: woken.set())
-    try:
-        assert not waker.look()
-        clock.wall += jump
-        assert waker.look()
-        assert not waker.look(), "once"
-        woken.clear()
-        assert woken.wait(10)
-    finally:
-        waker.stop()
+    posted = threading.Event()
+    schedule = scheduled(clock, 0.05, posted.set)
+    assert not schedule.look()
+    clock.wall += jump
+    assert schedule.look()
+    assert not schedule.look(), "once"
+    posted.clear()
+    assert posted.wait(10)
 
 
-def test_F83_ten_years_of_missed_wakes_are_one() -> None:
+def test_F83_ten_years_of_missed_runs_are_one(scheduled: Callable[..., Schedule]) -> None:
     """Nor do they keep the engine from ending the scheduler, or from making it anew."""
     clock = VirtualClock(time.time())
     calls: list[float] = []
-    waker = Waker(clock, {"rescan": 0.5}, lambda _name: calls.append(time.monotonic()))
+    schedule = scheduled(clock, 0.5, lambda: calls.append(time.monotonic()))
+    long_ago = datetime.now(tz=UTC) - timedelta(days=3653)  # as its next run looks after the clock's jump
+    schedule._scheduler.modify_job("rescan", next_run_time=long_ago)  # nothing else sets APScheduler's clock
+    assert until(lambda: bool(calls)), "it posts at once"
+    clock.wall += 10 * YEAR
+    began = time.monotonic()
+    assert schedule.look()
+    assert time.monotonic() - began < 5
+    assert len(calls) <= 3
+
+
+def _dies(schedule: Schedule, _clock: VirtualClock) -> None:
+    """An error that APScheduler doesn't expect ends its thread."""
+
+    def broken(*_: object) -> None:
+        raise SystemExit
+
+    schedule._scheduler._process_jobs = broken
+    schedule._scheduler.wakeup()
+    schedule._scheduler._thread.join(10)
+
+
+def _hangs(schedule: Schedule, clock: VirtualClock) -> None:
+    """Its thread lives, and nothing comes: it doesn't even end when it is told to."""
+    schedule._scheduler._process_jobs = lambda: time.sleep(10)
+    schedule._scheduler.wakeup()
+    clock.sleep(61 + 0.2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("end", [_dies, _hangs])
+def test_a_scheduler_that_works_no_more_is_noticed_and_made_anew(
+    scheduled: Callable[..., Schedule], end: Callable[[Schedule, VirtualClock], None]
+) -> None:
+    clock = VirtualClock(time.time())
+    posted: list[float] = []
+    schedule = scheduled(clock, 0.2, lambda: posted.append(time.monotonic()))
+    assert not schedule.look()
+    end(schedule, clock)
+    posted.clear()
+    began = time.monotonic()
+    assert schedule.look()
+    assert time.monotonic() - began < 5, "the engine doesn't wait for one that hangs"
+    assert len(posted) == 1, "what it did not post is posted"
+    assert until(lambda: len(posted) >= 3), "and it goes on"
+    assert not schedule.look()
+
+
+@pytest.mark.parametrize(
+    ("now", "spread", "expected"),
+    [
+        ("2026-07-01T12:00:00", 0.0, "2026-07-02T03:00:00"),
+        ("2026-07-01T02:59:59", 0.0, "2026-07-01T03:00:00"),
+        ("2026-07-01T03:00:00", 0.0, "2026-07-02T03:00:00"),
+        ("2026-07-01T03:00:00", 1200.0, "2026-07-01T03:20:00"),
+        ("2026-03-28T12:00:00", 0.0, "2026-03-29T03:00:00"),  # an hour shorter
+        ("2026-10-24T12:00:00", 0.0, "2026-10-25T03:00:00"),  # an hour longer
+        ("2036-10-24T12:00:00", 0.0, "2036-10-25T03:00:00"),
+    ],
+)
+def test_the_night_is_of_local_time(now: str, spread: float, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
     try:
-        long_ago = datetime.now(tz=UTC) - timedelta(days=3653)  # as its next run looks after the clock's jump
-        waker._scheduler.modify_job("rescan", next_run_time=long_ago)  # nothing else sets APScheduler's clock
-        deadline = time.monotonic() + 20
-        while not calls and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert calls, "it wakes at once"
-        clock.wall += 10 * YEAR
-        began = time.monotonic()
-        assert waker.look()
-        assert time.monotonic() - began < 5
-        assert len(calls) <= 3
+        at = datetime.fromisoformat(now).replace(tzinfo=zone).astimezone(UTC)
+        for previous in (None, at - timedelta(days=400)):  # what was missed is over
+            night = Nightly(spread).get_next_fire_time(previous, at)
+            assert night.astimezone(zone).replace(tzinfo=None).isoformat() == expected
     finally:
-        waker.stop()
+        monkeypatch.undo()
+        time.tzset()
 
 
 # -- the whole daemon, under libfaketime

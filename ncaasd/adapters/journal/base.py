@@ -12,7 +12,11 @@ from typing import Any
 from ncaasd.errors import JournalBroken, JournalError
 from ncaasd.model import Event
 
-REBUILD = "move it aside; ncaasd then rebuilds it from what is in S3, and holds what it can't match"
+KEPT_FROM = "events kept from"  # in meta: older events may be deleted, as a trigger of the schema has it
+REBUILD = (
+    "move it aside; ncaasd then rebuilds it from what is in S3, and holds what it can't match; or put a backup of it back:"
+    " docs/journal.md"
+)
 
 
 def as_ours(error: sqlite3.DatabaseError) -> Exception:
@@ -145,11 +149,6 @@ class Base:
     def close(self) -> None:
         self._db.close()
 
-    def backup(self, path: str) -> None:
-        """A consistent copy of the journal as it is now."""
-        with contextlib.closing(sqlite3.connect(path)) as target:
-            self._db.backup(target)
-
     def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         # Not `with translated()`: this is called several times for each file, and that costs as much as the statement.
         try:
@@ -211,6 +210,11 @@ class Base:
             limit,
         ).fetchall()
         return [Event(**row) for row in reversed(rows)]
+
+    def drop_events(self, rows: Sequence[int], before: float) -> None:
+        """Delete these events, which must all be older than `before` (see adapters/journal/pruning.py)."""
+        self.set_meta(KEPT_FROM, repr(before))
+        self._many("DELETE FROM event WHERE id=?", ((row,) for row in rows))
 
     def stored_since(self, analysis: str, at: float) -> list[str]:
         """The subjects of the files that came to be in S3 since then, as the event log tells it."""

@@ -47,18 +47,22 @@ def _make_safe(db: sqlite3.Connection, path: str) -> None:
         raise JournalBroken(f"the journal {path} is corrupt: {' '.join(found.split())}", hint=REBUILD)
 
 
+def read_only(path: str, *, still: bool = False) -> sqlite3.Connection:
+    """A connection that can't change it. `still`: nobody writes it, so that no file is made beside it."""
+    uri = f"file:{_quoted(path)}?mode=ro{'&immutable=1' if still else ''}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+
+
 def open_reader(path: str) -> Journal:
     """Open for reading beside a running daemon, or when there is none. Raises StateError when there is no journal."""
     if not os.path.exists(path):
         raise StateError(
             f"there is no journal at {path}", hint="has `ncaasd run` or `ncaasd once` ever run with this config?"
         )
-    uri = f"file:{_quoted(path)}?mode=ro"
     # Who doesn't own the folder can't make the -shm file that WAL reading needs; with no -wal there is nothing to miss.
-    if not os.access(os.path.dirname(path) or ".", os.W_OK) and not os.path.exists(path + "-wal"):
-        uri += "&immutable=1"
+    still = not os.access(os.path.dirname(path) or ".", os.W_OK) and not os.path.exists(path + "-wal")
     with translated():
-        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+        db = read_only(path, still=still)
         try:
             version = _version(db)
             _refuse_newer(db, version, path)

@@ -175,6 +175,13 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX file_gone ON file (analysis, size, mtime_ns, crc) WHERE state = 'gone';
     CREATE INDEX job_dataset_etag ON job_dataset (etag) WHERE etag <> '';
     """,
+    # 5: events that are older than those kept may go; nothing else of them can be changed
+    """
+    DROP TRIGGER event_append_only_d;
+    CREATE TRIGGER event_append_only_d BEFORE DELETE ON event
+        WHEN old.at >= coalesce((SELECT CAST(value AS REAL) FROM meta WHERE key = 'events kept from'), old.at)
+        BEGIN SELECT raise(ABORT, 'append only'); END;
+    """,
 )
 
 VERSION = len(MIGRATIONS)

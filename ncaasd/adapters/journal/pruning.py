@@ -1,0 +1,48 @@
+"""Which events are old enough to go. Looked for from a connection of its own, on a lane: it reads the whole event log."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+
+from ncaasd.adapters.journal.base import path_in, translated
+from ncaasd.adapters.journal.opening import read_only
+
+_ATTEMPT = re.compile(r" attempt [0-9]+$")
+_UNIT = "unit "
+
+
+def old_events(path: str, before: float, most: int) -> list[int]:
+    """The rows of at most `most` events older than `before` that nothing needs, the oldest first.
+
+    Kept are all events of jobs that have not ended, with those of their earlier attempts, and the last of each unit, by which
+    the engine knows what it has said of it. Raises JournalError.
+    """
+    with translated(), closing(read_only(path)) as db:
+        under_way = {
+            (analysis, _shown(f"job {name} {path_in(unit)}"))
+            for analysis, name, unit in db.execute("SELECT analysis, name, unit FROM job WHERE phase<>'ended'")
+        }
+        found: list[int] = []
+        for row, analysis, subject in db.execute(
+            "SELECT id, analysis, subject FROM event WHERE at<? ORDER BY id", (before,)
+        ):
+            if (analysis, _ATTEMPT.sub("", subject)) in under_way:
+                continue
+            if subject.startswith(_UNIT) and row == _last(db, analysis, subject):
+                continue
+            found.append(row)
+            if len(found) == most:
+                break
+        return found
+
+
+def _last(db: sqlite3.Connection, analysis: str, subject: str) -> int:
+    sql = "SELECT max(id) FROM event WHERE analysis=? AND subject=?"
+    return int(db.execute(sql, (analysis, subject)).fetchone()[0])
+
+
+def _shown(subject: str) -> str:
+    """As `Base.event` writes it."""
+    return subject.encode("utf-8", "backslashreplace").decode()
