@@ -84,7 +84,11 @@ FETCHED, WANTED, REFUSED = ArtefactState.FETCHED, ArtefactState.WANTED, Artefact
         ("all are here", [artefact("a", FETCHED), artefact("b", FETCHED)], ""),
         ("there are none", [], "nothing of its results was fetched"),
         ("one is to come", [artefact("a", FETCHED), artefact("b", WANTED)], "1 of its results are not here, such as b"),
-        ("one can't be kept", [artefact("a", REFUSED), artefact("b", WANTED)], "2 of its results are not here, such as a"),
+        (
+            "one can't be kept",
+            [artefact("a", REFUSED), artefact("b", WANTED)],
+            "2 of its results are not here, such as a",
+        ),
     ),
 )
 def test_why_results_are_not_all_here(found: list[Artefact], why: str) -> None:

@@ -84,7 +84,9 @@ def planned(
 
 
 MOVED = PlannedRemoval("inputs/a.tif", True, 1000, "123", moves=True, copy="/archive/a.tif")
-DELETED = PlannedRemoval("inputs/a.tif", True, 1000, "123", copy="/copies/a.tif", condition="when /copies/a.tif has the same bytes")
+DELETED = PlannedRemoval(
+    "inputs/a.tif", True, 1000, "123", copy="/copies/a.tif", condition="when /copies/a.tif has the same bytes"
+)
 IN_S3 = PlannedRemoval("lab/inputs/a.tif", False, 1000, "123")
 
 
@@ -156,7 +158,9 @@ OTHER = sent("b.tif", row=2)
          {"at": None, "files": ()}, []),
     ),
 )  # fmt: skip
-def test_what_goes(of: Due, settings: list[dict[str, Any]], more: dict[str, Any], expected: list[PlannedRemoval]) -> None:
+def test_what_goes(
+    of: Due, settings: list[dict[str, Any]], more: dict[str, Any], expected: list[PlannedRemoval]
+) -> None:
     assert planned(of, *settings, **more) == expected
 
 

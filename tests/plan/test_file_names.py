@@ -253,7 +253,11 @@ def test_what_is_let_go_has_no_reason_any_more() -> None:
     ("file", "waits"),
     cases(
         ("refused for another's sake", row(state=REFUSED, reason=collision(A.place, A.key)), True),
-        ("as the first release said it", row(state=REFUSED, reason="a.tif maps to the same key in S3 already (k)"), True),
+        (
+            "as the first release said it",
+            row(state=REFUSED, reason="a.tif maps to the same key in S3 already (k)"),
+            True,
+        ),
         ("refused for its own name's sake", row(state=REFUSED, reason=SHELL), False),
         ("not refused", row(state=WHOLE, reason=collision(A.place, A.key)), False),
         ("gone since", row(state=GONE, reason=collision(A.place, A.key)), False),

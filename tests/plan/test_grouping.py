@@ -158,7 +158,10 @@ def test_the_first_that_is_empty(more: dict[str, Any], rows: list[FileRow], name
 
 
 def test_what_a_package_waits_for() -> None:
-    assert say_hollow(unit(A), "b.tif") == "M7/1/b.tif is empty: write into it or delete it, or name it in the rule's `exclude`"
+    assert (
+        say_hollow(unit(A), "b.tif")
+        == "M7/1/b.tif is empty: write into it or delete it, or name it in the rule's `exclude`"
+    )
 
 
 @pytest.mark.parametrize(

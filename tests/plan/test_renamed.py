@@ -98,13 +98,16 @@ ONLY_B = sent("old_b.tif", datasets=(Dataset("old_b.tif", OLD_B.key, "e"),), job
         ("each was another job's", [itself(NOW_HERE), itself(B)], [EARLIER, ONLY_B], False),
         ("one of them is new", [itself(NOW_HERE), itself(row("inputs/x.tif", crc="x"))], [BOTH], False),
         ("one of them is nowhere here", [itself(NOW_HERE), None], [BOTH], False),
-        ("one of them is made of nothing", [itself(NOW_HERE), Piece((), frozenset(), lambda _a, _b: "")], [BOTH], False),
+        (
+            "one of them is made of nothing",
+            [itself(NOW_HERE), Piece((), frozenset(), lambda _a, _b: "")],
+            [BOTH],
+            False,
+        ),
         ("it has no dataset", [], [BOTH], False),
     ),
 )
-def test_all_datasets_must_have_been_one_jobs(
-    pieces: list[Piece | None], jobs: list[JobRow], is_held: bool
-) -> None:
+def test_all_datasets_must_have_been_one_jobs(pieces: list[Piece | None], jobs: list[JobRow], is_held: bool) -> None:
     assert bool(reason(MINE, pieces, [OLD, OLD_B], jobs)) is is_held
 
 
