@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
-import pytest
 from engine.lab import HOUR, LAUNCHED, Lab, done
 from state_machine.inline_rig import BUCKET, GROUP
 

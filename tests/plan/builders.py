@@ -66,16 +66,16 @@ def dataset(of: FileRow, etag: str = "e") -> Dataset:
 def job(unit: str = "a.tif", **more: Any) -> JobRow:
     """A rule's job that waits for nothing and is not decided; what `more` says is the spec's, or else the row's. Each has a
     number of its own, the later the higher."""
-    spec: dict[str, Any] = dict(
-        analysis=ANALYSIS,
-        name="dgp",
-        unit=unit,
-        version="",
-        origin=Origin.RULE,
-        declared_in="manifest.yaml",
-        datasets=(dataset(row(f"inputs/{unit}")),),
-        config="c.yaml",
-    )
+    spec: dict[str, Any] = {
+        "analysis": ANALYSIS,
+        "name": "dgp",
+        "unit": unit,
+        "version": "",
+        "origin": Origin.RULE,
+        "declared_in": "manifest.yaml",
+        "datasets": (dataset(row(f"inputs/{unit}")),),
+        "config": "c.yaml",
+    }
     spec |= {key: more.pop(key) for key in list(more) if key in _OF_A_SPEC}
     made = JobRow(
         row=next(_numbers), spec=JobSpec(**spec), attempt=0, job_id="", phase=Phase.OPEN, state=JobState.READY, reason="",

@@ -21,6 +21,7 @@ from ncaasd.plan.expand import (
     job_of_submit,
     jobs_of_rule,
     jobs_of_unit,
+    meant,
     package_name,
     package_place,
     with_keys,
@@ -47,9 +48,18 @@ def jobs(m: Matcher, rows: Sequence[FileRow], **how: Any) -> list[tuple[str, lis
 
 @pytest.mark.parametrize(
     ("state", "has_a_job"),
-    [(WRITTEN, False), (WHOLE, True), (STORED, True), (READ, True), (HELD, True), (REFUSED, True), (SKIPPED, True), (GONE, False)],
+    [
+        (WRITTEN, False),
+        (WHOLE, True),
+        (STORED, True),
+        (READ, True),
+        (HELD, True),
+        (REFUSED, True),
+        (SKIPPED, True),  # its job says that it can't be taken
+        (GONE, False),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_which_files_make_a_job(state: FileState, has_a_job: bool) -> None:
     assert jobs(rule(), [row("inputs/x/a.tif", state)]) == ([("x/a.tif", ["x/a.tif"])] if has_a_job else [])
 
@@ -370,6 +380,10 @@ SPACE = row("inputs/a b.tif", key=MAPPED)
 )  # fmt: skip
 def test_the_file_that_a_submit_file_means(name: str, known: Disk, prefix: str, expected: Dataset) -> None:
     assert submit(known, name, prefix=prefix).datasets == (expected,)
+
+
+def test_a_dataset_that_is_no_file_here_stays_as_it_is() -> None:
+    assert meant(Dataset("a.tif", "lab/inputs/a.tif"), Disk(row())) == Dataset("a.tif", "lab/inputs/a.tif")
 
 
 def test_what_is_declared_by_a_submit_file() -> None:

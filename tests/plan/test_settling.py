@@ -97,6 +97,12 @@ def test_F30_a_writer_that_holds_the_file_open_outweighs_quiet_time_and_signs() 
     assert "open for writing" in waiting.why
 
 
+def test_F83_a_look_by_the_clock_of_another_boot_begins_again() -> None:
+    seen = observe(observe(None, BIG, 5000.0), BIG, 9000.0)
+    waiting = settle(seen, 5.0, SETTLE)
+    assert waiting == Wait(5.0 + SETTLE, "this machine was restarted; a second look will tell")
+
+
 def test_F91_nothing_counts_as_whole_below_min_free() -> None:
     seen = observe(observe(None, BIG, 0.0), BIG, 4000.0)
     waiting = settle(seen, 4000.0, SETTLE, short_of_space=True)

@@ -76,8 +76,8 @@ def test_what_is_done(found: Found, more: dict[str, Any], step: Step, kind: str)
         ("another's submit file", FOREIGN, {},
          "another submit file has this job's name in S3: another rig or another version of ncaasd put it"),
         ("a doubtful journal", NOTHING, {"rebuilt": True},
-         "S3 shows no trace of it, and it may have been run and cleaned away: this rig has submitted jobs that its journal"
-         " does not know"),
+         ("S3 shows no trace of it, and it may have been run and cleaned away: this rig has submitted jobs that its journal"
+         " does not know")),
         ("a doubtful journal, and how that was found out", NOTHING, {"rebuilt": True, "doubt": "this journal is new"},
          "S3 shows no trace of it, and it may have been run and cleaned away: this journal is new"),
         ("a PUT of long ago", NOTHING, {"attempted": NOW - 9 * DAY},
