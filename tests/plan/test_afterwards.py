@@ -10,7 +10,7 @@ import pytest
 from builders import LAYOUT, cases, dataset, ended, in_unit, job, package_of, row, sent
 
 from ncaasd.declare.config import Analysis
-from ncaasd.model import Artefact, ArtefactState, Dataset, FileRow, FileState, JobRow, JobState, Origin
+from ncaasd.model import Artefact, ArtefactState, Dataset, FileRow, FileState, JobRow, JobState, Origin, Place
 from ncaasd.plan.afterwards import AT_ITS_END, Due, PlannedFetch, PlannedRemoval, fetches, removals
 
 FILE = row()
@@ -222,7 +222,12 @@ def test_what_two_jobs_would_take_away_is_told_once() -> None:
 
 
 def test_a_datasets_own_place_is_asked_once() -> None:
-    asked: list[Any] = []
+    asked: list[Place] = []
+
+    def having(place: Place) -> list[JobRow]:
+        asked.append(place)
+        return []
+
     removals(
         [OVER],
         {1: TO_DO},
@@ -231,6 +236,6 @@ def test_a_datasets_own_place_is_asked_once() -> None:
         at=lambda _dataset: FILE,
         files_of=lambda _dataset: [FILE],
         using=lambda _key: (),
-        having=lambda place: asked.append(place) or [],
+        having=having,
     )
     assert asked == [FILE.place] == [dataset(FILE).place]

@@ -292,7 +292,7 @@ def test_what_is_wanted_directly_in_inputs(m: Any, place: Place, directly: bool)
 
 
 FILE = row("inputs/x/a.tif")
-HAD = {"datasets": (dataset(FILE),)}
+HAD: dict[str, Any] = {"datasets": (dataset(FILE),)}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ DAY = 24 * 3600.0
 
 
 def decided(found: Found, **more: Any) -> Decision:
-    told = {"attempted": 0.0, "rebuilt": False, "released": frozenset(), "now": NOW}
+    told: dict[str, Any] = {"attempted": 0.0, "rebuilt": False, "released": frozenset(), "now": NOW}
     return decide(found, our_etag="our md5", **(told | more))
 
 

@@ -96,7 +96,7 @@ def test_a_job_that_still_runs_ends_no_row_of_failures() -> None:
     counted([ended(FAILED, ended=1.0), sent("b.tif"), ended(FAILED, ended=2.0)], {"failures": 2, "under_way": 1})
 
 
-BUDGET = {"state": REFUSED, "refused_kind": "budget", "reason": "over budget by $3"}
+BUDGET: dict[str, Any] = {"state": REFUSED, "refused_kind": "budget", "reason": "over budget by $3"}
 
 
 @pytest.mark.parametrize(
