@@ -105,6 +105,7 @@ OTHER = sent("b.tif", row=2)
         ("nothing is written", OVER, [], {}, []),
         ("a tool takes nothing away", OVER, [TOOL], {}, []),
         ("of another's job nothing", due(ended(row=1, origin=Origin.ELSEWHERE)), [MOVE, REMOTE], {}, []),
+        ("of another's job nothing, while it runs", due(sent(row=1, origin=Origin.ELSEWHERE)), [MOVE, REMOTE], {}, []),
         # here
         ("moved", OVER, [MOVE], {}, [MOVED]),
         ("moved when it has ended", RUNS, [MOVE], {}, [but(MOVED, condition=AT_END)]),
@@ -152,6 +153,9 @@ OTHER = sent("b.tif", row=2)
         ("it is to be put", RUNS, [REMOTE], {"at": row(state=FileState.WHOLE)}, [but(IN_S3, condition=AT_END)]),
         ("it was never here, and the job runs", RUNS, [REMOTE], {"at": None, "files": ()},
          [but(IN_S3, size=0, kept="this rig did not put it")]),
+        ("it is to be put, and its recordings aren't known", RUNS, [REMOTE], {"files": ()}, [but(IN_S3, condition=AT_END)]),
+        ("it was packed: its own size counts", OVER, [REMOTE], {"at": row(size=9), "files": (row(size=3), row(size=4))},
+         [but(IN_S3, size=9)]),
         ("it is to be packed", RUNS, [REMOTE], {"at": None, "files": (row(size=3), row("inputs/b.tif", size=4))},
          [but(IN_S3, size=7, condition=AT_END)]),
         ("data of another bucket", due(ended(row=1, datasets=(Dataset("s3://b/k", "s3://b/k"),))), [REMOTE],
@@ -207,6 +211,11 @@ def test_what_is_only_planned_knows_itself_by_its_spec(others: list[JobRow], con
     assert made.condition == "; ".join(filter(None, ["when job 777 is done and its results are here", condition]))
 
 
+def test_each_dataset_of_a_job_is_told() -> None:
+    two = ended(row=1, datasets=(dataset(FILE), dataset(row("inputs/b.tif"))))
+    assert [r.what for r in planned(due(two), REMOTE)] == ["lab/inputs/a.tif", "lab/inputs/b.tif"]
+
+
 def test_what_two_jobs_would_take_away_is_told_once() -> None:
     made = removals(
         [due(ended(row=1)), due(ended(row=2, job_id="124"))],
@@ -239,3 +248,24 @@ def test_a_datasets_own_place_is_asked_once() -> None:
         having=having,
     )
     assert asked == [FILE.place] == [dataset(FILE).place]
+
+
+def test_of_a_dataset_without_a_place_only_the_files_place_is_asked() -> None:
+    of_old = ended(row=1, datasets=(replace(dataset(FILE), place=None),))
+    asked: list[Place | None] = []
+
+    def having(place: Place | None) -> list[JobRow]:
+        asked.append(place)
+        return []
+
+    removals(
+        [due(of_old)],
+        {1: TO_DO},
+        Analysis.model_validate({"after_results": MOVE}),
+        LAYOUT,
+        at=lambda _dataset: FILE,
+        files_of=lambda _dataset: [FILE],
+        using=lambda _key: (),
+        having=having,
+    )
+    assert asked == [FILE.place]
