@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -158,6 +159,10 @@ def test_what_is_declared_of_a_job() -> None:
     )
 
 
+def test_the_parts_of_a_units_name_are_told_in_one_order() -> None:
+    assert only(session(unit="{run}/{animal}"), [row("inputs/1/M7/a.tif")]).fields == '{"animal": "M7", "run": "1"}'
+
+
 def test_a_dataset_keeps_the_key_that_it_is_stored_under() -> None:
     assert only(rule(), [row(key="lab/inputs/old/a.tif")]).datasets[0].key == "lab/inputs/old/a.tif"
 
@@ -201,6 +206,18 @@ def test_what_makes_another_version(more: dict[str, Any], of_data: bool, of_conf
 
 
 @pytest.mark.parametrize(
+    ("more", "seen"),
+    cases(
+        ("data", DATA, b"lab/inputs/a.tif=e"),
+        ("config", CONFIG, b"config=c"),
+        ("both", EITHER, b"lab/inputs/a.tif=e\nconfig=c"),
+    ),
+)
+def test_a_version_is_the_same_in_every_release_or_all_would_be_run_again(more: dict[str, Any], seen: bytes) -> None:
+    assert version(more, row()) == hashlib.sha256(seen).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
     ("more", "file", "checksum", "known"),
     cases(
         ("data that is stored", DATA, row(), "", True),
@@ -223,6 +240,8 @@ def test_a_version_is_of_all_datasets_in_whichever_order() -> None:
     m = session(**ONE_JOB, **DATA)
     whole, other = only(m, [A, B]).version, only(m, [A, in_unit("b.tif", etag="f")]).version
     assert whole != other and only(m, [B, A]).version == whole
+    elsewhere = only(m, [in_unit("a.tif", key="lab/inputs/z.tif"), B]).version
+    assert elsewhere == hashlib.sha256(b"lab/inputs/M7/1/b.tif=e\nlab/inputs/z.tif=e").hexdigest()[:16]
     assert jobs(m, [A, in_unit("b.tif", WHOLE)]) == []
 
 
@@ -263,6 +282,10 @@ def test_the_config_that_makes_a_version_is_the_units_own() -> None:
 )
 def test_what_a_package_is_made_of(other: FileRow, same: bool) -> None:
     assert (fingerprint([("a.tif", A)]) == fingerprint([("a.tif", other)])) is same
+
+
+def test_a_package_is_the_same_in_every_release_or_all_would_be_made_again() -> None:
+    assert fingerprint([("a.tif", A)]) == hashlib.sha256(f"'a.tif' 1000 {T} {T}\n".encode()).hexdigest()
 
 
 def test_names_and_order_count_in_a_package() -> None:

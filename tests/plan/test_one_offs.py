@@ -58,11 +58,15 @@ def test_the_file_that_a_one_off_means(name: str, prefix: str, known: Disk, key:
 
 
 def test_what_is_declared_of_a_one_off() -> None:
-    made = one_off(Disk(), datasets=("b.tif", "a.tif"), set={"fr": 30}, instance_type="p3.2xlarge")
+    made = one_off(Disk(), datasets=("b.tif", "a.tif"), set={"q": 1, "fr": 30}, instance_type="p3.2xlarge")
     assert (made.name, made.origin, made.version, made.config) == ("m7", Origin.MANIFEST, "", "c.yaml")
     assert made.unit == "a.tif, b.tif", "in another order it is the same job"
     assert [d.name for d in made.datasets] == ["b.tif", "a.tif"]
-    assert (made.overlay, made.instance_type, made.declared_in) == ('{"fr": 30}', "p3.2xlarge", "submissions/a.yaml")
+    assert (made.overlay, made.instance_type, made.declared_in) == (
+        '{"fr": 30, "q": 1}',
+        "p3.2xlarge",
+        "submissions/a.yaml",
+    )
 
 
 def test_data_in_another_bucket_is_no_file_here() -> None:
@@ -108,6 +112,10 @@ SPACE = row("inputs/a b.tif", key=MAPPED)
          Dataset("a.tif", "lab/inputs/a.tif", "", HERE)),
         ("another file of inputs that has the key is not meant", "lab/inputs/a.tif",
          Disk(row("inputs/x/a.tif", key="lab/inputs/a.tif")), "", Dataset("a.tif", "lab/inputs/a.tif", "", HERE)),
+        ("nor is one of a source whose path is like one of inputs", MAPPED, Disk(row("inputs/a b.tif", tree="rig1", key=MAPPED)),
+         "", Dataset(safe_key("a b.tif"), MAPPED, "", Place(ANALYSIS, "", f"inputs/{safe_key('a b.tif')}"))),
+        ("a file whose key isn't known", "lab/inputs/a.tif", Disk(row(key="")), "",
+         Dataset("a.tif", "lab/inputs/a.tif", "", HERE)),
         ("a file that is gone keeps its key", "lab/inputs/a.tif", Disk(row(state=GONE, key="lab/inputs/old.tif")), "",
          Dataset("a.tif", "lab/inputs/old.tif", "", HERE)),
         ("below this rig's prefix", "lab/inputs/rig1/a.tif", Disk(), "rig1",
