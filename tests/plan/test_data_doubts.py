@@ -24,6 +24,7 @@ T = builders.T
         (T, T + 1, False),
         (T, T - T % 100, True),  # NTFS, SMB
         (T, T - T % 1_000, True),
+        (T, T - T % 1_000_000, True),
         (T, T - T % 1_000_000_000, True),  # whole seconds
         (T, T - T % 2_000_000_000, True),  # FAT
         (T, T - T % 1_000_000_000 + 1_000_000_000, False),

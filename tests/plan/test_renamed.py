@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from builders import T, cases, ended, in_unit, job, package_of, row, sent, session, unit
 
-from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobState, Phase, Place, Stat
-from ncaasd.plan.renames import Piece, itself, packed, renamed, same_recording, taken_over
+from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobState, Origin, Phase, Place, Stat
+from ncaasd.plan.renames import Piece, itself, packed, renamed, same_recording, same_work, taken_over
 
 GONE, WHOLE, STORED = FileState.GONE, FileState.WHOLE, FileState.STORED
 NOW_HERE = row("inputs/new.tif", crc="c")
@@ -56,6 +56,9 @@ IS = "new.tif is old.tif renamed, which job 123 "
         ("not stored yet: it is told by size, time and inode", replace(NOW_HERE, state=WHOLE), OLD, EARLIER,
          f"new.tif seems to be old.tif renamed, which job 123 was submitted for{TWICE}"),
         ("the old name is still there: a copy", NOW_HERE, None, EARLIER, ""),
+        ("not stored yet, of another inode", row("inputs/new.tif", WHOLE, stat=Stat(1000, T, T, 8)), OLD, EARLIER, ""),
+        ("its job was given another version, and something else of its ETag", NOW_HERE, OLD,
+         sent("old.tif", datasets=(Dataset("old.tif", OLD.key, "older"), Dataset("b.tif", "k", "e"))), ""),
         ("another content", row("inputs/new.tif", crc="d"), OLD, EARLIER, ""),
         ("its job was given another version", NOW_HERE, replace(OLD, etag="newer"), EARLIER, ""),
         ("its job's version isn't known", NOW_HERE, OLD, sent("old.tif", datasets=(Dataset("old.tif", OLD.key),)),
@@ -134,14 +137,14 @@ def test_a_name_that_was_taken_over(given: list[JobRow], is_held: bool) -> None:
 # -- packages
 
 ZIP = session(package="zip")
-HERE = [in_unit("a.tif"), in_unit("b.tif", stat=Stat(20, T + 5, T, 8))]
+HERE = [in_unit("a.tif", WHOLE), in_unit("sub/b.tif", WHOLE, stat=Stat(20, T + 5, T, 8))]
 
 
 def gone_at(place: str, like: FileRow, **more: Any) -> FileRow:
     return row(f"inputs/{place}", GONE, stat=like.stat, **more)
 
 
-WERE = [gone_at("M7/0/a.tif", HERE[0]), gone_at("M7/0/b.tif", HERE[1])]
+WERE = [gone_at("M7/0/a.tif", HERE[0]), gone_at("M7/0/sub/b.tif", HERE[1])]
 OLD_ZIP = sent("M7/0", datasets=(Dataset("M7/0.zip", "lab/inputs/M7/0.zip", "z"),))
 
 
@@ -154,17 +157,19 @@ def piece(m: Any = ZIP, files: list[FileRow] | None = None) -> Piece:
     cases(
         ("all of it is gone from its old folder", WERE, True),
         ("in whichever order", WERE[::-1], True),
-        ("a part is still there: a copy", [WERE[0], row("inputs/M7/0/b.tif", stat=HERE[1].stat)], False),
+        ("a part is still there: a copy", [WERE[0], row("inputs/M7/0/sub/b.tif", stat=HERE[1].stat)], False),
         ("a part was never there", WERE[:1], False),
-        ("a part was of another time", [WERE[0], gone_at("M7/0/b.tif", HERE[0])], False),
-        ("a part had another name", [WERE[0], gone_at("M7/0/c.tif", HERE[1])], False),
+        ("a part was of another time", [WERE[0], gone_at("M7/0/sub/b.tif", HERE[0])], False),
+        ("a part had another name", [WERE[0], gone_at("M7/0/sub/c.tif", HERE[1])], False),
         ("the first part had another name", [gone_at("M7/0/c.tif", HERE[0]), WERE[1]], False),
-        ("it was in no unit", [gone_at("a.tif", HERE[0]), gone_at("b.tif", HERE[1])], False),
-        ("it was in another tree", [row("M7/0/a.tif", GONE, tree="rig1", stat=HERE[0].stat), WERE[1]], False),
+        ("it was in no unit", [gone_at("a.tif", HERE[0]), gone_at("sub/b.tif", HERE[1])], False),
+        ("it was in another tree", [row("M7/0/a.tif", GONE, tree="rig1", stat=HERE[0].stat),
+                                    row("M7/0/sub/b.tif", GONE, tree="rig1", stat=HERE[1].stat)], False),
         ("nothing is gone", [], False),
-        ("one of another length of name", [gone_at("Mouse7/00/a.tif", HERE[0]), gone_at("Mouse7/00/b.tif", HERE[1])], True),
+        ("one of another length of name", [gone_at("Mouse7/00/a.tif", HERE[0]), gone_at("Mouse7/00/sub/b.tif", HERE[1])], True),
         ("of another inode, as after a mount", [
-            gone_at("M7/0/a.tif", row(stat=Stat(1000, T, T + 9, 99))), WERE[1]], True),
+            gone_at("M7/0/a.tif", row(stat=Stat(1000, T, T + 9, 99))),
+            gone_at("M7/0/sub/b.tif", row(stat=Stat(20, T + 5, T + 9, 98)))], True),
     ),
 )  # fmt: skip
 def test_a_package_is_told_by_names_sizes_and_times_of_all_in_it(were: list[FileRow], is_held: bool) -> None:
@@ -202,6 +207,16 @@ OTHER_TIME = Stat(1000, T + 1, T, 7)
         ("at one place", NOW_HERE, replace(OLD, place=NOW_HERE.place), False, False),
         ("of another size", NOW_HERE, replace(OLD, stat=Stat(999, T, T, 7)), False, False),
         ("stored once, of another size by now", NOW_HERE, replace(OLD, stored=Stat(999, T, T, 7)), False, False),
+        ("nothing is in either", row("inputs/new.tif", size=0, crc="c"),
+         replace(OLD, stat=Stat(0, T, T, 7), stored=Stat(0, T, T, 7)), False, False),
+        ("a byte is in each", row("inputs/new.tif", size=1, crc="c"),
+         replace(OLD, stat=Stat(1, T, T, 7), stored=Stat(1, T, T, 7)), False, True),
+        ("by its name, of another size", row("inputs/new.tif", WHOLE, size=999), OLD, True, False),
+        ("changed since it was stored, with the checksum of before: by the inode", row("inputs/new.tif", WHOLE, crc="d"), OLD,
+         False, True),
+        ("changed since, another inode", row("inputs/new.tif", WHOLE, crc="c"),
+         replace(OLD, stat=Stat(1000, T, T, 8)), False, False),
+        ("only the new checksum isn't known: by the inode", row("inputs/new.tif"), OLD, False, True),
         ("only the old checksum isn't known: by the inode", NOW_HERE, replace(OLD, crc=""), False, True),
         ("only the old checksum isn't known, another inode", NOW_HERE,
          replace(OLD, crc="", stat=Stat(1000, T, T, 8)), False, False),
@@ -235,6 +250,20 @@ def test_what_is_one_recording(now: FileRow, before: FileRow, named: bool, same:
 )  # fmt: skip
 def test_a_name_that_something_else_has(file: FileRow, there: FileRow, taken: bool) -> None:
     assert taken_over(file, there) is taken
+
+
+@pytest.mark.parametrize(
+    ("mine", "earlier", "same"),
+    cases(
+        ("two manifests, one config", Origin.MANIFEST, Origin.MANIFEST, True),
+        ("a manifest and a submit file, one config", Origin.MANIFEST, Origin.SUBMIT, True),
+        ("a manifest, and a rule of this config", Origin.MANIFEST, Origin.RULE, False),
+        ("a rule, and a manifest of this config", Origin.RULE, Origin.MANIFEST, False),
+        ("a manifest, and what somebody else started", Origin.MANIFEST, Origin.ELSEWHERE, False),
+    ),
+)
+def test_whose_work_is_the_same(mine: Origin, earlier: Origin, same: bool) -> None:
+    assert same_work(job("new.tif", origin=mine), sent("old.tif", origin=earlier)) is same
 
 
 def test_a_job_that_was_only_intended_may_have_been_sent() -> None:
