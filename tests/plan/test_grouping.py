@@ -13,6 +13,7 @@ from ncaasd.plan.grouping import (
     Unit,
     accompanying,
     below,
+    beside,
     by_base,
     doubles,
     hollow,
@@ -56,26 +57,27 @@ def test_what_a_unit_lacks(more: dict[str, Any], rows: list[FileRow], missing: s
 
 
 @pytest.mark.parametrize(
-    ("state", "gate_is_there", "aborts", "is_member"),
+    ("state", "gate_is_there", "aborts", "is_member", "is_to_be_stored"),
     [
-        (WRITTEN, False, True, False),
-        (WHOLE, True, True, True),
-        (STORED, True, True, True),
-        (READ, True, True, True),
-        (HELD, True, True, True),
-        (REFUSED, True, True, True),
-        (SKIPPED, False, True, True),  # there, and its job says that it can't be taken
-        (GONE, False, False, False),
+        (WRITTEN, False, True, False, True),
+        (WHOLE, True, True, True, True),
+        (STORED, True, True, True, False),
+        (READ, True, True, True, False),
+        (HELD, True, True, True, True),
+        (REFUSED, True, True, True, True),
+        (SKIPPED, False, True, True, False),  # there, and its job says that it can't be taken
+        (GONE, False, False, False, False),
     ],
     ids=str,
 )
 def test_as_what_a_file_counts_in_its_unit(
-    state: FileState, gate_is_there: bool, aborts: bool, is_member: bool
+    state: FileState, gate_is_there: bool, aborts: bool, is_member: bool, is_to_be_stored: bool
 ) -> None:
     seen, m = unit(in_unit("x.tif", state)), session(complete_when=("x.tif",), abort_when=("x.tif",))
     assert (seen.missing(m) == "") is gate_is_there
     assert seen.aborted(m) == ("x.tif" if aborts else "")
     assert [name for name, _row in seen.members(m)] == (["x.tif"] if is_member else [])
+    assert len(list(seen.to_store(m))) == int(is_to_be_stored)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,7 @@ def test_what_aborts_a_unit(more: dict[str, Any], rows: list[FileRow], by: str) 
 @pytest.mark.parametrize(
     ("more", "names"),
     cases(
+        ("of either pattern", {"datasets": ("*.tif", "*.csv")}, ["a.tif", "b.csv"]),
         ("its datasets, by their names", {}, ["a.tif", "sub/b.tif"]),
         ("below the unit", {"datasets": ("*.tif",)}, ["a.tif"]),
         ("but what is excluded", {"exclude": ("sub/**",)}, ["a.tif"]),
@@ -113,6 +116,7 @@ def test_a_units_datasets(more: dict[str, Any], names: list[str]) -> None:
         ("looked at again", A, A, False),
         ("uploaded: it is there as before", in_unit("a.tif", WHOLE), A, False),
         ("whole now", in_unit("a.tif", WRITTEN), in_unit("a.tif", WHOLE), True),
+        ("gone before it was whole", in_unit("a.tif", WRITTEN), in_unit("a.tif", GONE), True),
         ("gone now", A, in_unit("a.tif", GONE), True),
         ("can't be taken any more", A, in_unit("a.tif", SKIPPED), True),
         ("changed", A, in_unit("a.tif", size=5), True),
@@ -139,6 +143,19 @@ def test_what_was_answered_is_asked_again_when_something_changes() -> None:
     assert (seen.missing(m), seen.aborted(m), len(seen.members(m))) == ("", "BAD", 1)
     seen.put("b.tif", in_unit("b.tif", reason="another row that counts the same"))
     assert seen.members(m)[0][1].reason == "another row that counts the same"
+
+
+def test_what_cannot_be_taken_is_told_by_the_first_name() -> None:
+    rows = [in_unit(name, SKIPPED, reason=f"{name} is a link") for name in ("c.tif", "b.tif", "d.tif")]
+    more = "; and 2 more of it can't be taken"
+    assert unit(*rows).skipped(session()) == f"M7/1/b.tif can't be taken: b.tif is a link{more}"
+    loose = Unit("", {}, {"x.csv": row("inputs/x.csv", SKIPPED, reason="a link")})
+    assert loose.skipped(rule(**{"with": ("*.csv",)})) == "x.csv can't be taken: a link"
+
+
+def test_of_what_is_to_be_stored_the_first_two_are_told() -> None:
+    rows = [in_unit(f"{n}.csv", WHOLE) for n in range(3)]
+    assert beside(session(), unit(*rows), "", lambda _row: True).files == tuple(rows[:2])
 
 
 # -- nothing in it
@@ -225,6 +242,7 @@ def test_what_a_rule_without_units_names_beside_its_data_is_one_unit() -> None:
     ("more", "path", "goes_along"),
     cases(
         ("named", {"with": ("*.csv",)}, "M7/1/x.csv", True),
+        ("named by one of two", {"with": ("*.csv", "*.txt")}, "M7/1/x.csv", True),
         ("not named", {"with": ("*.csv",)}, "M7/1/x.txt", False),
         ("in no unit", {"with": ("*.csv",)}, "x.csv", False),
         ("nothing is named", {}, "M7/1/x.csv", False),
@@ -281,6 +299,12 @@ BASE = {"key": "base"}
         ("another rule wants it", rule(), row().place, False),
         ("such a rule does not want it", rule(exclude=("a.tif",), **BASE), row().place, False),
         ("such a rule of its source wants it", rule(**BASE, **SOURCE), Place(ANALYSIS, "rig1", "x/a.tif"), True),
+        (
+            "such a rule of its source wants it in its folder",
+            rule(datasets=("x/*.tif",), **BASE, **SOURCE),
+            Place(ANALYSIS, "rig1", "x/a.tif"),
+            True,
+        ),
         ("such a rule of inputs, it lies in a source", rule(**BASE), Place(ANALYSIS, "rig1", "x/a.tif"), False),
         ("such a rule of a source, it lies in inputs", rule(**BASE, **SOURCE), row().place, False),
         ("it is packed", session(package="zip", **BASE), in_unit("a.tif").place, False),
@@ -301,6 +325,8 @@ HAD: dict[str, Any] = {"datasets": (dataset(FILE),)}
         ("it has no job yet", rule(**BASE), [], True),
         ("its job is not submitted", rule(**BASE), [job(**HAD)], True),
         ("its job was submitted", rule(**BASE), [sent(**HAD)], False),
+        ("its job was submitted, of another dataset, too", rule(**BASE),
+         [sent(datasets=(dataset(row("inputs/b.tif")), dataset(FILE)))], False),
         ("its job has ended", rule(**BASE), [ended(**HAD)], False),
         ("one was submitted, another is not", rule(**BASE), [sent(**HAD), job(**HAD)], True),
         ("another rule's job was submitted", rule(**BASE), [sent(name="other", **HAD)], True),

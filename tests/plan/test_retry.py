@@ -16,6 +16,7 @@ RUNNING, STARTING, SUBMITTED, LOST = JobState.RUNNING, JobState.STARTING, JobSta
     ("state", "age", "finished", "seconds"),
     [
         (SUBMITTED, 10, 0, 15),
+        (SUBMITTED, HOUR, 0, 15),
         (STARTING, 300, 0, 15),
         (RUNNING, 60, 0, 15),
         (RUNNING, 600, 0, 60),

@@ -94,6 +94,8 @@ def test_failures_in_a_row_are_counted_from_the_last_end(ends: list[JobState], e
 
 def test_a_job_that_still_runs_ends_no_row_of_failures() -> None:
     counted([ended(FAILED, ended=1.0), sent("b.tif"), ended(FAILED, ended=2.0)], {"failures": 2, "under_way": 1})
+    taken_back = sent("b.tif", ended=3.0)  # an end that the platform itself took back
+    counted([ended(FAILED, ended=1.0), taken_back], {"failures": 1, "under_way": 1})
 
 
 BUDGET: dict[str, Any] = {"state": REFUSED, "refused_kind": "budget", "reason": "over budget by $3"}
@@ -129,6 +131,8 @@ def test_what_a_dataset_is_expected_to_take_counts_in_the_backlog_and_is_handed_
     ("kind", "held", "says"),
     cases(
         ("of a rule, for its rule's sake", "backlog", job(), "`ncaasd release --rule dgp` lets the rule's jobs go on"),
+        ("of a rule, over budget", "budget", job(), "`ncaasd release --rule dgp` lets the rule's jobs go on"),
+        ("of a rule, after failures", "failures", sent(), "`ncaasd release --rule dgp` lets the rule's jobs go on"),
         ("of a rule whose name has a space", "canary", job(name="my rule"), "`ncaasd release --rule 'my rule'` lets"),
         ("of a one-off", "budget", job(origin=Origin.MANIFEST, name="m 7"), "`ncaasd release 'm 7'` lets it go on"),
         ("one that has an id", "day", sent(), "`ncaasd release 123` lets it go on"),
