@@ -242,6 +242,7 @@ def test_what_a_rule_without_units_names_beside_its_data_is_one_unit() -> None:
     ("more", "path", "goes_along"),
     cases(
         ("named", {"with": ("*.csv",)}, "M7/1/x.csv", True),
+        ("named in full", {"with": ("x.csv",)}, "M7/1/x.csv", True),
         ("named by one of two", {"with": ("*.csv", "*.txt")}, "M7/1/x.csv", True),
         ("not named", {"with": ("*.csv",)}, "M7/1/x.txt", False),
         ("in no unit", {"with": ("*.csv",)}, "x.csv", False),

@@ -179,6 +179,11 @@ def test_a_package_is_told_by_names_sizes_and_times_of_all_in_it(were: list[File
     assert not why or why.startswith(("M7/1 is M7/0 renamed", "M7/1 is Mouse7/00 renamed"))
 
 
+def test_the_key_of_the_old_package_is_the_same_for_each_of_its_parts() -> None:
+    made = piece()
+    assert [made.old_key(now, was) for now, was in zip(HERE, WERE, strict=True)] == ["lab/inputs/M7/0.zip"] * 2
+
+
 def test_a_package_of_its_own_key_is_no_rename() -> None:
     m = session(package={"tool": "t", "name": "{animal}.zip"})
     same = sent("M7/0", datasets=(Dataset("M7.zip", "lab/inputs/M7.zip", "z"),))
