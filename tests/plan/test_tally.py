@@ -8,7 +8,7 @@ import pytest
 from builders import NOW, cases, ended, job, sent
 
 from ncaasd.model import JobRow, JobState, Origin, Phase
-from ncaasd.plan.guards import BACKLOG_WINDOW, MENDED, OF_THE_DATA, OF_THE_RULE, Tally, tally, way_on
+from ncaasd.plan.guards import BACKLOG_WINDOW, Tally, tally, way_on
 
 DONE, FAILED, REFUSED, TIMED_OUT = JobState.DONE, JobState.FAILED, JobState.REFUSED, JobState.TIMED_OUT
 ONE = {"backlog_jobs": 1, "backlog_machines": 1, "backlog_bytes": 1000}  # what one ordinary open job counts for
@@ -149,7 +149,3 @@ def test_what_a_dataset_is_expected_to_take_counts_in_the_backlog_and_is_handed_
 )  # fmt: skip
 def test_the_way_on_is_a_command(kind: str, held: JobRow, says: str) -> None:
     assert way_on(kind, held).startswith(says)
-
-
-def test_each_kind_is_of_one_sort() -> None:
-    assert not set(OF_THE_RULE) & set(OF_THE_DATA) and not set(MENDED) & {*OF_THE_RULE, *OF_THE_DATA}
