@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fakes.inline_desk import InlineDesk
 from scan import build, find
+from support.journal_work import copy_journal
 from support.rig import BUCKET, GROUP, Bench, Rig, bench, run_command
 
 from ncaasd.adapters import control
@@ -111,7 +112,7 @@ def prepare(options: argparse.Namespace) -> tuple[Path, Path]:
             old.unlink()
         with contextlib.closing(open_journal(str(base / "making.sqlite"))) as made:
             _fill(made, tree)
-            made.backup(str(journal))
+            copy_journal(made, str(journal))
         (base / "making.sqlite").unlink()
     return tree, journal
 

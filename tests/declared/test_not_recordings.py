@@ -3,15 +3,11 @@ empty files."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from declared_rig import DeclaredRig, FileState
 from state_machine.inline_rig import BUCKET
 
-from ncaasd.adapters.files.names import Ignoring
 from ncaasd.adapters.journal import open_reader
-from ncaasd.declare import ignored
 from ncaasd.engine import commands
 from ncaasd.engine.commands import Selection
 from ncaasd.model import JobState
@@ -179,23 +175,6 @@ def test_F102_a_recording_that_is_emptied_is_not_put_over_what_is_stored(rig: De
     rig.write("configs/later.yaml", "fr: 1\n")
     rig.turns(20)
     assert rig.body("a.tif") == b"a recording" and not rig.submits()
-
-
-# -- the list itself
-
-
-@pytest.mark.parametrize(
-    "name", ["2024_01.tif", "x.partx", "part.tif", "recycle", "@x.tif", "#x.tif", "tmp", "x.tmp.tif"]
-)
-def test_the_built_in_list_means_no_recording(name: str) -> None:
-    assert not Ignoring(ignored.names())(f"M7/{name}")
-
-
-def test_every_built_in_name_is_said_to_be_somebodys() -> None:
-    assert all(entry.whose and entry.names for entry in ignored.BUILT_IN)
-    assert set(ignored.names()) >= ignored.FOLDERS
-    assert len(ignored.names()) == sum(len(entry.names) for entry in ignored.BUILT_IN)
-    assert os.sep not in "".join(ignored.names())
 
 
 # -- copies, and what was never written

@@ -9,7 +9,6 @@ import pytest
 from engine.lab import HOUR, Lab
 from fakes.memory_store import MemoryStore
 
-from ncaasd.adapters.public import SignedOrPublic
 from ncaasd.errors import Denied, NoSuchBucket
 from ncaasd.model import JobState, Phase
 
@@ -97,44 +96,3 @@ def test_another_buckets_refusal_stops_nothing_else(
     lab.pass_time(HOUR, step=60)
     assert str(lab.job("far").state) == reason
     assert not context.paused
-
-
-# -- public buckets --------------------------------------------------------------------------------------------------
-
-
-def public(*, key: bool, anybody: bool) -> tuple[SignedOrPublic, MemoryStore, MemoryStore]:
-    signed, unsigned = MemoryStore("open-data"), MemoryStore("open-data")
-    for store, allowed in ((signed, key), (unsigned, anybody)):
-        store.seed("d/a.tif", b"data")
-        if not allowed:
-            store.deny({"list", "find", "get", "read", "folders", "checksum"}, lambda _key: True)
-    return SignedOrPublic(signed, unsigned), signed, unsigned
-
-
-@pytest.mark.parametrize(
-    ("key", "anybody", "asked"), [(True, False, (3, 0)), (True, True, (3, 0)), (False, True, (1, 3))]
-)
-def test_a_bucket_is_read_signed_and_else_unsigned_and_that_is_remembered(
-    key: bool, anybody: bool, asked: tuple[int, int]
-) -> None:
-    store, signed, unsigned = public(key=key, anybody=anybody)
-    assert [o.key for o in store.list("d/").objects] == ["d/a.tif"]
-    assert b"".join(store.get("d/a.tif")) == b"data"
-    assert store.find("d/a.tif") is not None
-    assert (len(signed.ops), len(unsigned.ops)) == asked
-
-
-def test_a_bucket_that_is_closed_to_all_says_what_the_key_lacks() -> None:
-    store, signed, unsigned = public(key=False, anybody=False)
-    for _ in range(2):
-        with pytest.raises(Denied):
-            store.list("d/")
-    assert (len(signed.ops), len(unsigned.ops)) == (2, 2)
-
-
-def test_nothing_is_ever_written_without_a_signature() -> None:
-    store, signed, unsigned = public(key=False, anybody=True)
-    store.list("d/")
-    store.delete("d/a.tif")
-    assert [op.name for op in signed.ops] == ["list", "delete"]
-    assert [op.name for op in unsigned.ops] == ["list"]

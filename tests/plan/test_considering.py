@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_guards import job as any_job
+from builders import job as any_job
 
 from ncaasd.declare.manifest import Rule
 from ncaasd.model import Dataset, FileRow, FileState, Hold, JobRow, JobState, Origin, Place, Stat
@@ -33,7 +33,7 @@ def fact(**changes: Any) -> DatasetFact:
 
 
 def job(**changes: Any) -> JobRow:
-    plain = any_job(1)
+    plain = any_job()
     made = replace(plain, state=JobState.WAITING, total=1)
     spec = replace(plain.spec, analysis="dgp-web", unit="a.tif", datasets=(Dataset("a.tif", "lab/inputs/a.tif"),))
     return replace(made, **{"spec": spec} | changes)

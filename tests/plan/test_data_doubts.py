@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import builders
 import pytest
 from awscrt.checksums import crc64nvme
 
-from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobSpec, JobState, Origin, Phase, Place, Stat
+from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobState, Origin, Phase, Stat
 from ncaasd.plan.copies import Copy, named_as_copy
 from ncaasd.plan.doubts import crc_of_zeros
-from ncaasd.plan.preview import _unmade
 from ncaasd.plan.renames import itself, renamed, same_recording, same_time, same_work, taken_over
 
-T = 1_700_000_001_123_456_789
+T = builders.T
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ T = 1_700_000_001_123_456_789
         (T, T + 1, False),
         (T, T - T % 100, True),  # NTFS, SMB
         (T, T - T % 1_000, True),
+        (T, T - T % 1_000_000, True),
         (T, T - T % 1_000_000_000, True),  # whole seconds
         (T, T - T % 2_000_000_000, True),  # FAT
         (T, T - T % 1_000_000_000 + 1_000_000_000, False),
@@ -35,12 +37,8 @@ def test_a_time_may_be_cut_off_by_a_move_and_is_the_same_still(one: int, other: 
     assert same_time(one, other) is same_time(other, one) is same
 
 
-def row(number: int, path: str, **changes: object) -> FileRow:
-    stat = Stat(1000, T, T, 7)
-    made = FileRow(
-        number, Place("a", "", f"inputs/{path}"), stat, FileState.STORED, "", 0, f"g/inputs/{path}", stat, "e", 0, 0, crc="c"
-    )  # fmt: skip
-    return replace(made, **changes)  # type: ignore[arg-type]  # the table's
+def row(number: int, path: str, **changes: Any) -> FileRow:
+    return replace(builders.row(f"inputs/{path}", id=number, crc="c"), **changes)
 
 
 GONE = row(1, "old.tif", state=FileState.GONE)
@@ -87,12 +85,8 @@ def test_a_content_that_is_not_any_more_where_it_was(there: FileRow | None, take
     assert taken_over(row(2, "new.tif"), there) is taken
 
 
-def job(path: str, **changes: object) -> JobRow:
-    spec = JobSpec(
-        "a", "r", path, "", Origin.RULE, "manifest.yaml", (Dataset(path, f"g/inputs/{path}", "e"),), "c.yaml"
-    )
-    spec = replace(spec, **{k: changes.pop(k) for k in list(changes) if hasattr(spec, k)})  # type: ignore[arg-type]  # the table's
-    return replace(_unmade(spec, 0.0, 1000), row=1 if path == "new.tif" else 2, **changes)  # type: ignore[arg-type]  # as above
+def job(path: str, **changes: Any) -> JobRow:
+    return builders.job(path, row=1 if path == "new.tif" else 2, **changes)
 
 
 SENT = {"phase": Phase.SUBMITTED, "job_id": "123"}
@@ -121,7 +115,7 @@ def test_the_same_work_is_what_one_rule_has_submitted(earlier: JobRow, same: boo
     [({}, True), ({"config": "d.yaml"}, False), ({"overlay": '{"x": 1}'}, False), ({"name": "x"}, True)],
 )
 def test_the_same_work_of_one_offs_is_that_of_one_config(changes: dict[str, str], same: bool) -> None:
-    mine, other = (job(p, origin=Origin.MANIFEST, **more) for p, more in (("new.tif", {}), ("old.tif", SENT | changes)))  # type: ignore[dict-item]  # the table's
+    mine, other = (job(p, origin=Origin.MANIFEST, **more) for p, more in (("new.tif", {}), ("old.tif", SENT | changes)))
     assert same_work(mine, other) is same
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from builders import cases, row
 
+from ncaasd.model import FileRow
 from ncaasd.neurocaas.naming import Layout
-from ncaasd.plan.journals import Memory, Signs, Standing, is_rig_name, judge, others_now, rig_of
+from ncaasd.plan.journals import Memory, Signs, Standing, is_rig_name, judge, others_now, rig_of, was_there
 
 G, H, K, NEXT = "a" * 16, "b" * 16, "c" * 16, "d" * 16
 NEW = Memory(opened=False, generation="", submits=0, others={}, rigs=[])
@@ -96,3 +98,23 @@ def test_F100_a_new_name_is_a_name_whatever_the_host_is_called() -> None:
     for host in ("", "...", "_a", "müller", "a" * 300, "-"):
         assert is_rig_name(rig_of(None, used=[], worked=False, host=host, letters="1a2b3c"))
     assert not any(is_rig_name(text) for text in ("", ".journals", "a/b", "a b", "ä", "a" * 101, "a\n"))
+
+
+EARLY, LATE, OF_RIG1 = row(id=5), row("inputs/b.tif", id=6), row("a.tif", tree="rig1", id=6)
+FIRST_SCAN = {"": 5.0, "rig1": 6.0, "rig2": float("inf")}
+
+
+@pytest.mark.parametrize(
+    ("files", "scanned", "there"),
+    cases(
+        ("found by the first scan", [EARLY], True, True),
+        ("found later", [LATE], True, False),
+        ("one of them was found later", [EARLY, LATE], True, False),
+        ("of a source, found by its own first scan", [EARLY, OF_RIG1], True, True),
+        ("of a source that is still scanned for the first time", [row("a.tif", tree="rig2", id=999)], True, True),
+        ("of no file here", [], True, False),
+        ("of a journal that knows of all", [EARLY], False, False),
+    ),
+)
+def test_F100_what_was_there_when_the_journal_was_new(files: list[FileRow], scanned: bool, there: bool) -> None:
+    assert was_there(files, FIRST_SCAN.__getitem__ if scanned else None) is there

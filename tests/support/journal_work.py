@@ -23,7 +23,7 @@ PAUSE = 0.005  # seconds
 
 
 def copy_journal(journal: Journal, path: str) -> None:
-    """A consistent copy of a journal in use, as any program may make one. (What ncaasd makes itself: adapters/journal/backups.)"""
+    """A consistent copy of a journal in use, as any program may make one; ncaasd makes its own by adapters/journal/backups."""
     with contextlib.closing(sqlite3.connect(path)) as target:
         journal._db.backup(target)
 

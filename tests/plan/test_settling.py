@@ -63,6 +63,20 @@ def test_quiet_time(what: str, looks: list[tuple[float, Stat]], whole: float | N
     assert whole_at(looks) == whole, what
 
 
+@pytest.mark.parametrize(
+    ("after", "same"),
+    [
+        (BIG, True),
+        (BIG._replace(inode=8), True),  # shares invent other ones
+        (BIG._replace(size=101), False),
+        (BIG._replace(mtime_ns=BIG.mtime_ns + 1), False),
+        (BIG._replace(ctime_ns=BIG.ctime_ns + 1), False),
+    ],
+)
+def test_what_two_looks_take_for_a_change(after: Stat, same: bool) -> None:
+    assert unchanged(BIG, after) is unchanged(after, BIG) is same
+
+
 @pytest.mark.parametrize("sign", [Sign.PUBLISHED, Sign.OLD])
 @pytest.mark.parametrize(
     ("what", "looks", "whole"),
@@ -97,11 +111,44 @@ def test_F30_a_writer_that_holds_the_file_open_outweighs_quiet_time_and_signs() 
     assert "open for writing" in waiting.why
 
 
+def test_one_look_is_not_enough_however_short_settle_is() -> None:
+    assert isinstance(settle(observe(None, BIG, 7.0), 7.0, 0.0), Wait)
+
+
+def test_a_third_look_at_the_time_of_the_second_begins_nothing_anew() -> None:
+    seen = observe(observe(None, BIG, 0.0), BIG, 30.0)
+    assert observe(seen, BIG, 30.0) == seen
+
+
+@pytest.mark.parametrize(
+    ("sign", "until", "why"),
+    [
+        (Sign.NONE, SETTLE, "nothing must change it for 30 s"),
+        (Sign.PUBLISHED, SECOND_LOOK, "it was renamed into place; a second look will tell"),
+        (Sign.OLD, SECOND_LOOK, "it was untouched for long; a second look will tell"),
+    ],
+)
+def test_what_is_waited_for(sign: Sign, until: float, why: str) -> None:
+    assert settle(observe(None, BIG, 0.0, sign), 0.0, SETTLE) == Wait(until, why)
+
+
+def test_while_a_program_has_it_open_it_is_asked_again_no_sooner_than_it_could_be_whole() -> None:
+    waiting = settle(observe(None, BIG, 1.0), 1.0, SETTLE, held_open=True)
+    assert isinstance(waiting, Wait) and waiting.until == 1.0 + SETTLE
+
+
+def test_F83_a_look_by_the_clock_of_another_boot_begins_again() -> None:
+    seen = observe(observe(None, BIG, 5000.0), BIG, 9000.0)
+    waiting = settle(seen, 5.0, SETTLE)
+    assert waiting == Wait(5.0 + SETTLE, "this machine was restarted; a second look will tell")
+
+
 def test_F91_nothing_counts_as_whole_below_min_free() -> None:
     seen = observe(observe(None, BIG, 0.0), BIG, 4000.0)
     waiting = settle(seen, 4000.0, SETTLE, short_of_space=True)
     assert isinstance(waiting, Wait)
     assert "almost full" in waiting.why
+    assert waiting.until == 4000.0 + ASK_AGAIN
     assert isinstance(settle(seen, 4005.0, SETTLE), Settled)
 
 
@@ -109,6 +156,8 @@ def test_F91_nothing_counts_as_whole_below_min_free() -> None:
     ("wall", "touched", "old"),
     [
         (1_000_000.0, (999_000.0, 999_000.0), True),
+        (1_000_000.0, (999_970.0, 999_970.0), True),  # for `settle` exactly
+        (1_000_000.0, (999_971.0, 999_970.0), False),
         (1_000_000.0, (999_000.0, 999_990.0), False),  # copied just now with its old mtime: ctime tells
         (1_000_000.0, (999_990.0, 999_000.0), False),
         (1_000_000.0, (2_000_000.0, 2_000_000.0), False),  # from the future
