@@ -54,6 +54,7 @@ class Context:
     settle_links: float = 0.0  # at least so long, for a file that a link out of its tree leads to: it may be on a share
     prefix: str = ""
     rules: dict[str, list[Matcher]] = field(default_factory=dict)  # by manifest, in force
+    noted: frozenset[str] = frozenset()  # ids of jobs that files here told of, where the journal doesn't know of all
     opened: bool = False  # probe, marks and inventory are done: uploads and submits may begin
     earlier: EarlierWork | None = None  # what files here tell of jobs
     looked: bool = False  # those files were read, or don't answer: status files may be written over

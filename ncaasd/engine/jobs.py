@@ -27,9 +27,9 @@ from ncaasd.plan.configs import ConfigFact
 from ncaasd.plan.considering import consider
 from ncaasd.plan.grouping import misplaced
 from ncaasd.plan.holds import HOLDS, Again, released_before, with_way_on
-from ncaasd.plan.journals import was_there
+from ncaasd.plan.journals import may_have_been_sent
 from ncaasd.plan.retry import backoff
-from ncaasd.plan.submitting import ids_of_others
+from ncaasd.plan.submitting import identity, ids_of_others
 from ncaasd.subjects import of_file, of_job
 
 DUE_AT_A_TIME = 200
@@ -208,7 +208,8 @@ class Jobs(Part):
         manifest = house.journal.file_at(Place(context.name, "", job.spec.declared_in))
         first_scan = doubted(house.journal, context.name)
         if job.phase is Phase.OPEN and job.attempt == 0 and manifest and first_scan:
-            rebuilt = job.rebuilt or was_there([*files, manifest], first_scan)
+            job_id = identity(job, context.layout, 0)
+            rebuilt = job.rebuilt or may_have_been_sent(job_id, [*files, manifest], first_scan, context.noted)
             house.journal.update_job(job.row, rebuilt=rebuilt)
             job = replace(job, rebuilt=rebuilt)
         if job.phase is not Phase.OPEN:

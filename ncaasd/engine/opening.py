@@ -311,6 +311,7 @@ class Opener(Part):
         if late is not None and late is not seen and self._is_news(context, late):
             return  # the folder answered meanwhile: judged again
         context.opened = True
+        context.noted = noted_jobs(house.journal, context.name)
         house.journal.wake_unended_jobs(context.name)
         if not result.get().conditional:
             context.submits_blocked = (
@@ -337,7 +338,12 @@ def first_scan(analysis: str, tree: str) -> str:
 def _noted(house: House, context: Context) -> tuple[frozenset[str], bool]:
     """(ids of jobs that files told of at an earlier start; whether files can be asked still)"""
     value = json.loads(house.journal.get_meta(f"noted:{context.name}") or "{}")
-    return frozenset(value.get("jobs", ())), bool(value.get("usable", True))
+    return noted_jobs(house.journal, context.name), bool(value.get("usable", True))
+
+
+def noted_jobs(journal: Journal, analysis: str) -> frozenset[str]:
+    """The ids of jobs that files here told of when this journal was found not to know all that its rig has submitted."""
+    return frozenset(json.loads(journal.get_meta(f"noted:{analysis}") or "{}").get("jobs", ()))
 
 
 def remembered_rig(house: House) -> str:

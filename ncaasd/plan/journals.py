@@ -95,6 +95,15 @@ def was_there(files: Sequence[FileRow], first_scan: FirstScan | None) -> bool:
     return first_scan is not None and bool(files) and all(f.id <= first_scan(f.place.tree) for f in files)
 
 
+def may_have_been_sent(
+    job_id: str, files: Sequence[FileRow], first_scan: FirstScan | None, noted: Collection[str]
+) -> bool:
+    """Whether a job may have been submitted without this journal's knowing it: its files were there when the journal first
+    looked; or files here told of a job of its id (`noted`), which had a recording of this name before. `files`: see `was_there`.
+    """
+    return first_scan is not None and (job_id in noted or was_there(files, first_scan))
+
+
 def others_now(memory: Memory, signs: Signs, generation: str) -> dict[str, int]:
     """What is remembered of other journals' submits from now on, where this one's generation is `generation`."""
     found = dict(memory.others)

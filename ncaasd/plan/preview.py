@@ -7,7 +7,7 @@ another rig is there, that an id is taken) is not asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ncaasd.declare.config import Analysis
@@ -38,7 +38,7 @@ from ncaasd.plan.gates import Passage, Way
 from ncaasd.plan.grouping import Beside, Matcher, Unit
 from ncaasd.plan.guards import Known, Limits, Stop, machines_of, newest_known, per_dataset, tally
 from ncaasd.plan.holds import OWN_CONFIG
-from ncaasd.plan.journals import FirstScan, was_there
+from ncaasd.plan.journals import FirstScan, may_have_been_sent
 from ncaasd.plan.submitting import body_of, identity, ids_of_others, same_job
 
 ASKED_OF_S3 = "but held if S3 shows no trace of it: this rig has submitted jobs that its journal does not know"
@@ -63,6 +63,7 @@ class Situation:
     wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
     care: Mapping[int, Care] = field(default_factory=dict)  # what is still to be done after results, by job
     first_scan: FirstScan | None = None  # of a journal that doesn't know all that its rig has submitted
+    noted: Collection[str] = ()  # ids of jobs that files here told it of
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,7 +503,10 @@ class _Planner:
         if m is not None and spec.unit in self._units[id(m)]:
             files = sorted(self._units[id(m)][spec.unit].files.values(), key=lambda r: r.id)[:1]
         manifest = self._at.get(Place(spec.analysis, "", spec.declared_in))
-        return manifest is not None and (job.rebuilt or was_there([*files, manifest], first_scan))
+        if manifest is None or job.rebuilt:
+            return manifest is not None
+        job_id = identity(job, self._facts.layout, 0)
+        return may_have_been_sent(job_id, [*files, manifest], first_scan, self._facts.noted)
 
     def _goes(self, job: JobRow, machines: int, config: ConfigFact) -> None:
         """What is submitted counts for those after it."""

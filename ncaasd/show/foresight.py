@@ -14,7 +14,7 @@ from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import Config
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.documents import job_document, text
-from ncaasd.engine.opening import doubted
+from ncaasd.engine.opening import doubted, noted_jobs
 from ncaasd.errors import DeclarationError, NcaasdError, Problem
 from ncaasd.model import Artefact, FileRow, FileState, JobSpec, MachinesUsed, Place, ScanDelta, Stat
 from ncaasd.neurocaas.naming import Layout
@@ -218,6 +218,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             wanted=_wanted(journal, analysis),
             care=_care(journal, analysis),
             first_scan=doubted(journal, analysis) if journal is not None else None,
+            noted=noted_jobs(journal, analysis) if journal is not None else (),
         ),
         tuple(troubles),
         found,

@@ -154,6 +154,30 @@ def test_F100_what_is_held_where_s3_shows_no_trace_is_said(rig: DeclaredRig, pac
     }
 
 
+def test_F18_another_recording_of_a_name_whose_job_files_here_tell_of_is_held(rig: DeclaredRig) -> None:
+    """The journal is lost, S3 is tidied, the recording is gone; then one of its name comes. With the journal it would be the same
+    job, which is not run again by itself."""
+    rig.write("inputs/a.tif", "a")
+    rig.rules({})
+    rig.until(lambda: rig.submitted(1), "the submit")
+    rig.run_jobs()
+    rig.turns(4)
+    rig.rig.lose_journal(restore=False)
+    (rig.home / "inputs/a.tif").unlink()
+    for found in rig.server.list("lab/").objects:
+        if ".ncaasd" not in found.key:
+            rig.server.remove(found.key)
+    rig.turns(12)
+    rig.write("inputs/a.tif", "another")
+    rig.turns(4)
+    (planned,) = foreseen(rig).previews[0].jobs
+    assert planned.plan == "submit"
+    rig.turns(20)
+    assert "held if S3 shows no trace of it" in planned.why
+    assert rig.job().hold == "rebuilt"
+    assert [n for k, n in rig.server.created_keys().items() if k.endswith("submit.json")] == [1]
+
+
 def test_a_canary_goes_first(rig: DeclaredRig) -> None:
     for name in "abc":
         rig.write(f"inputs/{name}.tif", name)

@@ -98,7 +98,7 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.contents: dict[str, bytes] = {}
         self.versions = 0
         self.one_offs: dict[str, tuple[str, ...]] = {}
-        self.reruns: set[tuple[str, str]] = set()
+        self.reruns: list[tuple[str, str]] = []  # each that was asked for: its name and unit
         self.tidied: set[str] = set()  # ids of jobs
         self.let_go: dict[
             str, int
@@ -333,8 +333,7 @@ class ExactlyOnce(RuleBasedStateMachine):
             commands.apply(rig.journal, "rerun", commands.Selection(ids=(job.job_id,)), self.clock.now())
 
     def _asked_again(self, job: JobRow) -> None:
-        self.reruns.add((job.spec.name, job.spec.unit + f"#{len(self.reruns)}"))
-        self.reruns.add((job.spec.name, job.spec.unit))
+        self.reruns.append((job.spec.name, job.spec.unit))
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
