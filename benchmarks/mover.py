@@ -1,4 +1,4 @@
-"""What the daemon does to move files, without its waiting: the real pool, store, journal and desk.
+"""What the daemon does to move files, without its waiting: the real pool, store, journal and mailbox.
 
     python benchmarks/mover.py up FOLDER PREFIX --endpoint URL --state STATE
     python benchmarks/mover.py down PREFIX FOLDER --endpoint URL --state STATE
@@ -30,7 +30,7 @@ from ncaasd.adapters.s3_answers import encoded
 from ncaasd.adapters.transfers import TransferPool
 from ncaasd.adapters.transfers.checksums import crc64
 from ncaasd.engine.clock import SystemClock
-from ncaasd.engine.desk import ThreadDesk
+from ncaasd.engine.mailbox import ThreadMailbox
 from ncaasd.engine.uploading import QUEUED
 from ncaasd.model import DownloadTask, FileState, JobSpec, Origin, Outcome, Part, Place, Stat, UploadTask, Verdict
 from ncaasd.neurocaas.naming import part_size
@@ -42,26 +42,26 @@ NEVER = 1e15
 class Log:
     """`ports.TransferLog`, as the engine has it."""
 
-    def __init__(self, desk: ThreadDesk, journal: Journal) -> None:
-        self._desk, self._journal = desk, journal
+    def __init__(self, mailbox: ThreadMailbox, journal: Journal) -> None:
+        self._mailbox, self._journal = mailbox, journal
 
     def upload_created(self, file_id: int, upload_id: str) -> None:
-        self._desk.ask(lambda: self._journal.upload_created(file_id, upload_id))
+        self._mailbox.ask(lambda: self._journal.upload_created(file_id, upload_id))
 
     def part_stored(self, file_id: int, part: Part) -> None:
-        self._desk.ask(lambda: self._journal.part_stored(file_id, part))
+        self._mailbox.ask(lambda: self._journal.part_stored(file_id, part))
 
     def flush(self) -> None:
-        self._desk.ask(lambda: None)
+        self._mailbox.ask(lambda: None)
 
     def upload_lost(self, file_id: int) -> None:
-        self._desk.ask(lambda: self._journal.forget_upload(file_id))
+        self._mailbox.ask(lambda: self._journal.forget_upload(file_id))
 
     def range_fetched(self, object_id: int, start: int, end: int) -> None:
-        self._desk.tell(lambda: self._journal.range_fetched(object_id, start, end))
+        self._mailbox.tell(lambda: self._journal.range_fetched(object_id, start, end))
 
     def download_lost(self, object_id: int) -> None:
-        self._desk.ask(lambda: self._journal.drop_ranges(object_id))
+        self._mailbox.ask(lambda: self._journal.drop_ranges(object_id))
 
 
 class Mover:
@@ -70,14 +70,14 @@ class Mover:
     def __init__(self, options: argparse.Namespace, results: LocalResults | None) -> None:
         os.makedirs(options.state, exist_ok=True)
         self.journal = open_journal(os.path.join(options.state, "journal.db"))
-        self.desk = ThreadDesk(self.journal)
+        self.mailbox = ThreadMailbox(self.journal)
         self.store = S3Store(BUCKET, CredentialSource(None), endpoint_url=options.endpoint)
         self.under_way: set[int] = set()
         self.pool = TransferPool(
             lambda _analysis, _bucket: self.store,
             lambda _analysis: results,  # type: ignore[arg-type,return-value]  # uploads never ask for it
-            Log(self.desk, self.journal),
-            lambda outcome: self.desk.tell(lambda: self._done(outcome)),
+            Log(self.mailbox, self.journal),
+            lambda outcome: self.mailbox.tell(lambda: self._done(outcome)),
             SystemClock(),
             parallel=options.parallel,
             limit=lambda: None,
@@ -94,8 +94,8 @@ class Mover:
                     self.under_way.add(number_of(task))
                     self.pool.start(task)
             else:
-                self.desk.read(1.0)
-        while self.desk.read(0):
+                self.mailbox.read(1.0)
+        while self.mailbox.read(0):
             pass
         self.pool.stop(timeout=5.0)
         self.journal.close()

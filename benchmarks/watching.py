@@ -31,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fakes.inline_desk import InlineDesk
+from fakes.inline_mailbox import InlineMailbox
 from scan import build, find
 from support.journal_work import copy_journal
 from support.rig import BUCKET, GROUP, Bench, Rig, bench, run_command
@@ -40,8 +40,8 @@ from ncaasd.adapters import control
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.declare import ignored
-from ncaasd.engine.house import Context, House
 from ncaasd.engine.observing import Observer
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.model import (
     Dataset,
     FileRow,
@@ -420,11 +420,11 @@ def _planning(folder: str, known: int, changed: int) -> tuple[float, float]:
             name=NAME, settings=settings, layout=Layout(NAME, "lab"), trees={"": tree}, results=None, status=None,  # type: ignore[arg-type]  # not asked for anything
             store_for=lambda _bucket: None, settle=30.0,  # type: ignore[arg-type,return-value]  # as above
         )  # fmt: skip
-        house = House(journal=journal, clock=clock, contexts={NAME: context}, rig="r")
-        house.desk = InlineDesk(house)
+        runtime = Runtime(journal=journal, clock=clock, contexts={NAME: context}, rig="r")
+        runtime.mailbox = InlineMailbox(runtime)
         nothing: Callable[..., None] = lambda *_: None  # noqa: E731  # three of them, for arguments
         observer = Observer(
-            house,
+            runtime,
             whole=nothing,
             gone=nothing,
             skipped=nothing,
@@ -434,19 +434,19 @@ def _planning(folder: str, known: int, changed: int) -> tuple[float, float]:
         )
         for _ in range(5):
             observer.turn()
-            house.desk.read(0)
+            runtime.mailbox.read(0)
         tree.delta = ScanDelta(news, frozenset(), {}, known, 0.1)
         observer.rescan_all()
         began = time.perf_counter()
         for _ in range(5):
             observer.turn()
-            house.desk.read(0)
+            runtime.mailbox.read(0)
             observer.due()
         took = time.perf_counter() - began
         began = time.perf_counter()
         for _ in range(1000):
             observer.turn()
-            house.desk.read(0)
+            runtime.mailbox.read(0)
             observer.due()
         return took, (time.perf_counter() - began) / 1000
 

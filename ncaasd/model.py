@@ -1,4 +1,4 @@
-"""The nouns every room shares: frozen values and enums. Standard library only.
+"""The nouns that all packages share: frozen values and enums. Standard library only.
 
 Conventions: sizes are bytes, durations are seconds (float), points in time are seconds since the epoch, UTC
 (float), etags are without quotes, keys are S3 keys as `str`, local paths are `/`-separated and relative to their
@@ -511,7 +511,7 @@ class FetchProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class CareStep:
+class AfterStep:
     """One step of what is done after a job's results are here."""
 
     state: str  # wanted | done | left

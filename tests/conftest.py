@@ -45,7 +45,7 @@ LONGEST = (
 )
 
 
-# The fixtures that start an S3 server, or need one's program; tests/house/test_speeds.py sees that none is missing.
+# The fixtures that start an S3 server, or need one's program; tests/project/test_speeds.py sees that none is missing.
 SERVERS = frozenset(
     {"shared", "server", "user", "weed", "moto_endpoint", "backend", "weed_backend", "weed_binary", "elsewhere"}
 )

@@ -126,8 +126,8 @@ MUTATIONS = (
     Mutation(
         "the root's own name for its rig",
         "ncaasd/engine/opening.py",
-        "rig = look.rig or house.rig",
-        "rig = house.rig",
+        "rig = look.rig or runtime.rig",
+        "rig = runtime.rig",
         STEPS,
     ),
     Mutation(
@@ -210,7 +210,7 @@ MUTATIONS = (
     Mutation(
         "forgetting what was stored of the file that had the key",
         "ncaasd/engine/uploading.py",
-        "house.journal.take_key(row)",
+        "runtime.journal.take_key(row)",
         "pass",
         NAMES,
     ),
@@ -223,10 +223,10 @@ MUTATIONS = (
     ),
     Mutation(
         "answering only after the commit",
-        "ncaasd/engine/desk.py",
+        "ncaasd/engine/mailbox.py",
         "answers.append((note, _attempt(note.what)))",
         "note.finish(_attempt(note.what))",
-        "tests/engine/test_desk.py",
+        "tests/engine/test_mailbox.py",
     ),
     Mutation(
         "the fsync of each commit",

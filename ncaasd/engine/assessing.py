@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ncaasd.engine.house import Context, House
 from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.recordings import Recordings
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.supplies import Supplies
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.model import FileRow, JobRow, Origin
@@ -39,9 +39,9 @@ def rule_of(context: Context, job: JobRow) -> Matcher | None:
 
 class Assessor:
     def __init__(
-        self, house: House, supplies: Supplies, book: UnitBook, pauses: Pauses, recordings: Recordings
+        self, runtime: Runtime, supplies: Supplies, book: UnitBook, pauses: Pauses, recordings: Recordings
     ) -> None:
-        self._house = house
+        self._runtime = runtime
         self._supplies = supplies
         self._book = book
         self._pauses = pauses
@@ -89,7 +89,7 @@ class Assessor:
             rule=rule_of(context, job),
             datasets=[replace(f, remote=True) if f.file is None and not f.packed else f for f in datasets],
             config=ConfigFact(key=config_key),
-            now=self._house.clock.now(),
+            now=self._runtime.clock.now(),
             turn=self.turn_of(context, job, config_key, config_etag) if config_etag else "",
             beside=self._rest_of_unit(context, job),
             same=self._same(context, job),
@@ -100,7 +100,7 @@ class Assessor:
         """The other declaration that comes to the same name and datasets: it is one job, and it is there already."""
         if job.attempt:
             return ""
-        same = self._house.journal.job_by_id(context.name, identity(job, context.layout, 0))
+        same = self._runtime.journal.job_by_id(context.name, identity(job, context.layout, 0))
         if same is None or same.row == job.row or same.spec.origin is Origin.ELSEWHERE:
             return ""
         return same_job(job, same)
@@ -126,14 +126,14 @@ class Assessor:
     def _goes(self, context: Context, row: FileRow) -> bool:
         """Whether a file ever goes up by itself."""
         rules = [m for ms in context.rules.values() for m in ms]
-        way = gates.passage(row, rules, lambda m: self._book.of(context.name, m, row), lambda _m, _unit: False)
-        return way.way is not gates.Way.NEVER
+        permit = gates.permit(row, rules, lambda m: self._book.of(context.name, m, row), lambda _m, _unit: False)
+        return permit.when is not gates.When.NEVER
 
     def _accompanying(self, context: Context, m: Matcher) -> grouping.Unit:
         """What a rule without units names beside its datasets: looked for once a turn."""
         key = (context.name, m.rule.name)
         if key not in self._beside:
-            rows = self._house.journal.files(context.name, tree=m.rule.source or "")
+            rows = self._runtime.journal.files(context.name, tree=m.rule.source or "")
             self._beside[key] = grouping.accompanying(m, rows)
         return self._beside[key]
 
@@ -142,11 +142,11 @@ class Assessor:
         for m in (m for ms in context.rules.values() for m in ms):
             if m.unit is None:
                 if m.beside and grouping.is_of(m, row) and m.accompanies(grouping.below(row)):
-                    self._house.journal.wake_unit(context.name, m.rule.name, "")
+                    self._runtime.journal.wake_unit(context.name, m.rule.name, "")
                 continue
             unit = self._book.of(context.name, m, row)
             if unit is not None and not any(self._goes(context, r) for r in unit.to_store(m)):
-                self._house.journal.wake_unit(context.name, m.rule.name, unit.path)
+                self._runtime.journal.wake_unit(context.name, m.rule.name, unit.path)
 
     def changed(self, context: Context, row: FileRow) -> None:
         """A file became whole, or is gone: the jobs that its unit kept back are due, once for all that changes together."""
@@ -155,13 +155,13 @@ class Assessor:
             key = (context.name, m.rule.name, hit[0] if hit else "")
             if key in self._kept_back:
                 self._kept_back.discard(key)
-                self._house.journal.wake_unit(*key)
+                self._runtime.journal.wake_unit(*key)
 
     # -- configs that share a name -----------------------------------------------------------------------------------
 
     def turn_of(self, context: Context, job: JobRow, key: str, etag: str) -> str:
         """Why a job has to wait until others have read the config that they have under the same name; "" when it may go."""
-        known = self._house.journal.configs_at(context.name, key)
+        known = self._runtime.journal.configs_at(context.name, key)
         others = [(f"job {c.job_id}", c.etag, c.reading) for c in known if c.job_id != job.job_id]
         going = [
             ("a job that is being submitted", g.etag, True)
@@ -174,7 +174,7 @@ class Assessor:
 
     def goes(self, context: Context, job: JobRow, config: ConfigFact) -> None:
         """Its submit was decided on: it counts for the others from now on."""
-        each = self._house.journal.machines_per_dataset(context.name, job.spec.name)
+        each = self._runtime.journal.machines_per_dataset(context.name, job.spec.name)
         shares = config.shared and config.content is not None
         self._going[job.row] = _Going(
             context.name,
@@ -194,7 +194,7 @@ class Assessor:
 
     def _tally(self, context: Context, job: JobRow, now: float) -> Tally:
         """What is going on, with the submits that were decided on a moment ago."""
-        journal, key = self._house.journal, (context.name, job.spec.name)
+        journal, key = self._runtime.journal, (context.name, job.spec.name)
         if key not in self._tallies:
             siblings: Sequence[JobRow] = journal.jobs_of_rule(*key)
             each = journal.machines_per_dataset(*key)

@@ -1,4 +1,4 @@
-"""The composition root: it alone knows which adapters there are, and puts the house together from a config."""
+"""The composition root: it alone knows which adapters there are, and puts a daemon together from a config."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.adapters.watcher import Hint, Watcher
 from ncaasd.declare.config import Analysis, Config, bandwidth_limit, inside
 from ncaasd.engine.clock import SystemClock
-from ncaasd.engine.desk import Result, ThreadDesk
 from ncaasd.engine.engine import Engine
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.mailbox import Result, ThreadMailbox
 from ncaasd.engine.nightly import Nightly
 from ncaasd.engine.opening import remembered_rig
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.errors import JournalError, LocalError, StateError
 from ncaasd.model import DownloadTask, Progress, UploadTask
@@ -48,7 +48,7 @@ from ncaasd.neurocaas.naming import Layout
 from ncaasd.ports import CrashPoint, ObjectStore, no_crash
 
 AREAS = ("inputs", "configs", "submissions", "results")
-LANES = {"look": 4, "ask": 2}
+WORKERS = {"look": 4, "ask": 2}
 MOST_LEFT_FREE = 10**9  # bytes
 START_WAIT = 10.0  # seconds for an analysis's folders to answer at start; those that hang are taken up when they do
 
@@ -96,7 +96,7 @@ def host_name() -> str:
 
 @dataclass
 class Running:
-    """A house with its threads."""
+    """An engine with its threads."""
 
     engine: Engine
     pool: TransferPool
@@ -113,7 +113,7 @@ class Running:
 def running(
     config: Config, *, crash: CrashPoint = no_crash, watch: bool = True, patience: Patience | None = None
 ) -> Iterator[Running]:
-    """Put the house together, locked, and take it down again: resumable, within seconds.
+    """Put a daemon together, locked, and take it down again: resumable, within seconds.
 
     `patience`: how long to wait for NeuroCAAS's signs of life, where it is not NeuroCAAS (a sandbox that runs faster).
 
@@ -130,7 +130,7 @@ def running(
         contexts = {name: make_context(config, name, settings, journal) for name, settings in config.analyses.items()}
         tools = LocalTools(os.path.join(state, "tools"))
         stack.callback(tools.stop)
-        house = House(
+        runtime = Runtime(
             journal=journal,
             clock=clock,
             contexts=contexts,
@@ -144,20 +144,20 @@ def running(
             tools=tools,
             archive=LocalArchive(),
         )
-        house.desk = desk = ThreadDesk(house, lanes=LANES)
-        house.rig = house.rig or remembered_rig(house)
-        stack.callback(desk.close)
-        _take_up(config, house)
-        engine = Engine(house, root=config.root, sources=config.sources, tools=config.tools)
+        runtime.mailbox = mailbox = ThreadMailbox(runtime, workers=WORKERS)
+        runtime.rig = runtime.rig or remembered_rig(runtime)
+        stack.callback(mailbox.close)
+        _take_up(config, runtime)
+        engine = Engine(runtime, root=config.root, sources=config.sources, tools=config.tools)
 
         def limit_now() -> int | None:
             local = time.localtime(clock.now())
             return bandwidth_limit(config.upload.bandwidth, local.tm_hour * 60 + local.tm_min)
 
-        house.transfers = pool = TransferPool(
+        runtime.transfers = pool = TransferPool(
             lambda analysis, bucket: contexts[analysis].store_for(bucket or analysis),
             lambda analysis: contexts[analysis].results,
-            JournaledTransfers(house),
+            JournaledTransfers(runtime),
             engine.sink,
             clock,
             parallel=config.upload.parallel,
@@ -166,9 +166,9 @@ def running(
             disk_of=disk_of(contexts),
             open_link=open_target,
         )
-        stack.callback(_stop, pool, desk)
+        stack.callback(_stop, pool, mailbox)
         watcher = Watcher(
-            lambda hint: desk.tell(lambda: _pass_on(engine, hint)),
+            lambda hint: mailbox.tell(lambda: _pass_on(engine, hint)),
             events_from=events_from,
         )
         stack.callback(watcher.stop, timeout=2.0)
@@ -178,7 +178,7 @@ def running(
                     within, wanted = () if tree_name else AREAS[:3], context.settings.watch
                     ignored = Ignoring(wanted.ignored, areas=within)
                     watcher.watch(f"{name}:{tree_name}", tree.root, mode=wanted.mode, within=within, ignored=ignored)
-        nightly = Nightly(house, keep=config.log.keep, keep_free=left_free(config))
+        nightly = Nightly(runtime, keep=config.log.keep, keep_free=left_free(config))
         yield Running(engine, pool, watcher, journal, config, nightly)
 
 
@@ -199,14 +199,14 @@ def disk_of(contexts: Mapping[str, Context]) -> Callable[[UploadTask | DownloadT
     return name
 
 
-def _stop(pool: TransferPool, desk: ThreadDesk) -> None:
+def _stop(pool: TransferPool, mailbox: ThreadMailbox) -> None:
     """Stop the pool while its last records are still taken: a worker may be waiting for a commit."""
     stopper = threading.Thread(target=pool.stop, kwargs={"timeout": 10.0}, name="stop-pool", daemon=True)
     stopper.start()
     with contextlib.suppress(JournalError):
         while stopper.is_alive():
-            desk.read(0.02)
-        desk.read(0.0)
+            mailbox.read(0.02)
+        mailbox.read(0.0)
 
 
 def _pass_on(engine: Engine, hint: Hint) -> None:
@@ -258,9 +258,9 @@ class _Found:
     trouble: str
 
 
-def _take_up(config: Config, house: House) -> None:
-    """Look at every analysis's folders, each on a lane of its own: one that hangs is said, and keeps nobody else (F89)."""
-    waiting = set(house.contexts)
+def _take_up(config: Config, runtime: Runtime) -> None:
+    """Look at every analysis's folders, each on a worker of its own: one that hangs is said, and keeps nobody else (F89)."""
+    waiting = set(runtime.contexts)
     started = False
 
     def look(context: Context, *, known: bool, partials: set[str]) -> _Found:
@@ -275,7 +275,7 @@ def _take_up(config: Config, house: House) -> None:
         return _Found(events_from(folder)[0], results.id, trouble)
 
     def looked(context: Context, result: Result[_Found]) -> None:
-        found, watch, journal = result.get(), context.settings.watch, house.journal
+        found, watch, journal = result.get(), context.settings.watch, runtime.journal
         waiting.discard(context.name)
         context.polled = watch.mode == "polling" or (watch.mode == "auto" and not found.sends_events)
         context.settle = watch.settle_for(context.polled)
@@ -283,26 +283,28 @@ def _take_up(config: Config, house: House) -> None:
         if found.results_id is not None and journal.get_meta(_results_id(context.name)) is None:
             journal.set_meta(_results_id(context.name), found.results_id)
         if started:
-            house.event(context.name, "", "disk back", f"{context.trees[''].root} answers")
+            runtime.event(context.name, "", "disk back", f"{context.trees[''].root} answers")
 
     def looked_at_links(context: Context, result: Result[bool]) -> None:
         context.settle_links = context.settings.watch.settle_for(not result.get())
 
-    for name, context in house.contexts.items():
+    for name, context in runtime.contexts.items():
         sends = partial(_all_send_events, config.links)
-        house.desk.do(f"links:{name}", sends, partial(looked_at_links, context))  # not waited for: one may hang
-        known = house.journal.get_meta(f"first scan:{name}") is not None
-        work = partial(look, context, known=known, partials=_partials(house.journal, name))
-        house.desk.do(f"results:{name}", work, partial(looked, context))
-    until = house.clock.monotonic() + START_WAIT
-    while waiting and house.clock.monotonic() < until:
-        house.desk.read(0.1)
+        runtime.mailbox.do(f"links:{name}", sends, partial(looked_at_links, context))  # not waited for: one may hang
+        known = runtime.journal.get_meta(f"first scan:{name}") is not None
+        work = partial(look, context, known=known, partials=_partials(runtime.journal, name))
+        runtime.mailbox.do(f"results:{name}", work, partial(looked, context))
+    until = runtime.clock.monotonic() + START_WAIT
+    while waiting and runtime.clock.monotonic() < until:
+        runtime.mailbox.read(0.1)
     started = True
     for name in sorted(waiting):
-        context = house.contexts[name]
+        context = runtime.contexts[name]
         context.results_trouble = f"{context.trees[''].root} does not answer: its mount hangs"
-        with house.transaction():
-            house.event(name, "", "hanging", f"{context.results_trouble}; everything else goes on", level=logging.ERROR)
+        with runtime.transaction():
+            runtime.event(
+                name, "", "hanging", f"{context.results_trouble}; everything else goes on", level=logging.ERROR
+            )
 
 
 def _all_send_events(folders: Iterable[str]) -> bool:

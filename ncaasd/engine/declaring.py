@@ -1,4 +1,4 @@
-"""Manifests and submit files as they are read, and the jobs they declare. In the engine thread; reading is on a lane.
+"""Manifests and submit files as they are read, and the jobs they declare. In the engine thread; reading is on a worker.
 
 A manifest is read when it is whole, and takes force as a whole or not at all: a bad one leaves the old in force and says
 so (F35, F78). An edit makes no new job of one that was submitted (F36); jobs that are not declared any more and were not
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from ncaasd.declare.manifest import Manifest, parse_manifest
-from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.mailbox import Result
 from ncaasd.engine.packaging import Packager
 from ncaasd.engine.part import Part
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place, Stat
@@ -56,7 +56,7 @@ class Declarer(Part):
 
     def __init__(
         self,
-        house: House,
+        runtime: Runtime,
         packager: Packager,
         book: UnitBook,
         *,
@@ -65,7 +65,7 @@ class Declarer(Part):
         rules_changed: Callable[[Context], None],
     ) -> None:
         """`rules_changed`: other rules are in force; asked before their jobs are made."""
-        self._house = house
+        self._runtime = runtime
         self._rules_changed = rules_changed
         self._packager = packager
         self._book = book
@@ -76,12 +76,12 @@ class Declarer(Part):
         self._unread: dict[tuple[str, str], float] = {}  # (analysis, path) -> monotonic: to be read again then
         self._unreadable: dict[tuple[str, str], str] = {}  # configs -> why, as it was said
         self.changed: set[tuple[str, str]] = set()  # (analysis, manifest) whose status file is to be written
-        for context in house.contexts.values():
+        for context in runtime.contexts.values():
             self._restore(context)
 
     def _restore(self, context: Context) -> None:
         """The last right text of each manifest is in force from the start."""
-        for known in self._house.journal.manifests(context.name):
+        for known in self._runtime.journal.manifests(context.name):
             path = known.path
             if known.good is not None:
                 try:
@@ -109,7 +109,7 @@ class Declarer(Part):
                 declared_in=path,
                 layout=context.layout,
                 prefix=context.prefix,
-                known=self._house.journal,
+                known=self._runtime.journal,
             )
             return Declared([], [spec])
         manifest: Manifest = parse_manifest(
@@ -122,7 +122,7 @@ class Declarer(Part):
                 declared_in=path,
                 layout=context.layout,
                 prefix=context.prefix,
-                known=self._house.journal,
+                known=self._runtime.journal,
             )
             for one in manifest.jobs
         ]
@@ -142,25 +142,25 @@ class Declarer(Part):
     def skipped(self, context: Context, row: FileRow) -> None:
         """Something is there that can't be taken: what a rule names has a job that says so."""
         self._match(context, [row])
-        self._house.journal.wake_jobs_using(context.name, row.key)
+        self._runtime.journal.wake_jobs_using(context.name, row.key)
 
     def gone(self, context: Context, row: FileRow) -> None:
         role = Role.INPUT if row.place.tree else role_of(row.place.path)
         if role in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
             context.rules.pop(row.place.path, None)
-            self._house.journal.drop_manifest(context.name, row.place.path)
+            self._runtime.journal.drop_manifest(context.name, row.place.path)
             self._apply(context, row.place.path, [])
             self._ask_the_gates_again(context, row.place.path)
         elif role is Role.CONFIG:
             self._configs.pop((context.name, row.place.path), None)
             self._unreadable.pop((context.name, row.place.path), None)
-            self._house.journal.wake_open_jobs(context.name)
+            self._runtime.journal.wake_open_jobs(context.name)
         elif role is Role.INPUT:
             # Renamed out of the tree before it was submitted: a rule's job goes with its file (F25).
-            for job in self._house.journal.jobs_of_file(row):
+            for job in self._runtime.journal.jobs_of_file(row):
                 if job.phase is Phase.OPEN and job.spec.origin == "rule":
                     self._cancel(context, job, f"{row.place.path} is gone")
-            self._house.journal.wake_jobs_of_file(row)
+            self._runtime.journal.wake_jobs_of_file(row)
             for path, matchers in context.rules.items():
                 for m in [m for m in matchers if m.unit and grouping.is_of(m, row)]:
                     self._touch(context, path, m, [row])  # it may be what said that the unit is aborted
@@ -190,12 +190,12 @@ class Declarer(Part):
             else:
                 self._read_later(key)
 
-        self._house.desk.do(
+        self._runtime.mailbox.do(
             f"tree:{context.name}:{row.place.tree}", lambda: tree.read(row.place.path, limit=limit), then
         )
 
     def _read_later(self, key: tuple[str, str]) -> None:
-        self._unread[key] = self._house.clock.monotonic() + READ_AGAIN
+        self._unread[key] = self._runtime.clock.monotonic() + READ_AGAIN
 
     def _refused_to_be_read(self, context: Context, row: FileRow, error: NcaasdError) -> None:
         if role_of(row.place.path) is not Role.CONFIG:
@@ -205,28 +205,28 @@ class Declarer(Part):
         key = (context.name, row.place.path)
         if self._unreadable.get(key) != str(error):
             self._unreadable[key] = str(error)
-            self._house.event(context.name, of_file(row.place), "not read", str(error), level=logging.ERROR)
+            self._runtime.event(context.name, of_file(row.place), "not read", str(error), level=logging.ERROR)
         self._read_later(key)
 
     def due(self) -> float | None:
         """A reading is to be tried again then."""
-        return min(self._unread.values()) - self._house.clock.monotonic() if self._unread else None
+        return min(self._unread.values()) - self._runtime.clock.monotonic() if self._unread else None
 
     def turn(self) -> None:
         """Read what could not be read, if it still is what became whole: anything else is found by a look, and settles."""
-        now = self._house.clock.monotonic()
+        now = self._runtime.clock.monotonic()
         for key in [key for key, at in self._unread.items() if at <= now]:
             del self._unread[key]
-            context, row = self._house.contexts[key[0]], self._house.journal.file_at(Place(key[0], "", key[1]))
+            context, row = self._runtime.contexts[key[0]], self._runtime.journal.file_at(Place(key[0], "", key[1]))
             if row is not None and row.state in UNREAD:
                 self.whole(context, row)
 
     def reread_unread(self, context: Context) -> None:
         """At start, and when a missing folder is back: manifests that became whole and were not read; all configs."""
-        for row in self._house.journal.files(context.name, tree="", states=[FileState.WHOLE]):
+        for row in self._runtime.journal.files(context.name, tree="", states=[FileState.WHOLE]):
             if role_of(row.place.path) in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
                 self.whole(context, row)
-        for row in self._house.journal.files(context.name, tree="", under="configs/"):
+        for row in self._runtime.journal.files(context.name, tree="", under="configs/"):
             if row.state in UNREAD:
                 self.whole(context, row)
 
@@ -239,45 +239,45 @@ class Declarer(Part):
         except DeclarationError as error:
             self._reject(context, row, error.problems)
             return
-        now = self._house.clock.now()
-        self._house.journal.set_manifest(context.name, path, data, "", now)
-        self._house.journal.set_file(row.id, FileState.READ, "", now)
-        self._house.event(context.name, of_file(row.place), "read", "read, and in force")
+        now = self._runtime.clock.now()
+        self._runtime.journal.set_manifest(context.name, path, data, "", now)
+        self._runtime.journal.set_file(row.id, FileState.READ, "", now)
+        self._runtime.event(context.name, of_file(row.place), "read", "read, and in force")
         for text in gates.warnings(declared.rules):
-            self._house.event(context.name, of_file(row.place), "warning", text, level=logging.WARNING)
+            self._runtime.event(context.name, of_file(row.place), "warning", text, level=logging.WARNING)
         context.rules[path] = declared.rules
         specs = list(declared.jobs)
         if declared.rules:
             self._rules_changed(context)
-            rows = list(self._house.journal.files(context.name))
+            rows = list(self._runtime.journal.files(context.name))
             self._packager.look_at_all(context, declared.rules)
             for m in declared.rules:
                 specs += self._specs(context, m, path, rows)
         self._apply(context, path, specs)
         self._ask_the_gates_again(context, path)
         if declared.rules:
-            self._house.journal.wake_open_jobs(context.name)  # `exclude`, `with` or `whole_after` may be others now
+            self._runtime.journal.wake_open_jobs(context.name)  # `exclude`, `with` or `whole_after` may be others now
 
     def _reject(self, context: Context, row: FileRow, problems: list[Problem]) -> None:
         """Refused whole; what was in force stays in force."""
-        now = self._house.clock.now()
+        now = self._runtime.clock.now()
         text = "\n".join(str(p) for p in problems)
-        self._house.journal.set_manifest(context.name, row.place.path, None, text, now)
-        self._house.journal.set_file(row.id, FileState.READ, problems[0].message, now)
+        self._runtime.journal.set_manifest(context.name, row.place.path, None, text, now)
+        self._runtime.journal.set_file(row.id, FileState.READ, problems[0].message, now)
         self.changed.add((context.name, row.place.path))
         for problem in problems:
-            self._house.event(context.name, of_file(row.place), "bad manifest", str(problem), level=logging.ERROR)
+            self._runtime.event(context.name, of_file(row.place), "bad manifest", str(problem), level=logging.ERROR)
         self._ask_the_gates_again(context, row.place.path)
 
     def _ask_the_gates_again(self, context: Context, path: str) -> None:
         """What no rule named may be named now; what was kept back may go."""
         if role_of(path) is Role.MANIFEST:
-            self._house.journal.retry_files(context.name)
+            self._runtime.journal.retry_files(context.name)
 
     def _apply(self, context: Context, path: str, specs: list[JobSpec]) -> None:
         """Make the open jobs of one manifest be those that it declares."""
         wanted = {(s.name, s.unit, s.version): s for s in specs}
-        for job in self._house.journal.jobs_declared_in(context.name, path):
+        for job in self._runtime.journal.jobs_declared_in(context.name, path):
             identity = (job.spec.name, job.spec.unit, job.spec.version)
             if job.phase is Phase.OPEN and job.attempt == 0 and identity not in wanted:
                 self._cancel(context, job, f"{path} does not declare it any more")
@@ -286,13 +286,13 @@ class Declarer(Part):
         self.changed.add((context.name, path))
 
     def _cancel(self, context: Context, job: JobRow, why: str) -> None:
-        self._house.journal.drop_job(job.row)
-        self._house.event(context.name, of_job(job), "cancelled", f"cancelled before it was submitted: {why}")
+        self._runtime.journal.drop_job(job.row)
+        self._runtime.event(context.name, of_job(job), "cancelled", f"cancelled before it was submitted: {why}")
         self.changed.add((context.name, job.spec.declared_in))
 
     def _want(self, context: Context, spec: JobSpec) -> None:
         """A job is made once; an open one follows its declaration; a submitted one stays as it is (F36, F87)."""
-        journal = self._house.journal
+        journal = self._runtime.journal
         if spec.version:
             self._cancel_other_versions(context, spec)
         attempts = journal.attempts(context.name, spec.name, spec.unit, spec.version)
@@ -302,33 +302,33 @@ class Declarer(Part):
                 journal.respec_job(newest.row, spec)
                 journal.update_job(newest.row, next_at=0.0)
             return
-        now = self._house.clock.now()
+        now = self._runtime.clock.now()
         size = sum(r.stat.size for d in spec.datasets if (r := journal.file_of(d)) is not None)
         row = journal.add_job(spec, 0, now, size=size)
         job = journal.job(row)
         if job is not None:
-            self._house.event(context.name, of_job(job), "declared", f"declared by {spec.declared_in}")
+            self._runtime.event(context.name, of_job(job), "declared", f"declared by {spec.declared_in}")
         self.changed.add((context.name, spec.declared_in))
 
     def _cancel_other_versions(self, context: Context, spec: JobSpec) -> None:
         """With `rerun_on`: a job of an older version that still waits would be run on what is there now, beside this one."""
-        for job in self._house.journal.jobs_using(context.name, spec.datasets[0].key):
+        for job in self._runtime.journal.jobs_using(context.name, spec.datasets[0].key):
             same = (job.spec.name, job.spec.unit, job.spec.origin) == (spec.name, spec.unit, spec.origin)
             if same and job.phase is Phase.OPEN and job.attempt == 0 and job.spec.version != spec.version:
                 self._cancel(context, job, "its data or config has changed since; another job has it as it is now")
 
     def redeclare(self, job: JobRow) -> None:
         """An open rerun takes what its rule says now: late files that were released, an edited `set`."""
-        context = self._house.contexts.get(job.spec.analysis)
+        context = self._runtime.contexts.get(job.spec.analysis)
         if context is None or job.spec.origin is not Origin.RULE or job.phase is not Phase.OPEN:
             return
-        rows = [r for d in job.spec.datasets if (r := self._house.journal.file_of(d)) is not None]
+        rows = [r for d in job.spec.datasets if (r := self._runtime.journal.file_of(d)) is not None]
         for row in rows[:1]:
             self._match(context, self._packager.made_of(context, row) if row.place.is_package else [row])
 
     def redeclare_reruns(self) -> None:
         """At start: what was asked for while no daemon ran."""
-        for job in self._house.journal.jobs(unfinished=True):
+        for job in self._runtime.journal.jobs(unfinished=True):
             if job.phase is Phase.OPEN:
                 self.find_files(job)
             if job.phase is Phase.OPEN and job.attempt > 0:
@@ -337,7 +337,7 @@ class Declarer(Part):
     def find_files(self, job: JobRow) -> JobRow:
         """An open job with the local files that it means, where that isn't known: an old journal had only keys; and what a
         submit file names by its key may have come after it."""
-        context = self._house.contexts.get(job.spec.analysis)
+        context = self._runtime.contexts.get(job.spec.analysis)
         unknown = any(d.place is None and not is_address(d.key) for d in job.spec.datasets)
         if context is None or job.phase is not Phase.OPEN or not (unknown or job.spec.origin is Origin.SUBMIT):
             return job
@@ -345,7 +345,7 @@ class Declarer(Part):
         if datasets == job.spec.datasets:
             return job
         spec = replace(job.spec, datasets=datasets)
-        self._house.journal.respec_job(job.row, spec)
+        self._runtime.journal.respec_job(job.row, spec)
         return replace(job, spec=spec)
 
     def _with_file(self, context: Context, job: JobRow, dataset: Dataset) -> Dataset:
@@ -358,7 +358,7 @@ class Declarer(Part):
                 if dataset.place is None and below.startswith(context.layout.inputs):
                     return dataset  # below another rig's prefix
                 found = dataset.place or Place(context.name, "", f"inputs/{below}")
-                return expand.meant(replace(dataset, place=found), self._house.journal)
+                return expand.meant(replace(dataset, place=found), self._runtime.journal)
             case Origin.MANIFEST:
                 return replace(dataset, place=dataset.place or Place(context.name, "", f"inputs/{name}"))
             case Origin.RULE if dataset.place is None:
@@ -408,7 +408,7 @@ class Declarer(Part):
         if unit is None or unit.aborted(m) or unit.missing(m):
             return
         tree = m.rule.source or ""
-        self._house.journal.retry_unit(context.name, tree, f"{unit_path}/" if tree else f"inputs/{unit_path}/")
+        self._runtime.journal.retry_unit(context.name, tree, f"{unit_path}/" if tree else f"inputs/{unit_path}/")
         if m.packs:
             self._packager.look(context, m, unit)
         each = m.rule.job_per == "dataset" and not m.packs and not m.rule.rerun_on
@@ -460,11 +460,11 @@ class Declarer(Part):
     def _keep_config(self, context: Context, row: FileRow, data: bytes) -> None:
         checksum = hashlib.sha256(data).hexdigest()
         self._configs[context.name, row.place.path] = (checksum, data)
-        self._house.journal.wake_open_jobs(context.name)
+        self._runtime.journal.wake_open_jobs(context.name)
         for path, matchers in context.rules.items():
             for m in matchers:
                 if "config" in m.rule.rerun_on:
-                    rows = list(self._house.journal.files(context.name))
+                    rows = list(self._runtime.journal.files(context.name))
                     for spec in self._specs(context, m, path, rows):
                         self._want(context, spec)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from ncaasd.engine.desk import Result
-from ncaasd.engine.following import Sighting
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.following import Snapshot
+from ncaasd.engine.mailbox import Result
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.errors import NcaasdError
 from ncaasd.model import Dataset, JobChange, JobRow, JobSpec, JobState, Origin, Phase
 from ncaasd.neurocaas.addresses import address_of
@@ -24,8 +24,8 @@ FOUND = "found in the group's results, started elsewhere"
 class Elsewhere:
     """With `results.fetch: all`, looks for new job folders now and then: one listing, at most every `jobs.poll.max`."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._listing: set[str] = set()
         self._next: dict[str, float] = {}  # analysis -> monotonic time of the next listing
 
@@ -34,16 +34,16 @@ class Elsewhere:
         return bool(self._listing) or any(c.name not in self._next for c in self._all_wanted())
 
     def _all_wanted(self) -> list[Context]:
-        contexts = self._house.contexts.values()
-        return [c for c in contexts if c.settings.results.fetch == "all" and c.opened and self._house.awake(c)]
+        contexts = self._runtime.contexts.values()
+        return [c for c in contexts if c.settings.results.fetch == "all" and c.opened and self._runtime.awake(c)]
 
     def due(self) -> float | None:
         """Seconds until the next listing; None: there is none to come, beside those under way."""
         times = [self._next.get(c.name, 0.0) for c in self._all_wanted() if c.name not in self._listing]
-        return min(times) - self._house.clock.monotonic() if times else None
+        return min(times) - self._runtime.clock.monotonic() if times else None
 
     def turn(self) -> None:
-        now = self._house.clock.monotonic()
+        now = self._runtime.clock.monotonic()
         for context in self._all_wanted():
             if context.name not in self._listing and now >= self._next.get(context.name, 0.0):
                 self._list(context)
@@ -51,23 +51,23 @@ class Elsewhere:
     def _list(self, context: Context) -> None:
         self._listing.add(context.name)
         most = context.settings.jobs.poll.max
-        self._next[context.name] = self._house.clock.monotonic() + most * (0.9 + 0.1 * self._house.spread())
+        self._next[context.name] = self._runtime.clock.monotonic() + most * (0.9 + 0.1 * self._runtime.spread())
         store, layout = context.store, context.layout
-        self._house.desk.do("ask", lambda: every_job(store, layout), lambda r: self._listed(context, r))
+        self._runtime.mailbox.do("ask", lambda: every_job(store, layout), lambda r: self._listed(context, r))
 
     def _listed(self, context: Context, result: Result[list[str]]) -> None:
         self._listing.discard(context.name)
         if result.error is not None:
             if not isinstance(result.error, NcaasdError):
                 raise result.error
-            self._house.handle(context, result.error)
+            self._runtime.handle(context, result.error)
             return
         self.follow(context, result.get())
 
     def follow(self, context: Context, ids: Iterable[str]) -> list[JobRow]:
         """Follow those that aren't known, whatever became of them: the rows that are new. In a transaction."""
-        house = self._house
-        known = house.journal.job_ids(context.name)
+        runtime = self._runtime
+        known = runtime.journal.job_ids(context.name)
         rows = []
         for job_id in ids:
             if job_id in known:
@@ -82,9 +82,9 @@ class Elsewhere:
                 datasets=(),
                 config="",
             )
-            now = house.clock.now()
-            row = house.journal.add_job(spec, 0, now)
-            house.journal.update_job(
+            now = runtime.clock.now()
+            row = runtime.journal.add_job(spec, 0, now)
+            runtime.journal.update_job(
                 row,
                 phase=Phase.SUBMITTED,
                 state=JobState.SUBMITTED,
@@ -93,38 +93,38 @@ class Elsewhere:
                 submitted=now,
                 results=folder_name(context.layout.bucket, job_id),
             )
-            job = house.journal.job(row)
+            job = runtime.journal.job(row)
             assert job is not None
             rows.append(job)
-            house.event(context.name, of_job(job), "found", FOUND)
+            runtime.event(context.name, of_job(job), "found", FOUND)
         return rows
 
-    def learn(self, context: Context, job: JobRow, sighting: Sighting) -> JobRow:
+    def learn(self, context: Context, job: JobRow, snapshot: Snapshot) -> JobRow:
         """What a look says of a job that we did not start: when that was, of what data, with which config."""
         fields: JobChange = {}
-        if not job.seen and sighting.born:
-            fields |= {"seen": sighting.born, "submitted": sighting.born}
-        certificate = sighting.certificate
+        if not job.seen and snapshot.born:
+            fields |= {"seen": snapshot.born, "submitted": snapshot.born}
+        certificate = snapshot.certificate
         if certificate is not None and not job.spec.datasets and _has_said(certificate):
             prefix = context.layout.inputs
             datasets = [Dataset(key.removeprefix(prefix), key) for key in certificate.datasets]
-            self._house.journal.datasets_submitted(job.row, datasets)
+            self._runtime.journal.datasets_submitted(job.row, datasets)
             fields |= {"config": certificate.config, "config_key": certificate.config, "total": len(datasets)}
             if certificate.output:
                 fields["resultpath"] = address_of(*certificate.output)
         if not fields:
             return job
-        self._house.journal.update_job(job.row, **fields)
-        return self._house.journal.job(job.row) or job
+        self._runtime.journal.update_job(job.row, **fields)
+        return self._runtime.journal.job(job.row) or job
 
     def is_ours_after_all(self, context: Context, row: int, job_id: str) -> int | None:
         """A job of a lost journal is declared again: what was found of it under `row` is its own. The row that it had."""
-        found = self._house.journal.job_by_id(context.name, job_id)
+        found = self._runtime.journal.job_by_id(context.name, job_id)
         if found is None or found.row == row or found.spec.origin is not Origin.ELSEWHERE:
             return None
-        self._house.journal.take_over(row, found.row)
+        self._runtime.journal.take_over(row, found.row)
         text = f"job {job_id}, thought to be started elsewhere, is of this rig"
-        self._house.event(context.name, of_job(found), "ours", text, level=logging.WARNING)
+        self._runtime.event(context.name, of_job(found), "ours", text, level=logging.WARNING)
         return found.row
 
 

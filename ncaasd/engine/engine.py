@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from ncaasd.engine.aftercare import Aftercare
+from ncaasd.engine.afterwards import Afterwards
 from ncaasd.engine.declaring import Declarer
 from ncaasd.engine.fetching import Fetcher
 from ncaasd.engine.gating import Gate
-from ncaasd.engine.house import Context, House
 from ncaasd.engine.jobs import Jobs
 from ncaasd.engine.observing import Observer
 from ncaasd.engine.opening import Opener
@@ -18,6 +17,7 @@ from ncaasd.engine.part import Part, Waits
 from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.recordings import Recordings
 from ncaasd.engine.reporting import Reporter
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.engine.units import Units
 from ncaasd.engine.uploading import Uploader
@@ -33,28 +33,28 @@ JUMP = 30.0  # seconds by which wall and monotonic time may drift apart before i
 class Engine:
     def __init__(
         self,
-        house: House,
+        runtime: Runtime,
         *,
         root: str,
         sources: Iterable[str] = (),
         tools: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.house = house
-        self.book = UnitBook(house.journal)
-        self.pauses = Pauses(house, self.book, scanned=self._scanned, over=self._pause_is_over)
-        self.packager = Packager(house, self.book, self.pauses, tools=tools or {})
+        self.runtime = runtime
+        self.book = UnitBook(runtime.journal)
+        self.pauses = Pauses(runtime, self.book, scanned=self._scanned, over=self._pause_is_over)
+        self.packager = Packager(runtime, self.book, self.pauses, tools=tools or {})
         self.declarer = Declarer(
-            house, self.packager, self.book, sources=sources, tools=tools or {}, rules_changed=self._rules_changed
+            runtime, self.packager, self.book, sources=sources, tools=tools or {}, rules_changed=self._rules_changed
         )
-        house.before_commit = self.declarer.look_at_touched
-        self.fetcher = Fetcher(house, root=root, finished=self._job_finished)
-        self.aftercare = Aftercare(house, self.packager, root=root, tools=tools or {})
-        recordings = Recordings(house, self.packager, self.book)
+        runtime.before_commit = self.declarer.look_at_touched
+        self.fetcher = Fetcher(runtime, root=root, finished=self._job_finished)
+        self.afterwards = Afterwards(runtime, self.packager, root=root, tools=tools or {})
+        recordings = Recordings(runtime, self.packager, self.book)
         self.jobs = Jobs(
-            house, self.declarer, self.fetcher, self.book, self.pauses, recordings, put_in_place=self._put_in_place
+            runtime, self.declarer, self.fetcher, self.book, self.pauses, recordings, put_in_place=self._put_in_place
         )
         self.observer = Observer(
-            house,
+            runtime,
             whole=self._whole,
             gone=self._gone,
             skipped=self._skipped,
@@ -63,15 +63,15 @@ class Engine:
             packages=self.packager,
         )
         self.uploader = Uploader(
-            house,
-            gate=Gate(house, self.book),
+            runtime,
+            gate=Gate(runtime, self.book),
             stored=self._stored,
             changed=self._changed_under_way,
             leaves=self.observer.names.look_at,
         )
-        self.opener = Opener(house)
-        self.reporter = Reporter(house, self.declarer, root=root)
-        self.units = Units(house, self.reporter, self.book)
+        self.opener = Opener(runtime)
+        self.reporter = Reporter(runtime, self.declarer, root=root)
+        self.units = Units(runtime, self.reporter, self.book)
         # The order of a turn: the way of a dataset and its job, so that what one part has recorded, those after it find in the
         # same turn. What must stay: the book is first, for what it remembers of a turn is of no other; pauses come after the
         # observer, which tells them what has changed, so that no unit's pause ends that has just begun anew; the reporter is
@@ -86,18 +86,20 @@ class Engine:
             self.uploader,
             self.jobs,
             self.fetcher,
-            self.aftercare,
+            self.afterwards,
             self.units,
             self.reporter,
         )
         self.root = root
         self.config_trouble = ""
         self.silent: frozenset[str] = frozenset()  # disks that don't answer, as was said
-        self._offset = house.clock.now() - house.clock.monotonic()
-        with house.transaction():
-            house.journal.forget_appointments(house.clock.now())  # the clock may have been put right while we were down
-            for context in house.contexts.values():
-                house.journal.retry_files(context.name)
+        self._offset = runtime.clock.now() - runtime.clock.monotonic()
+        with runtime.transaction():
+            runtime.journal.forget_appointments(
+                runtime.clock.now()
+            )  # the clock may have been put right while we were down
+            for context in runtime.contexts.values():
+                runtime.journal.retry_files(context.name)
                 self.declarer.reread_unread(context)
             self.packager.resume()
             self.declarer.redeclare_reruns()
@@ -106,7 +108,7 @@ class Engine:
 
     def sink(self, outcome: Outcome) -> None:
         """From pool threads: a transfer has ended."""
-        self.house.desk.tell(lambda: self._outcome(outcome))
+        self.runtime.mailbox.tell(lambda: self._outcome(outcome))
 
     def _outcome(self, outcome: Outcome) -> None:
         if isinstance(outcome.error, SyncFailed):
@@ -128,7 +130,7 @@ class Engine:
 
     def _pause_is_over(self, context: Context, m: Matcher, unit: str) -> None:
         self.declarer.look_again(context, m, unit)
-        self.house.journal.wake_unit(context.name, m.rule.name, unit)
+        self.runtime.journal.wake_unit(context.name, m.rule.name, unit)
 
     def _gone(self, context: Context, row: FileRow) -> None:
         self.pauses.changed(context, row)
@@ -144,7 +146,7 @@ class Engine:
         self.declarer.whole(context, row)
         self.jobs.assessor.changed(context, row)
         if row.key:
-            self.house.journal.wake_jobs_of_file(row)
+            self.runtime.journal.wake_jobs_of_file(row)
 
     def _stored(self, context: Context, row: FileRow) -> None:
         self.declarer.stored(context, row)
@@ -161,7 +163,7 @@ class Engine:
     def _job_finished(self, context: Context, job: JobRow) -> None:
         self.declarer.changed.add((context.name, job.spec.declared_in))
         self.jobs.finished(context, job)
-        self.aftercare.finished(context, job)
+        self.afterwards.finished(context, job)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -169,9 +171,9 @@ class Engine:
         """One turn: read what others posted (waiting up to `wait` seconds for the first), then do all that is due.
 
         Raises JournalError when nothing can be recorded (no space, F13): what is in memory may then be ahead of the journal, so
-        the house is to be taken down, and put up again from the journal when that can be written.
+        the engine is to be taken down, and made anew from the journal when that can be written.
         """
-        self.house.desk.read(wait)
+        self.runtime.mailbox.read(wait)
         self._notice_jump()
         self._notice_disks()
         for part in self.parts:
@@ -179,35 +181,35 @@ class Engine:
 
     def _notice_jump(self) -> None:
         """A clock that was put back must not keep appointments waiting for years (F83)."""
-        house = self.house
-        offset = house.clock.now() - house.clock.monotonic()
+        runtime = self.runtime
+        offset = runtime.clock.now() - runtime.clock.monotonic()
         moved, self._offset = offset - self._offset, offset
         if abs(moved) < JUMP:
             return
-        for context in house.contexts.values():
-            context.paused_until = min(context.paused_until, house.clock.now())
+        for context in runtime.contexts.values():
+            context.paused_until = min(context.paused_until, runtime.clock.now())
             context.results_retry = 0.0
         self.opener.forget_appointments()
         self.observer.rescan_all()  # a suspend looks like this too, and other machines went on meanwhile (F85)
-        with house.transaction():
-            house.journal.forget_appointments(house.clock.now())
-            house.event("", "", "clock", f"this machine's clock has jumped by {moved:+.0f} s", level=logging.WARNING)
+        with runtime.transaction():
+            runtime.journal.forget_appointments(runtime.clock.now())
+            runtime.event("", "", "clock", f"this machine's clock has jumped by {moved:+.0f} s", level=logging.WARNING)
 
     def _notice_disks(self) -> None:
         """Say once that a disk does not answer, however much waits for it (F89), and go on when it does again."""
-        house = self.house
-        silent = frozenset(house.transfers.hanging())
+        runtime = self.runtime
+        silent = frozenset(runtime.transfers.hanging())
         new, back = silent - self.silent, self.silent - silent
         if not new and not back:
             return
         self.silent = silent
-        with house.transaction():
+        with runtime.transaction():
             for disk in sorted(new):
-                house.event("", "", "hanging", silence(disk), level=logging.ERROR)
+                runtime.event("", "", "hanging", silence(disk), level=logging.ERROR)
             for disk in sorted(back):
-                house.event("", "", "disk back", f"{disk} answers again")
-            for context in house.contexts.values() if back else ():
-                house.journal.retry_files(context.name)
+                runtime.event("", "", "disk back", f"{disk} answers again")
+            for context in runtime.contexts.values() if back else ():
+                runtime.journal.retry_files(context.name)
                 context.results_retry = 0.0
 
     def wait_for(self) -> float:

@@ -1,6 +1,6 @@
 """Bring back what jobs left in S3: logs as they grow, results when a job has ended, job.json last.
 
-Decisions are made in the engine thread; the disk is written on lanes and by the pool.
+Decisions are made in the engine thread; the disk is written on workers and by the pool.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from ncaasd.engine.desk import Result
 from ncaasd.engine.documents import final_document
-from ncaasd.engine.following import Sighting
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.following import Snapshot
+from ncaasd.engine.mailbox import Result
 from ncaasd.engine.part import Part
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.uploading import reachable
 from ncaasd.errors import DiskFull, DiskSilent, LocalError, NcaasdError, RootMissing
 from ncaasd.model import NEVER, Artefact, DownloadTask, JobRow, JobState, Outcome, Phase, Verdict
@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 
 class Fetcher(Part):
-    def __init__(self, house: House, *, root: str, finished: Callable[[Context, JobRow], None]) -> None:
-        self._house = house
+    def __init__(self, runtime: Runtime, *, root: str, finished: Callable[[Context, JobRow], None]) -> None:
+        self._runtime = runtime
         self._root = root
         self._finished = finished
-        self._fetching: set[int] = set(house.journal.jobs_to_fetch())  # rows with something wanted
+        self._fetching: set[int] = set(runtime.journal.jobs_to_fetch())  # rows with something wanted
         self._under_way: dict[int, DownloadTask] = {}  # artefact id -> task
         self._checking: dict[int, str] = {}  # row -> analysis
         self._finishing: dict[int, str] = {}
@@ -48,48 +48,48 @@ class Fetcher(Part):
         return bool(self._taken()) or any(not self._owes(name, HANGS_AFTER) for name in waiting)
 
     def _taken(self) -> int:
-        return reachable(self._house.transfers, self._under_way.values())
+        return reachable(self._runtime.transfers, self._under_way.values())
 
     # -- the disk ----------------------------------------------------------------------------------------------------
 
     def _on_lane(self, context: Context, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
-        """Each results folder has a lane of its own, so that one that hangs stops nothing but itself (F89)."""
-        lane, house = f"results:{context.name}", self._house
-        self._asked.setdefault(context.name, house.clock.monotonic())
+        """Each results folder has a worker of its own, so that one that hangs stops nothing but itself (F89)."""
+        worker, runtime = f"results:{context.name}", self._runtime
+        self._asked.setdefault(context.name, runtime.clock.monotonic())
 
         def answered(result: Result[T]) -> None:
-            if house.desk.busy(lane):
-                self._asked[context.name] = house.clock.monotonic()
+            if runtime.mailbox.busy(worker):
+                self._asked[context.name] = runtime.clock.monotonic()
             else:
                 self._asked.pop(context.name, None)
             then(result)
 
-        house.desk.do(lane, work, answered)
+        runtime.mailbox.do(worker, work, answered)
 
     def _owes(self, analysis: str, seconds: float) -> bool:
         asked = self._asked.get(analysis)
-        return asked is not None and self._house.clock.monotonic() - asked > seconds
+        return asked is not None and self._runtime.clock.monotonic() - asked > seconds
 
     def _say_when_hanging(self) -> None:
         for name in [name for name in list(self._asked) if self._owes(name, HANGS_AFTER)]:
-            context = self._house.contexts[name]
+            context = self._runtime.contexts[name]
             error = DiskSilent(f"{context.results.root} does not answer: its mount hangs")
             if context.results_trouble != str(error):
-                with self._house.transaction():
+                with self._runtime.transaction():
                     self._note_trouble(context, error)
 
     # -- logs, live --------------------------------------------------------------------------------------------------
 
-    def mirror(self, context: Context, job: JobRow, sighting: Sighting) -> tuple[dict[str, str], Exception | None]:
-        """On a lane: have the logs that were read now written. Returns (name -> local path, what went wrong)."""
-        if not sighting.fresh or self._owes(context.name, LOGS_WAIT):
+    def mirror(self, context: Context, job: JobRow, snapshot: Snapshot) -> tuple[dict[str, str], Exception | None]:
+        """On a worker: have the logs that were read now written. Returns (name -> local path, what went wrong)."""
+        if not snapshot.fresh or self._owes(context.name, LOGS_WAIT):
             return {}, None
         done = threading.Event()
         answer: list[tuple[dict[str, str], Exception | None]] = []
 
         def work() -> None:
             try:
-                answer.append(self._write_logs(context, job, sighting))
+                answer.append(self._write_logs(context, job, snapshot))
             finally:
                 done.set()
 
@@ -97,27 +97,27 @@ class Fetcher(Part):
         done.wait(LOGS_WAIT)
         return answer[0] if answer else ({}, None)
 
-    def _write_logs(self, context: Context, job: JobRow, sighting: Sighting) -> tuple[dict[str, str], Exception | None]:
+    def _write_logs(self, context: Context, job: JobRow, snapshot: Snapshot) -> tuple[dict[str, str], Exception | None]:
         paths = {}
         try:
             context.results.check()
-            for name in sighting.fresh:
-                paths[name] = context.results.write(job.results, name, sighting.texts[name].data)
+            for name in snapshot.fresh:
+                paths[name] = context.results.write(job.results, name, snapshot.texts[name].data)
         except LocalError as error:
             return paths, error
         return paths, None
 
     def mirrored(
-        self, context: Context, job: JobRow, sighting: Sighting, paths: dict[str, str], trouble: Exception | None
+        self, context: Context, job: JobRow, snapshot: Snapshot, paths: dict[str, str], trouble: Exception | None
     ) -> None:
         """In the engine: those logs need not be fetched again at the end."""
         if paths or trouble:
             self._note_trouble(context, trouble)
-        journal = self._house.journal
-        objects = {o.name: o for o in sighting.objects}
+        journal = self._runtime.journal
+        objects = {o.name: o for o in snapshot.objects}
         for name, path in paths.items():
             seen = objects[name]
-            text = sighting.texts[name]
+            text = snapshot.texts[name]
             journal.want_artefact(job.row, name, seen.place.bucket, seen.place.key, len(text.data), text.etag)
             found = journal.artefact_named(job.row, name)
             assert found is not None
@@ -127,50 +127,50 @@ class Fetcher(Part):
         if error is None:
             if context.results_trouble:
                 context.results_trouble, context.results_retry = "", 0.0
-                self._house.event(context.name, "", "results back", "the results folder can be written again")
+                self._runtime.event(context.name, "", "results back", "the results folder can be written again")
             return
-        context.results_retry = self._house.clock.now() + RESULTS_RETRY
+        context.results_retry = self._runtime.clock.now() + RESULTS_RETRY
         if context.results_trouble != str(error):
             context.results_trouble = str(error)
-            self._house.event(context.name, "", "results", str(error), level=logging.ERROR)
+            self._runtime.event(context.name, "", "results", str(error), level=logging.ERROR)
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
-    def want(self, context: Context, row: int, sighting: Sighting, *, final: bool) -> None:
+    def want(self, context: Context, row: int, snapshot: Snapshot, *, final: bool) -> None:
         """After the end: everything in the job's folder is wanted; when nothing new shows twice, it is over. `final`:
         the end is not taken back any more."""
-        house = self._house
-        wanted = self._note(context, row, sighting)
-        job = house.journal.job(row)
+        runtime = self._runtime
+        wanted = self._note(context, row, snapshot)
+        job = runtime.journal.job(row)
         assert job is not None
-        now = house.clock.now()
+        now = runtime.clock.now()
         poll = context.settings.jobs.poll
         if wanted:
             state = JobState.FETCHING if job.verdict is JobState.DONE else job.state
-            house.journal.update_job(row, state=state, quiet_looks=0, next_at=now + poll.max)
+            runtime.journal.update_job(row, state=state, quiet_looks=0, next_at=now + poll.max)
         elif job.quiet_looks < 1:
             # Results may be re-listed once after the end marker (NeuroCAAS protocol): look once more.
-            house.journal.update_job(row, quiet_looks=job.quiet_looks + 1, next_at=now + poll.min)
+            runtime.journal.update_job(row, quiet_looks=job.quiet_looks + 1, next_at=now + poll.min)
         elif not final:
-            house.journal.update_job(row, next_at=now + poll.max)
+            runtime.journal.update_job(row, next_at=now + poll.max)
         else:
             self._finish(context, job)
 
-    def want_again(self, context: Context, row: int, sighting: Sighting) -> None:
+    def want_again(self, context: Context, row: int, snapshot: Snapshot) -> None:
         """`ncaasd fetch`, of a job that has ended: everything is wanted again that is there now."""
-        self._house.journal.refetch(row)
-        job = self._house.journal.job(row)
-        if not self._note(context, row, sighting) and job is not None:
+        self._runtime.journal.refetch(row)
+        job = self._runtime.journal.job(row)
+        if not self._note(context, row, snapshot) and job is not None:
             self._finish(context, job)
 
-    def _note(self, context: Context, row: int, sighting: Sighting) -> bool:
+    def _note(self, context: Context, row: int, snapshot: Snapshot) -> bool:
         """Everything that was seen is wanted, as far as it isn't here; True when something is."""
         logs = context.settings.results.logs != "never"
-        for seen in sighting.objects:
+        for seen in snapshot.objects:
             if logs or not seen.name.startswith("logs/"):
                 place, info = seen.place, seen.info
-                self._house.journal.want_artefact(row, seen.name, place.bucket, place.key, info.size, info.etag)
-        if not self._house.journal.wants_any(row):
+                self._runtime.journal.want_artefact(row, seen.name, place.bucket, place.key, info.size, info.etag)
+        if not self._runtime.journal.wants_any(row):
             return False
         self._fetching.add(row)
         return True
@@ -184,22 +184,22 @@ class Fetcher(Part):
     # -- downloads ---------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
+        now, monotonic = self._runtime.clock.now(), self._runtime.clock.monotonic()
         self._say_when_hanging()
         for row in sorted(self._fetching - self._checking.keys()):
             if self._taken() > QUEUED * 3 // 4:
                 return
             if row in self._too_large and monotonic < self._too_large[row][1]:
                 continue
-            job = self._house.journal.job(row)
-            context = self._house.contexts.get(job.spec.analysis) if job else None
+            job = self._runtime.journal.job(row)
+            context = self._runtime.contexts.get(job.spec.analysis) if job else None
             if job is None or context is None:
                 self._fetching.discard(row)
-            elif self._house.awake(context) and now >= context.results_retry:
+            elif self._runtime.awake(context) and now >= context.results_retry:
                 self._start(context, job, now)
 
     def _start(self, context: Context, job: JobRow, now: float) -> None:
-        journal = self._house.journal
+        journal = self._runtime.journal
         room = QUEUED - self._taken()
         due = journal.due_artefacts(job.row, now, room, list(self._under_way))
         if not due:
@@ -240,11 +240,11 @@ class Fetcher(Part):
                 order=job.submitted,
             )
             self._under_way[artefact.id] = task
-            self._house.transfers.start(task)
+            self._runtime.transfers.start(task)
 
     def _is_too_large(self, context: Context, job: JobRow, free: int) -> bool:
         """Whether what is left of a job doesn't fit (F76): nothing of it is begun then, and the others go on."""
-        left = self._house.journal.bytes_wanted(job.row)
+        left = self._runtime.journal.bytes_wanted(job.row)
         if left <= free:
             self._too_large.pop(job.row, None)
             return False
@@ -254,8 +254,8 @@ class Fetcher(Part):
                 " some space, they are then fetched by themselves"
             )
             context.results_trouble = text
-            self._house.event(context.name, of_job(job), "too large", text, level=logging.ERROR)
-        self._too_large[job.row] = (context.name, self._house.clock.monotonic() + RESULTS_RETRY)
+            self._runtime.event(context.name, of_job(job), "too large", text, level=logging.ERROR)
+        self._too_large[job.row] = (context.name, self._runtime.clock.monotonic() + RESULTS_RETRY)
         return True
 
     def done(self, outcome: Outcome) -> None:
@@ -263,53 +263,53 @@ class Fetcher(Part):
         task = outcome.task
         assert isinstance(task, DownloadTask)
         self._under_way.pop(task.object_id, None)
-        house = self._house
-        context = house.contexts.get(task.analysis)
-        artefact = house.journal.artefact(task.object_id)
+        runtime = self._runtime
+        context = runtime.contexts.get(task.analysis)
+        artefact = runtime.journal.artefact(task.object_id)
         if context is None or artefact is None:
             return
         subject = of_result(task.folder, task.name)
-        now = house.clock.now()
+        now = runtime.clock.now()
         match outcome.verdict:
             case Verdict.FETCHED:
                 if artefact.etag == task.etag:
-                    house.journal.artefact_done(artefact.id, outcome.path)
-                house.unpause(context)
+                    runtime.journal.artefact_done(artefact.id, outcome.path)
+                runtime.unpause(context)
             case Verdict.REPLACED:
                 # Another version is there now, or none: the next listing tells which.
-                house.journal.drop_artefact(artefact.id)
+                runtime.journal.drop_artefact(artefact.id)
             case Verdict.UNSAFE:
-                house.journal.artefact_failed(artefact.id, str(outcome.error), retry_at=0, failures=0, final=True)
-                house.event(context.name, subject, "not fetched", str(outcome.error), level=logging.ERROR)
+                runtime.journal.artefact_failed(artefact.id, str(outcome.error), retry_at=0, failures=0, final=True)
+                runtime.event(context.name, subject, "not fetched", str(outcome.error), level=logging.ERROR)
             case Verdict.STOPPED:
                 return
             case _:
                 self._failed(context, artefact, outcome.error, subject, now)
-        if not house.journal.wants_any(artefact.job):
+        if not runtime.journal.wants_any(artefact.job):
             self._fetching.discard(artefact.job)
             self._all_here(context, artefact.job, now)
 
     def _failed(self, context: Context, artefact: Artefact, error: Exception | None, subject: str, now: float) -> None:
-        house = self._house
-        if house.handle(context, error):
+        runtime = self._runtime
+        if runtime.handle(context, error):
             return
         if isinstance(error, DiskSilent):  # said once, of the disk; it goes on when that answers (F89)
-            context.results_retry = now + RESULTS_RETRY if house.transfers.hanging() else 0.0
+            context.results_retry = now + RESULTS_RETRY if runtime.transfers.hanging() else 0.0
             return
         if isinstance(error, DiskFull | RootMissing):
             self._note_trouble(context, error)
         failures = artefact.failures + 1
-        wait = backoff(failures, first=5, most=300, spread=house.spread())
+        wait = backoff(failures, first=5, most=300, spread=runtime.spread())
         if artefact.reason != str(error):
-            house.event(context.name, subject, "fetch failed", f"{error}; tried again", level=logging.WARNING)
-        house.journal.artefact_failed(artefact.id, str(error), retry_at=now + wait, failures=failures)
+            runtime.event(context.name, subject, "fetch failed", f"{error}; tried again", level=logging.WARNING)
+        runtime.journal.artefact_failed(artefact.id, str(error), retry_at=now + wait, failures=failures)
 
     def _all_here(self, context: Context, row: int, now: float) -> None:
-        job = self._house.journal.job(row)
+        job = self._runtime.journal.job(row)
         if job is None:
             return
         if job.phase is Phase.SUBMITTED:
-            self._house.journal.update_job(row, next_at=now + context.settings.jobs.poll.min)
+            self._runtime.journal.update_job(row, next_at=now + context.settings.jobs.poll.min)
         elif job.phase is Phase.ENDED:
             self._finish(context, job)  # fetched again on request
 
@@ -320,7 +320,7 @@ class Fetcher(Part):
         if job.row in self._finishing:
             return
         self._finishing[job.row] = context.name
-        self._house.journal.update_job(job.row, next_at=self._house.clock.now() + RESULTS_RETRY)
+        self._runtime.journal.update_job(job.row, next_at=self._runtime.clock.now() + RESULTS_RETRY)
         body = final_document(job, self._root)
         results = context.results
 
@@ -331,25 +331,25 @@ class Fetcher(Part):
         self._on_lane(context, write, lambda r: self._finish_done(context, job.row, r))
 
     def _finish_done(self, context: Context, row: int, result: Result[None]) -> None:
-        house = self._house
+        runtime = self._runtime
         self._finishing.pop(row, None)
-        job = house.journal.job(row)
+        job = runtime.journal.job(row)
         if job is None:
             return
         if result.error is not None and not isinstance(result.error, NcaasdError):
             raise result.error
         self._note_trouble(context, result.error)
         if result.error is not None:
-            house.journal.update_job(row, next_at=house.clock.now() + RESULTS_RETRY)
+            runtime.journal.update_job(row, next_at=runtime.clock.now() + RESULTS_RETRY)
             return
         again = job.phase is Phase.ENDED
         assert job.verdict is not None
-        house.journal.update_job(row, phase=Phase.ENDED, state=job.verdict, next_at=NEVER)
-        came = house.journal.fetch_progress(row)
+        runtime.journal.update_job(row, phase=Phase.ENDED, state=job.verdict, next_at=NEVER)
+        came = runtime.journal.fetch_progress(row)
         text = f"{job.reason or job.verdict}; {came.files} of {came.of} files ({came.of_bytes} bytes) in results/{job.results}"
         level = logging.INFO if job.verdict is JobState.DONE else logging.ERROR
-        house.event(context.name, of_job(job), "fetched again" if again else "ended", text, level=level)
-        after = house.journal.job(row)
+        runtime.event(context.name, of_job(job), "fetched again" if again else "ended", text, level=level)
+        after = runtime.journal.job(row)
         assert after is not None
         if not again:
             self._finished(context, after)

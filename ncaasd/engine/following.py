@@ -1,4 +1,4 @@
-"""Look at one job in S3: one listing a folder, and GETs of what has changed. Runs on a lane; changes nothing."""
+"""Look at one job in S3: one listing a folder, and GETs of what has changed. Runs on a worker; changes nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Snapshot:
     """All that one look showed."""
 
     at: float  # the server's time
@@ -76,7 +76,7 @@ def places_of(job: JobRow, layout: Layout) -> ArtefactPlaces:
     return artefacts(body, layout)
 
 
-def look(job: JobRow, layout: Layout, store_for: StoreFor, known: Mapping[str, Text], *, timeout: float) -> Sighting:
+def look(job: JobRow, layout: Layout, store_for: StoreFor, known: Mapping[str, Text], *, timeout: float) -> Snapshot:
     """One look at `job`. `known` is what was read before, so that only what has changed is read again.
 
     Raises StoreError when its folder at home can't be listed; another bucket that is closed to us is `unseen`.
@@ -98,7 +98,7 @@ class _Look:
         self._time = 0.0
         self._born = 0.0
 
-    def at(self, job: JobRow, timeout: float) -> Sighting:
+    def at(self, job: JobRow, timeout: float) -> Snapshot:
         places = places_of(job, self._layout)
         objects = self._list(places)
         for seen in objects:
@@ -122,7 +122,7 @@ class _Look:
             memory=remembered(job.machine_verdicts),
         )
         unseen = "; ".join(f"s3://{bucket} can't be looked into: {why}" for bucket, why in self._unseen.items())
-        return Sighting(self._time, self._born, tuple(objects), self._texts, frozenset(self._fresh), evidence, unseen)
+        return Snapshot(self._time, self._born, tuple(objects), self._texts, frozenset(self._fresh), evidence, unseen)
 
     def _started(self, job: JobRow) -> float:
         """The server's time of the submit. Of a job that others started, the oldest thing in its folder tells."""

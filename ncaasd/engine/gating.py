@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.model import FileRow, FileState, Place
 from ncaasd.plan import gates
-from ncaasd.plan.gates import MANIFEST, Passage, Way
+from ncaasd.plan.gates import MANIFEST, Permit, When
 
 
 class Gate:
-    def __init__(self, house: House, book: UnitBook) -> None:
-        self._house = house
+    def __init__(self, runtime: Runtime, book: UnitBook) -> None:
+        self._runtime = runtime
         self._book = book
 
-    def __call__(self, context: Context, row: FileRow) -> Passage:
+    def __call__(self, context: Context, row: FileRow) -> Permit:
         is_input = bool(row.place.tree) or row.place.path.startswith("inputs/")
         if is_input and self._unread(context):
-            return Passage(Way.LATER, f"waits until {MANIFEST} is read: its rules may keep it back")
-        return gates.passage(
+            return Permit(When.LATER, f"waits until {MANIFEST} is read: its rules may keep it back")
+        return gates.permit(
             row,
             [m for ms in context.rules.values() for m in ms],
             lambda m: self._book.of(context.name, m, row),
@@ -29,5 +29,5 @@ class Gate:
         """The first standing rules are there and not read yet. Later ones leave the old in force until they are."""
         if MANIFEST in context.rules:
             return False
-        row = self._house.journal.file_at(Place(context.name, "", MANIFEST))
+        row = self._runtime.journal.file_at(Place(context.name, "", MANIFEST))
         return row is not None and row.state in (FileState.SETTLING, FileState.WHOLE)

@@ -1,4 +1,4 @@
-"""Take every job that is due one step further: consider, submit, look. In the engine thread; S3 is asked on lanes."""
+"""Take every job that is due one step further: consider, submit, look. In the engine thread; S3 is asked on workers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Unpack
 
 from ncaasd.engine.assessing import Assessor, rule_of
 from ncaasd.engine.declaring import Declarer
-from ncaasd.engine.desk import Result
 from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.mailbox import Result
 from ncaasd.engine.opening import doubted
 from ncaasd.engine.part import Part, Waits
 from ncaasd.engine.pauses import Pauses
 from ncaasd.engine.recordings import Recordings
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.submit_log import JournaledSubmit
 from ncaasd.engine.submitting import Ending, Order, Report, submit_once
 from ncaasd.engine.supplies import REMOTE_KNOWN_FOR, Supplies
@@ -42,7 +42,7 @@ AGAIN = {Again.SOON: SOON, Again.NOW_AND_THEN: CONSIDER_AGAIN, Again.CHANGE: CON
 class Jobs(Part):
     def __init__(
         self,
-        house: House,
+        runtime: Runtime,
         declarer: Declarer,
         fetcher: Fetcher,
         book: UnitBook,
@@ -53,28 +53,28 @@ class Jobs(Part):
     ) -> None:
         """`put_in_place`: a file may be elsewhere in S3 than its job's rule wants it (`key: base`)."""
         self._put_in_place = put_in_place
-        self._house = house
+        self._runtime = runtime
         self._declarer = declarer
         self._busy: set[int] = set()  # rows being submitted or looked at
-        self._supplies = Supplies(house, declarer)
-        self.assessor = Assessor(house, self._supplies, book, pauses, recordings)
-        self.elsewhere = Elsewhere(house)
-        self.watch = Watch(house, fetcher, self.elsewhere, self._busy, self.show)
+        self._supplies = Supplies(runtime, declarer)
+        self.assessor = Assessor(runtime, self._supplies, book, pauses, recordings)
+        self.elsewhere = Elsewhere(runtime)
+        self.watch = Watch(runtime, fetcher, self.elsewhere, self._busy, self.show)
         self._fetcher = fetcher
 
     def busy(self) -> bool:
         return bool(self._busy) or self.elsewhere.busy()
 
     def pending(self, waits: Waits) -> bool:
-        house = self._house
-        now, reachable = house.clock.now(), {c.name: c for c in house.reachable()}
-        jobs = (job for job in house.journal.jobs(unfinished=True) if job.spec.analysis in reachable)
+        runtime = self._runtime
+        now, reachable = runtime.clock.now(), {c.name: c for c in runtime.reachable()}
+        jobs = (job for job in runtime.journal.jobs(unfinished=True) if job.spec.analysis in reachable)
         return any(_is_waited_for(reachable[job.spec.analysis], job, waits, now) for job in jobs)
 
     def due(self) -> float | None:
         """A job is to be taken further then, or the group's results are to be listed."""
-        at = self._house.journal.next_due(list(self._busy))
-        times = [self.elsewhere.due(), None if at is None else at - self._house.clock.now()]
+        at = self._runtime.journal.next_due(list(self._busy))
+        times = [self.elsewhere.due(), None if at is None else at - self._runtime.clock.now()]
         return min((seconds for seconds in times if seconds is not None), default=None)
 
     def finished(self, context: Context, job: JobRow) -> None:
@@ -89,21 +89,21 @@ class Jobs(Part):
 
     def turn(self) -> None:
         self.elsewhere.turn()
-        house = self._house
-        now = house.clock.now()
-        due = [j for j in house.journal.due_jobs(now, DUE_AT_A_TIME + len(self._busy)) if j.row not in self._busy]
+        runtime = self._runtime
+        now = runtime.clock.now()
+        due = [j for j in runtime.journal.due_jobs(now, DUE_AT_A_TIME + len(self._busy)) if j.row not in self._busy]
         if not due:
             return
         starts: list[Callable[[], None]] = []
         self.assessor.turn()
         try:
-            with house.transaction():
+            with runtime.transaction():
                 for job in due:
-                    context = house.contexts.get(job.spec.analysis)
+                    context = runtime.contexts.get(job.spec.analysis)
                     if context is None or not context.opened:
-                        house.journal.update_job(job.row, next_at=now + 5)
-                    elif not house.awake(context):
-                        house.journal.update_job(job.row, next_at=context.paused_until)
+                        runtime.journal.update_job(job.row, next_at=now + 5)
+                    elif not runtime.awake(context):
+                        runtime.journal.update_job(job.row, next_at=context.paused_until)
                     else:
                         starts += self._step(context, job, now)
         except BaseException:
@@ -121,10 +121,10 @@ class Jobs(Part):
                 # appears; and who replaced a dataset may have submitted the very job (another daemon on one folder), or put it
                 # back.
                 if job.hold is not None and HOLDS[job.hold].again is Again.NEVER:
-                    self._house.journal.update_job(job.row, next_at=NEVER)
+                    self._runtime.journal.update_job(job.row, next_at=NEVER)
                     return []
                 if context.submits_blocked:
-                    self._house.journal.update_job(job.row, next_at=now + SOON, reason=context.submits_blocked)
+                    self._runtime.journal.update_job(job.row, next_at=now + SOON, reason=context.submits_blocked)
                     return []
                 config = self._supplies.config(context, job)
                 return [
@@ -146,7 +146,7 @@ class Jobs(Part):
             self.show(job, JobState.READY, step.reason, next_at=now + CONSIDER_AGAIN, hold=None)
             return [self._submission(context, job, facts.config)]
         if step.hold is not None and step.hold is not job.hold:
-            self._house.event(context.name, of_job(job), "held", step.reason, level=logging.WARNING)
+            self._runtime.event(context.name, of_job(job), "held", step.reason, level=logging.WARNING)
         match step.again:
             case Again.NEVER:
                 next_at = job.not_before if now < job.not_before else NEVER
@@ -163,12 +163,12 @@ class Jobs(Part):
         """The job with the files that it means, under the keys that they have."""
         job = self._declarer.find_files(job)
         m = rule_of(context, job)
-        rows = [self._house.journal.file_of(d) for d in job.spec.datasets]
+        rows = [self._runtime.journal.file_of(d) for d in job.spec.datasets]
         if m is not None and misplaced(m, job.spec.datasets, context.layout.inputs):
             for row in rows:
                 if row is not None:
                     self._put_in_place(context, row)
-            rows = [self._house.journal.file_of(d) for d in job.spec.datasets]
+            rows = [self._runtime.journal.file_of(d) for d in job.spec.datasets]
         # One that was declared before its file came, by an earlier version, has not that file's key.
         datasets = tuple(
             replace(d, key=row.key) if row is not None and row.state is not FileState.GONE and row.key else d
@@ -177,14 +177,14 @@ class Jobs(Part):
         if datasets == job.spec.datasets:
             return job
         spec = replace(job.spec, datasets=datasets)
-        self._house.journal.respec_job(job.row, spec)
+        self._runtime.journal.respec_job(job.row, spec)
         return replace(job, spec=spec)
 
     def _asking(self, context: Context, job: JobRow, keys: Sequence[str], config: str) -> Callable[[], None]:
         def then(all_there: bool) -> None:
             self._busy.discard(job.row)
             if all_there:
-                self._house.journal.update_job(job.row, next_at=0.0)
+                self._runtime.journal.update_job(job.row, next_at=0.0)
 
         ask = self._supplies.asking(context, keys, config, then)
 
@@ -198,30 +198,30 @@ class Jobs(Part):
         """Commit a state and its reason, for the manifest's status file too."""
         if (state, reason) != (job.state, job.reason) and job.spec.origin is not Origin.ELSEWHERE:
             self._declarer.changed.add((job.spec.analysis, job.spec.declared_in))
-        self._house.journal.update_job(job.row, state=state, reason=reason, **details)
+        self._runtime.journal.update_job(job.row, state=state, reason=reason, **details)
 
     # -- the submit --------------------------------------------------------------------------------------------------
 
     def _submission(self, context: Context, job: JobRow, config: ConfigFact) -> Callable[[], None]:
-        house = self._house
+        runtime = self._runtime
         etags, files, others = self._recorded(context, job)
-        manifest = house.journal.file_at(Place(context.name, "", job.spec.declared_in))
-        first_scan = doubted(house.journal, context.name)
+        manifest = runtime.journal.file_at(Place(context.name, "", job.spec.declared_in))
+        first_scan = doubted(runtime.journal, context.name)
         if job.phase is Phase.OPEN and job.attempt == 0 and manifest and first_scan:
             job_id = identity(job, context.layout, 0)
             rebuilt = job.rebuilt or may_have_been_sent(job_id, [*files, manifest], first_scan, context.noted)
-            house.journal.update_job(job.row, rebuilt=rebuilt)
+            runtime.journal.update_job(job.row, rebuilt=rebuilt)
             job = replace(job, rebuilt=rebuilt)
         if job.phase is not Phase.OPEN:
             etags = {d.key: d.etag for d in job.spec.datasets if d.etag}
             config = config if config.key == job.config_key else ConfigFact(key=job.config_key)
         if job.phase is Phase.OPEN:
             self.assessor.goes(context, job, config)
-        doubt = house.journal.get_meta(f"doubt:{context.name}") or ""
+        doubt = runtime.journal.get_meta(f"doubt:{context.name}") or ""
         configs: set[str] = set()
         if config.shared:
-            configs = {c.etag for c in house.journal.configs_at(context.name, config.key)}
-            configs |= {r.etag for r in house.journal.files_with_key(context.name, config.key) if r.ours and r.stored}
+            configs = {c.etag for c in runtime.journal.configs_at(context.name, config.key)}
+            configs |= {r.etag for r in runtime.journal.files_with_key(context.name, config.key) if r.ours and r.stored}
         order = Order(
             job,
             context.layout,
@@ -233,23 +233,23 @@ class Jobs(Part):
             shared=bool(job.config_etag) if job.phase is not Phase.OPEN else config.shared,
             configs=frozenset(configs),
         )
-        log = JournaledSubmit(house, self, context, job)
+        log = JournaledSubmit(runtime, self, context, job)
 
         def start() -> None:
             self._busy.add(job.row)
             store = context.store
 
             def work() -> Report:
-                return submit_once(order, store, log, house.clock, crash=house.crash, foreign=context.store_for)
+                return submit_once(order, store, log, runtime.clock, crash=runtime.crash, foreign=context.store_for)
 
-            house.desk.do(f"submit:{context.name}", work, lambda r: self._submission_done(context, job.row, r))
+            runtime.mailbox.do(f"submit:{context.name}", work, lambda r: self._submission_done(context, job.row, r))
 
         return start
 
     def _recorded(self, context: Context, job: JobRow) -> tuple[dict[str, str], list[FileRow], set[str]]:
         """(what is stored at each dataset's key, the recordings that they are or are made of, ids of jobs of other files that
         had these keys)"""
-        journal = self._house.journal
+        journal = self._runtime.journal
         etags: dict[str, str] = {}
         files: list[FileRow] = []
         others: set[str] = set()
@@ -266,23 +266,23 @@ class Jobs(Part):
         return etags, files, others
 
     def _submission_done(self, context: Context, row: int, result: Result[Report]) -> None:
-        house = self._house
+        runtime = self._runtime
         self._busy.discard(row)
         self.assessor.intended(row)
         report = result.get()
-        job = house.journal.job(row)
+        job = runtime.journal.job(row)
         if job is None:
             return
-        now = house.clock.now()
+        now = runtime.clock.now()
         match report.ending:
             case Ending.SUBMITTED | Ending.ADOPTED:
-                house.unpause(context)
-                house.journal.update_job(row, next_at=now + context.settings.jobs.poll.min, failures=0)
+                runtime.unpause(context)
+                runtime.journal.update_job(row, next_at=now + context.settings.jobs.poll.min, failures=0)
             case Ending.HELD:
                 assert report.kind is not None
                 reason = with_way_on(report.reason, report.kind, job)
                 if job.reason != reason:
-                    house.event(context.name, of_job(job), "held", reason, level=logging.WARNING)
+                    runtime.event(context.name, of_job(job), "held", reason, level=logging.WARNING)
                 again = HOLDS[report.kind].again
                 next_at = NEVER if again is Again.NEVER else now + AGAIN[again]
                 released = released_before(job, report.kind)
@@ -291,20 +291,20 @@ class Jobs(Part):
                 self._reupload(context, report.missing)
                 self.show(job, JobState.WAITING, report.reason, next_at=now + SOON)
             case Ending.UNSURE | Ending.FAILED:
-                paused = house.handle(context, report.error)
-                wait = backoff(job.failures + 1, first=2, most=300, spread=house.spread())
+                paused = runtime.handle(context, report.error)
+                wait = backoff(job.failures + 1, first=2, most=300, spread=runtime.spread())
                 next_at = context.paused_until if paused else now + wait
                 if job.reason != report.reason:
-                    house.event(context.name, of_job(job), "submit failed", report.reason, level=logging.WARNING)
+                    runtime.event(context.name, of_job(job), "submit failed", report.reason, level=logging.WARNING)
                 self.show(job, job.state, report.reason, next_at=next_at, failures=job.failures + 1)
 
     def _reupload(self, context: Context, key: str) -> None:
         """What the journal thinks is stored, and S3 doesn't have: put it again (F52)."""
-        for row in self._house.journal.files_with_key(context.name, key) if key else []:
+        for row in self._runtime.journal.files_with_key(context.name, key) if key else []:
             if row.state is FileState.STORED:
-                self._house.journal.unstore_file(row.id, self._house.clock.now())
+                self._runtime.journal.unstore_file(row.id, self._runtime.clock.now())
                 text = "it is not in S3 any more: uploaded again"
-                self._house.event(context.name, of_file(row.place), "lost in S3", text, level=logging.WARNING)
+                self._runtime.event(context.name, of_file(row.place), "lost in S3", text, level=logging.WARNING)
 
 
 def _is_waited_for(context: Context, job: JobRow, waits: Waits, now: float) -> bool:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.model import FileRow, FileState, Place
 from ncaasd.plan.files import (
     HAS_NO_NAME,
@@ -45,10 +45,12 @@ class Packages(Protocol):
 
 
 class Names:
-    def __init__(self, house: House, packages: Packages, *, waits: Told, unsettle: Told, settle_again: Told) -> None:
+    def __init__(
+        self, runtime: Runtime, packages: Packages, *, waits: Told, unsettle: Told, settle_again: Told
+    ) -> None:
         """`waits`: a file waits for its name, so its jobs are made and say so. `unsettle`: nobody looks at it any more;
         `settle_again`: its name is free."""
-        self._house = house
+        self._runtime = runtime
         self._packages = packages
         self._waits = waits
         self._unsettle = unsettle
@@ -56,9 +58,9 @@ class Names:
 
     def resume(self) -> None:
         """At start: what an earlier version, or a kill, has left."""
-        journal = self._house.journal
-        with self._house.transaction():
-            for context in self._house.contexts.values():
+        journal = self._runtime.journal
+        with self._runtime.transaction():
+            for context in self._runtime.contexts.values():
                 self.rules_changed(context)
                 refused = list(journal.files(context.name, states=[FileState.REFUSED]))
                 for key in dict.fromkeys(row.key for row in refused if waits_for_name(row)):
@@ -76,7 +78,7 @@ class Names:
 
         `key`: the one that it has, or would have by its name (`mapped`); `first`: found by the first look at its tree.
         """
-        journal = self._house.journal
+        journal = self._runtime.journal
         other = self._holder(context, place, key)
         if other is None:
             return key, ""
@@ -94,13 +96,13 @@ class Names:
     def rules_changed(self, context: Context) -> None:
         """A rule may want datasets directly in inputs/ now: what is not there goes there."""
         if any(m.rule.key == "base" for ms in context.rules.values() for m in ms):
-            for row in list(self._house.journal.files(context.name)):
+            for row in list(self._runtime.journal.files(context.name)):
                 self.put_in_place(context, row)
 
     def put_in_place(self, context: Context, row: FileRow) -> None:
         """A file that a rule wants directly in inputs/ gets its key there, and is uploaded to it, unless that rule's jobs have
         had it already. What is stored under the other key stays there, for the jobs that were submitted with it."""
-        journal = self._house.journal
+        journal = self._runtime.journal
         waits = waits_for_name(row)  # for the one that it had
         if row.place.is_package or row.place.tree not in context.trees or not row.key:
             return
@@ -113,10 +115,10 @@ class Names:
         if row.stored is not None:
             if not still_to_read(rules, row, journal.jobs_using(context.name, row.key)):
                 return
-            journal.unstore_file(row.id, self._house.clock.now())
+            journal.unstore_file(row.id, self._runtime.clock.now())
         journal.give_key(row.id, mapped.key)
         text = f"goes to {mapped.key}, because its rule has `key: base`"
-        self._house.event(context.name, of_file(row.place), "renamed in S3", text)
+        self._runtime.event(context.name, of_file(row.place), "renamed in S3", text)
         other = self._holder(context, row.place, mapped.key)
         if other is not None:
             self._refuse(context, row, collision(other.place, mapped.key))
@@ -127,16 +129,16 @@ class Names:
 
     def say_refused(self, context: Context, place: Place, why: str) -> None:
         """A file was refused, as the journal has it."""
-        row = self._house.journal.file_at(place)
+        row = self._runtime.journal.file_at(place)
         if row is not None:
-            self._house.event(
+            self._runtime.event(
                 context.name, of_file(row.place), "refused", f"not uploaded: {why}", level=logging.WARNING
             )
             self._tell_jobs(context, row)
 
     def look_at(self, context: Context, key: str) -> None:
         """Who had this key may be gone: the next one that waits for it is looked at, and goes up when it is whole."""
-        journal = self._house.journal
+        journal = self._runtime.journal
         rows = [r for r in journal.files_with_key(context.name, key) if waits_for_name(r)]
         for row in sorted(rows, key=lambda r: (r.stored is None, precedence(r.place))):
             if row.place.is_package:
@@ -163,12 +165,12 @@ class Names:
         return self._holder(context, place, key) is None
 
     def _holder(self, context: Context, place: Place, key: str) -> FileRow | None:
-        journal = self._house.journal
+        journal = self._runtime.journal
         other = holder(place, journal.files_with_key(context.name, key))
         if other is None or not other.place.is_package or not self._packages.abandoned(context, other):
             return other
-        journal.set_file(other.id, FileState.GONE, "", self._house.clock.now())
-        self._house.event(
+        journal.set_file(other.id, FileState.GONE, "", self._runtime.clock.now())
+        self._runtime.event(
             context.name, of_file(other.place), "gone", "all that it was made of is gone; what is in S3 stays"
         )
         return holder(place, journal.files_with_key(context.name, key))
@@ -176,9 +178,9 @@ class Names:
     def _refuse(self, context: Context, row: FileRow, why: str) -> None:
         """It was to go up, or waits for its name already, and has to wait for another file now."""
         self._unsettle(context, row)
-        self._house.journal.set_file(row.id, FileState.REFUSED, why, self._house.clock.now())
+        self._runtime.journal.set_file(row.id, FileState.REFUSED, why, self._runtime.clock.now())
         self.say_refused(context, row.place, why)
-        self._house.journal.wake_jobs_of_file(row)
+        self._runtime.journal.wake_jobs_of_file(row)
 
     def _tell_jobs(self, context: Context, row: FileRow) -> None:
         """The jobs of a file that waits for its name are made, and wait with it: they say why."""
@@ -186,8 +188,8 @@ class Names:
             self._waits(context, row)
 
     def _let_go(self, context: Context, row: FileRow) -> None:
-        house = self._house
-        house.journal.set_file(row.id, FileState.SETTLING, "", house.clock.now())
-        house.event(context.name, of_file(row.place), "free", "no other file has its name in S3 any more: it goes up")
-        house.journal.wake_jobs_of_file(row)
+        runtime = self._runtime
+        runtime.journal.set_file(row.id, FileState.SETTLING, "", runtime.clock.now())
+        runtime.event(context.name, of_file(row.place), "free", "no other file has its name in S3 any more: it goes up")
+        runtime.journal.wake_jobs_of_file(row)
         self._settle_again(context, row)

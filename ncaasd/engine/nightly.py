@@ -1,6 +1,6 @@
 """What is done once a night: the journal is checked and copied, and events that are too old are deleted.
 
-The schedule says when (engine/scheduler.py). Both are done on a lane, from connections of their own; only the deleting itself
+The schedule says when (engine/scheduler.py). Both are done on a worker, from connections of their own; only the deleting itself
 is the engine's, so few events at a time that no turn takes long.
 """
 
@@ -10,11 +10,11 @@ import logging
 from datetime import datetime
 
 from ncaasd.adapters.journal import backups, pruning
-from ncaasd.engine.desk import Result
-from ncaasd.engine.house import House
+from ncaasd.engine.mailbox import Result
+from ncaasd.engine.runtime import Runtime
 from ncaasd.errors import NcaasdError
 
-LANE = "nightly"
+WORKER = "nightly"
 DAY = 86400.0
 FOUND = 20_000  # old events that are looked for at a time
 DELETED = 100  # of them, in a turn
@@ -26,16 +26,16 @@ TROUBLE = "backup trouble"  # in meta: the kind of error, and what it says; empt
 
 
 class Nightly:
-    def __init__(self, house: House, *, keep: float | None, keep_free: int) -> None:
+    def __init__(self, runtime: Runtime, *, keep: float | None, keep_free: int) -> None:
         """`keep`: seconds that events are kept; None is for ever. `keep_free`: bytes that a backup leaves free on its disk."""
-        self._house = house
+        self._runtime = runtime
         self._keep = keep
         self._keep_free = keep_free
         self._pruning = False
-        self.trouble = (house.journal.get_meta(TROUBLE) or "").partition("\n")[2]
-        if house.journal.get_meta(PRUNED) is None:
-            with house.transaction():
-                self._note_pruned(house.clock.now())
+        self.trouble = (runtime.journal.get_meta(TROUBLE) or "").partition("\n")[2]
+        if runtime.journal.get_meta(PRUNED) is None:
+            with runtime.transaction():
+                self._note_pruned(runtime.clock.now())
 
     def night(self) -> None:
         """It is night: do both."""
@@ -45,56 +45,56 @@ class Nightly:
     def look(self) -> None:
         """By day: do what should have been done at night, when this machine was off or there was no room."""
         self._back_up(if_due=True)
-        if not 0 <= self._house.clock.now() - self._pruned()[0] <= DAY:
+        if not 0 <= self._runtime.clock.now() - self._pruned()[0] <= DAY:
             self._prune()
 
     # -- the backup --------------------------------------------------------------------------------------------------
 
     def _back_up(self, *, if_due: bool) -> None:
-        house = self._house
-        if house.desk.busy(LANE):
+        runtime = self._runtime
+        if runtime.mailbox.busy(WORKER):
             return  # the last one has not come to its end: a slow disk
-        path, now = house.journal.path, house.clock.now()
+        path, now = runtime.journal.path, runtime.clock.now()
         day = datetime.fromtimestamp(now).astimezone().date()
 
         def work() -> backups.Backup | None:
             if if_due and not backups.is_due(path, now):
                 return None
-            return backups.make_backup(path, day, keep_free=self._keep_free, crash=house.crash)
+            return backups.make_backup(path, day, keep_free=self._keep_free, crash=runtime.crash)
 
-        house.desk.do(LANE, work, self._backed_up)
+        runtime.mailbox.do(WORKER, work, self._backed_up)
 
     def _backed_up(self, result: Result[backups.Backup | None]) -> None:
-        house, before = self._house, self._house.journal.get_meta(TROUBLE) or ""
+        runtime, before = self._runtime, self._runtime.journal.get_meta(TROUBLE) or ""
         if result.error is not None:
             if not isinstance(result.error, NcaasdError):
                 raise result.error
             kind = type(result.error).__name__
             self.trouble = str(result.error)
-            house.journal.set_meta(TROUBLE, f"{kind}\n{self.trouble}")
+            runtime.journal.set_meta(TROUBLE, f"{kind}\n{self.trouble}")
             if kind != before.partition("\n")[0]:  # once, however often it is tried
-                house.event("", "", "backup failed", self.trouble, level=logging.ERROR)
+                runtime.event("", "", "backup failed", self.trouble, level=logging.ERROR)
             return
         made = result.get()
         if made is None:
             return
         if before:
-            house.journal.set_meta(TROUBLE, "")
+            runtime.journal.set_meta(TROUBLE, "")
         self.trouble = ""
         text = f"the journal is well; {made.path} is a checked copy of it ({made.size / 1e6:,.1f} MB)"
-        house.event("", "", "backup", text)
+        runtime.event("", "", "backup", text)
 
     # -- the event log -----------------------------------------------------------------------------------------------
 
     def _pruned(self) -> tuple[float, float]:
-        at, _, taken_for = (self._house.journal.get_meta(PRUNED) or "0 0").partition(" ")
+        at, _, taken_for = (self._runtime.journal.get_meta(PRUNED) or "0 0").partition(" ")
         return float(at), float(taken_for)
 
     def _note_pruned(self, taken_for: float) -> None:
-        self._house.journal.set_meta(PRUNED, f"{self._house.clock.now()!r} {taken_for!r}")
+        self._runtime.journal.set_meta(PRUNED, f"{self._runtime.clock.now()!r} {taken_for!r}")
 
     def _prune(self) -> None:
-        now = min(self._house.clock.now(), self._pruned()[1] + LONGEST_STEP)
+        now = min(self._runtime.clock.now(), self._pruned()[1] + LONGEST_STEP)
         self._note_pruned(now)
         if self._keep is not None and not self._pruning:
             self._pruning = True
@@ -102,7 +102,7 @@ class Nightly:
 
     def _find(self, before: float, deleted: int) -> None:
         """Look for events older than `before`; so many are deleted already."""
-        path = self._house.journal.path
+        path = self._runtime.journal.path
 
         def found(result: Result[list[int]]) -> None:
             if result.error is not None and not isinstance(result.error, NcaasdError):
@@ -114,15 +114,15 @@ class Nightly:
             self._pruning = False
             if result.error is not None:
                 text = f"old events can't be deleted now: {result.error}"
-                self._house.event("", "", "pruning failed", text, level=logging.WARNING)
+                self._runtime.event("", "", "pruning failed", text, level=logging.WARNING)
             elif deleted:
                 day = datetime.fromtimestamp(before).astimezone().date()
-                self._house.event("", "", "pruned", f"{deleted:,} events of before {day} are deleted (log.keep)")
+                self._runtime.event("", "", "pruned", f"{deleted:,} events of before {day} are deleted (log.keep)")
 
-        self._house.desk.do(LANE, lambda: pruning.old_events(path, before, FOUND), found)
+        self._runtime.mailbox.do(WORKER, lambda: pruning.old_events(path, before, FOUND), found)
 
     def _delete(self, rows: list[int], before: float, deleted: int) -> None:
         """Some of what was found; the rest in the next turns, and then what else there is, once this is committed."""
-        self._house.journal.drop_events(rows[:DELETED], before)
+        self._runtime.journal.drop_events(rows[:DELETED], before)
         done, left = deleted + len(rows[:DELETED]), rows[DELETED:]
-        self._house.desk.tell(lambda: self._delete(left, before, done) if left else self._find(before, done))
+        self._runtime.mailbox.tell(lambda: self._delete(left, before, done) if left else self._find(before, done))

@@ -1,6 +1,6 @@
 """Find what is on disk: scans, quick looks at single files, settling. Tells the engine what became whole or is gone.
 
-Every tree has a lane (a thread) of its own, so that a mount that hangs in `stat` stops nothing but itself (F89). The
+Every tree has a worker (a thread) of its own, so that a mount that hangs in `stat` stops nothing but itself (F89). The
 engine thread never touches a watched disk. Rescans come by the schedule (engine/scheduler.py); what is here by the monotonic
 clock are looks at settling files, and the next try of a scan that failed.
 """
@@ -14,11 +14,11 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.mailbox import Result
 from ncaasd.engine.names import Names, Packages
 from ncaasd.engine.opening import PENDING, first_scan
 from ncaasd.engine.part import Part, Waits
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.errors import LocalError, NcaasdError, RootMissing
 from ncaasd.model import FileRow, FileState, Look, Place, ScanDelta, Stat
 from ncaasd.plan import skipping
@@ -94,7 +94,7 @@ class Watched:
         return found
 
     @property
-    def lane(self) -> str:
+    def worker(self) -> str:
         return f"tree:{self.context.name}:{self.name}"
 
 
@@ -113,7 +113,7 @@ class _Looked:
 class Observer(Part):
     def __init__(
         self,
-        house: House,
+        runtime: Runtime,
         *,
         whole: Callable[[Context, FileRow, bool], None],
         gone: Callable[[Context, FileRow], None],
@@ -125,28 +125,28 @@ class Observer(Part):
         """`whole`: a file has become so; True when nobody had touched it for long when the daemon started. `gone`: it was
         deleted or renamed. `skipped`: something is there that can't be taken, or that waits for its name. `back`: a tree that
         was missing is there again."""
-        self._house = house
+        self._runtime = runtime
         self._whole = whole
         self._gone = gone
         self._skipped = skipped
         self._back = back
         self._packages = packages
-        self.names = Names(house, packages, waits=skipped, unsettle=self._unsettle, settle_again=self._settle_again)
+        self.names = Names(runtime, packages, waits=skipped, unsettle=self._unsettle, settle_again=self._settle_again)
         self.trees: dict[tuple[str, str], Watched] = {}
-        for context in house.contexts.values():
+        for context in runtime.contexts.values():
             for name, tree in context.trees.items():
                 watched = Watched(context, name, tree, rescan(context))
-                watched.known = house.journal.known(context.name, name)
-                watched.skipped = house.journal.skipped(context.name, name)
-                watched.said_away = house.journal.get_meta(_said_away(watched)) == "yes"
+                watched.known = runtime.journal.known(context.name, name)
+                watched.skipped = runtime.journal.skipped(context.name, name)
+                watched.said_away = runtime.journal.get_meta(_said_away(watched)) == "yes"
                 self.trees[context.name, name] = watched
                 self._resume(watched)
         self.names.resume()
 
     def _resume(self, watched: Watched) -> None:
         """Files that were settling when we stopped are to be looked at again."""
-        now = self._house.clock.monotonic()
-        for row in self._house.journal.files(watched.context.name, tree=watched.name, states=[FileState.SETTLING]):
+        now = self._runtime.clock.monotonic()
+        for row in self._runtime.journal.files(watched.context.name, tree=watched.name, states=[FileState.SETTLING]):
             observation = Observation(row.stat, now, now, self._old(watched, Look(row.stat, row.link)))
             watched.look_later(row.place.path, _Unsettled(row.id, observation, now, link=row.link))
 
@@ -170,7 +170,7 @@ class Observer(Part):
 
     def rescan(self, analysis: str) -> None:
         """By the schedule: compare the analysis's trees with what is known. One whose scans take long is left time for looks."""
-        now = self._house.clock.monotonic()
+        now = self._runtime.clock.monotonic()
         for watched in self.trees.values():
             rested = not watched.scanning and now - watched.scanned_at >= watched.rescan / 2
             if watched.context.name == analysis and rested:
@@ -199,7 +199,7 @@ class Observer(Part):
         return waits.settling and self.unsettled() > 0
 
     def due(self) -> float | None:
-        now = self._house.clock.monotonic()
+        now = self._runtime.clock.monotonic()
         times: list[float] = []
         for watched in self.trees.values():
             if watched.news is not None or (watched.hinted and watched.working_since is None):
@@ -213,7 +213,7 @@ class Observer(Part):
     # -- each turn ---------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        now = self._house.clock.monotonic()
+        now = self._runtime.clock.monotonic()
         for watched in self.trees.values():
             if watched.news is not None:
                 self._take_in(watched)
@@ -232,20 +232,20 @@ class Observer(Part):
             watched.slow_said = True
             watched.context.tree_trouble[watched.name] = f"{watched.tree.root} does not answer: its mount hangs"
             text = f"{watched.tree.root} has not answered for {HANGS_AFTER:.0f} s; everything else goes on"
-            with self._house.transaction():
-                self._house.event(watched.context.name, "", "hanging", text, level=logging.ERROR)
+            with self._runtime.transaction():
+                self._runtime.event(watched.context.name, "", "hanging", text, level=logging.ERROR)
                 self._note_away(watched, True)
 
     def _note_away(self, watched: Watched, away: bool) -> None:
         if watched.said_away != away:
             watched.said_away = away
-            self._house.journal.set_meta(_said_away(watched), "yes" if away else "no")
+            self._runtime.journal.set_meta(_said_away(watched), "yes" if away else "no")
 
     def _start_scan(self, watched: Watched, now: float) -> None:
         watched.working_since, watched.progress = now, watched.tree.progress
         watched.scanning, watched.scan_at = True, math.inf
         tree, known = watched.tree, watched.known
-        self._house.desk.do(watched.lane, lambda: tree.scan(known), lambda r: self._scan_done(watched, r))
+        self._runtime.mailbox.do(watched.worker, lambda: tree.scan(known), lambda r: self._scan_done(watched, r))
         if watched.context.results_trouble and not watched.name:
             self._look_at_results(watched.context)
 
@@ -255,12 +255,12 @@ class Observer(Part):
         def looked(result: Result[None]) -> None:
             if result.error is None and context.results_trouble:
                 context.results_trouble, context.results_retry = "", 0.0
-                self._house.event(context.name, "", "results back", "the results folder can be written again")
+                self._runtime.event(context.name, "", "results back", "the results folder can be written again")
             elif result.error is not None and not isinstance(result.error, LocalError):
                 raise result.error
 
-        if not self._house.desk.busy(f"results:{context.name}"):
-            self._house.desk.do(f"results:{context.name}", context.results.check, looked)
+        if not self._runtime.mailbox.busy(f"results:{context.name}"):
+            self._runtime.mailbox.do(f"results:{context.name}", context.results.check, looked)
 
     def _start_looks(self, watched: Watched, now: float) -> None:
         due = watched.due(now, LOOK_BATCH)
@@ -286,7 +286,7 @@ class Observer(Part):
                         watched.look_later(path, replace(waiting, look_at=now + RETRY_MISSING))
             self._look_done(watched, result, set(due))
 
-        self._house.desk.do(watched.lane, look, looked)
+        self._runtime.mailbox.do(watched.worker, look, looked)
 
     # -- results, in the engine thread and a transaction -------------------------------------------------------------
 
@@ -299,7 +299,7 @@ class Observer(Part):
             context.tree_trouble.pop(watched.name, "")
             if watched.said_away:
                 self._note_away(watched, False)
-                self._house.event(context.name, "", "root back", f"{watched.tree.root} is there again")
+                self._runtime.event(context.name, "", "root back", f"{watched.tree.root} is there again")
                 self._back(context)
             return True
         if not isinstance(result.error, NcaasdError):
@@ -308,17 +308,17 @@ class Observer(Part):
         if context.tree_trouble.get(watched.name) != str(result.error):
             context.tree_trouble[watched.name] = str(result.error)
             kind = "root missing" if isinstance(result.error, RootMissing) else "scan failed"
-            self._house.event(context.name, "", kind, str(result.error), level=logging.ERROR)
+            self._runtime.event(context.name, "", kind, str(result.error), level=logging.ERROR)
             self._note_away(watched, True)
-        watched.scan_at = self._house.clock.monotonic() + min(RETRY_MISSING, watched.rescan)
+        watched.scan_at = self._runtime.clock.monotonic() + min(RETRY_MISSING, watched.rescan)
         return False
 
     def _scan_done(self, watched: Watched, result: Result[ScanDelta]) -> None:
-        watched.scanning, watched.scanned_at = False, self._house.clock.monotonic()
+        watched.scanning, watched.scanned_at = False, self._runtime.clock.monotonic()
         if not self._worked(watched, result):
             return
         delta = result.get()
-        now = self._house.clock.monotonic()
+        now = self._runtime.clock.monotonic()
         watched.files = delta.files
         self._note_skipped(watched, delta)
         self._say_passed_over(watched, sorted(delta.passed_over))
@@ -328,15 +328,15 @@ class Observer(Part):
     def _say_passed_over(self, watched: Watched, names: list[str]) -> None:
         """Once: somebody may look for a recording in a recycle bin, or wonder where its files are."""
         meta, found = f"passed over:{watched.context.name}:{watched.name}", "/".join(names)
-        said = self._house.journal.get_meta(meta) or ""
+        said = self._runtime.journal.get_meta(meta) or ""
         if set(names) <= set(said.split("/")):
             return
-        self._house.journal.set_meta(meta, found)
+        self._runtime.journal.set_meta(meta, found)
         text = (
             f"not looked at in {watched.tree.root}: {', '.join(names)}, folders of storage and systems. If recordings are in"
             " them, move those out (or set watch.ignore_defaults: false)"
         )
-        self._house.event(watched.context.name, "", "ignored", text)
+        self._runtime.event(watched.context.name, "", "ignored", text)
 
     def _news(self, watched: Watched, delta: ScanDelta, now: float) -> Iterator[Callable[[], None]]:
         """What a scan found, one file at a time."""
@@ -351,7 +351,7 @@ class Observer(Part):
     def _take_in(self, watched: Watched) -> None:
         """Some of what the last scan found: the rest in the next turns."""
         assert watched.news is not None
-        with self._house.transaction():
+        with self._runtime.transaction():
             taken = 0
             for take in itertools.islice(watched.news, NEWS_BATCH):
                 take()
@@ -365,7 +365,7 @@ class Observer(Part):
 
     def _first_scan_done(self, watched: Watched) -> None:
         """What a new journal's first look found, or an old copy's: later files are new for sure (see engine/opening.py)."""
-        journal, context = self._house.journal, watched.context
+        journal, context = self._runtime.journal, watched.context
         last = context.scanned_to[watched.name] = journal.last_file_id()
         main = journal.get_meta(first_scan(context.name, ""))
         known = journal.get_meta(first_scan(context.name, watched.name))
@@ -380,7 +380,7 @@ class Observer(Part):
         if not self._worked(watched, result):
             return
         looked = result.get()
-        now = self._house.clock.monotonic()
+        now = self._runtime.clock.monotonic()
         self._note_space(watched, looked.short_of_space)
         for path, look in looked.looks.items():
             if look.stat is None:
@@ -396,7 +396,9 @@ class Observer(Part):
         if look.unseen and waiting is not None:
             if waiting.why != look.skipped:
                 waiting.why = look.skipped
-                self._house.journal.set_file(waiting.file_id, FileState.SETTLING, look.skipped, self._house.clock.now())
+                self._runtime.journal.set_file(
+                    waiting.file_id, FileState.SETTLING, look.skipped, self._runtime.clock.now()
+                )
             watched.look_later(path, replace(waiting, look_at=now + RETRY_MISSING))
         if not look.unseen:
             self._lost(watched, path)
@@ -410,7 +412,7 @@ class Observer(Part):
     def _note_skipped(self, watched: Watched, delta: ScanDelta) -> None:
         """Keep what a scan skipped: units are judged by it (F97)."""
         wanted = skipping.to_record(watched.name, delta.skipped)
-        with self._house.transaction():
+        with self._runtime.transaction():
             for path, why in wanted.items():
                 if path in delta.gone:
                     self._lost(watched, path)
@@ -427,19 +429,19 @@ class Observer(Part):
     def _say_skipped(self, watched: Watched, path: str, why: str) -> None:
         context, text = watched.context, f"skipped: {why}"
         place = Place(context.name, watched.name, path)
-        self._house.event(context.name, of_file(place), "skipped", text, level=logging.WARNING)
+        self._runtime.event(context.name, of_file(place), "skipped", text, level=logging.WARNING)
 
     def _skip(self, watched: Watched, path: str, why: str) -> None:
         if watched.skipped.get(path) == why:
             return
-        house, context = self._house, watched.context
+        runtime, context = self._runtime, watched.context
         place = Place(context.name, watched.name, path)
-        row = house.journal.file_at(place)
+        row = runtime.journal.file_at(place)
         if row is not None and row.state not in (FileState.SKIPPED, FileState.GONE):
             return  # a file that can't be looked at now: what is known of it stays known (F26)
         watched.skipped[path] = why
         key = "" if path.endswith("/") else self.names.mapped(context, place).key
-        row = house.journal.skip_file(place, key, why, house.clock.now())
+        row = runtime.journal.skip_file(place, key, why, runtime.clock.now())
         self._say_skipped(watched, path, why)
         self._skipped(context, row)
 
@@ -447,11 +449,13 @@ class Observer(Part):
         """What was skipped isn't there any more, or is a file now."""
         if watched.skipped.pop(path, None) is None:
             return
-        house, context = self._house, watched.context
-        row = house.journal.file_at(Place(context.name, watched.name, path))
+        runtime, context = self._runtime, watched.context
+        row = runtime.journal.file_at(Place(context.name, watched.name, path))
         if row is not None and row.state is FileState.SKIPPED:
-            house.journal.set_file(row.id, FileState.GONE, "", house.clock.now())
-            house.event(context.name, of_file(row.place), "not skipped", "not there any more, or no obstacle any more")
+            runtime.journal.set_file(row.id, FileState.GONE, "", runtime.clock.now())
+            runtime.event(
+                context.name, of_file(row.place), "not skipped", "not there any more, or no obstacle any more"
+            )
             self._gone(context, row)
 
     def _settle(self, watched: Watched, path: str, stat: Stat, now: float, looked: _Looked) -> bool:
@@ -472,7 +476,9 @@ class Observer(Part):
             watched.look_later(path, waiting)
             if verdict.why != waiting.why:
                 waiting.why = verdict.why
-                self._house.journal.set_file(waiting.file_id, FileState.SETTLING, verdict.why, self._house.clock.now())
+                self._runtime.journal.set_file(
+                    waiting.file_id, FileState.SETTLING, verdict.why, self._runtime.clock.now()
+                )
             return True
         assert isinstance(verdict, Settled)
         del watched.unsettled[path]
@@ -488,17 +494,17 @@ class Observer(Part):
                 f"the disk of {watched.tree.root} has less than watch.min_free left: recordings on it may be cut short"
             )
             context.tree_trouble[f"{watched.name} disk"] = f"{text}, so no new file counts as whole"
-            self._house.event(context.name, "", "disk short", text, level=logging.ERROR)
+            self._runtime.event(context.name, "", "disk short", text, level=logging.ERROR)
         elif watched.disk_short and not short:
             del context.tree_trouble[f"{watched.name} disk"]
-            self._house.event(context.name, "", "disk free", f"the disk of {watched.tree.root} has space again")
+            self._runtime.event(context.name, "", "disk free", f"the disk of {watched.tree.root} has space again")
         watched.disk_short = short
 
     # -- what a file is ----------------------------------------------------------------------------------------------
 
     def _saw(self, watched: Watched, path: str, look: Look, now: float, sign: Sign = Sign.NONE) -> None:
         """A file that is new, or not as it was."""
-        house, context, stat = self._house, watched.context, look.stat
+        runtime, context, stat = self._runtime, watched.context, look.stat
         assert stat is not None
         watched.known[path] = stat
         watched.skipped.pop(path, None)
@@ -506,7 +512,7 @@ class Observer(Part):
         role = Role.INPUT if watched.name else role_of(path)
         if role is Role.NONE:
             return
-        old = house.journal.file_at(place)
+        old = runtime.journal.file_at(place)
         is_known = old is not None and old.state not in (FileState.GONE, FileState.SETTLING, FileState.SKIPPED)
         if old and is_known and not waits_for_name(old) and unchanged(old.stat, stat) and old.link == look.link:
             watched.unsettled.pop(path, None)
@@ -523,14 +529,16 @@ class Observer(Part):
             watched.unsettled.pop(path, None)
             if old and waits_for_name(old) and old.reason == refused and unchanged(old.stat, stat):
                 return
-            house.journal.see_file(place, stat, key, FileState.REFUSED, refused, house.clock.now(), link=look.link)
+            runtime.journal.see_file(place, stat, key, FileState.REFUSED, refused, runtime.clock.now(), link=look.link)
             self.names.say_refused(context, place, refused)
             return
         if as_stored:
-            house.journal.see_file(place, stat, key, FileState.STORED, "", house.clock.now(), link=look.link)
+            runtime.journal.see_file(place, stat, key, FileState.STORED, "", runtime.clock.now(), link=look.link)
             watched.unsettled.pop(path, None)
             return
-        file_id = house.journal.see_file(place, stat, key, FileState.SETTLING, "", house.clock.now(), link=look.link)
+        file_id = runtime.journal.see_file(
+            place, stat, key, FileState.SETTLING, "", runtime.clock.now(), link=look.link
+        )
         waiting = watched.unsettled.get(path)
         observation = observe(waiting.observation if waiting else None, stat, now, sign)
         verdict = settle(observation, now, _settle_for(watched, look.link))
@@ -539,7 +547,7 @@ class Observer(Part):
 
     def _settle_again(self, context: Context, row: FileRow) -> None:
         """No other file has its name in S3 any more: it goes up once it is whole."""
-        now, watched = self._house.clock.monotonic(), self.trees[context.name, row.place.tree]
+        now, watched = self._runtime.clock.monotonic(), self.trees[context.name, row.place.tree]
         observation = Observation(row.stat, now, now, self._old(watched, Look(row.stat, row.link)))
         watched.look_later(row.place.path, _Unsettled(row.id, observation, now, link=row.link))
 
@@ -554,29 +562,29 @@ class Observer(Part):
         # What a link leads to may be on a share, with another machine's clock.
         if watched.context.polled or look.link or stat is None:
             return Sign.NONE
-        if not long_untouched(stat, self._house.clock.now(), watched.context.settle):
+        if not long_untouched(stat, self._runtime.clock.now(), watched.context.settle):
             return Sign.NONE
         return Sign.OLD
 
     def _became_whole(self, watched: Watched, file_id: int, old: bool) -> None:
-        house = self._house
-        row = house.journal.file_whole(file_id, house.clock.now())
+        runtime = self._runtime
+        row = runtime.journal.file_whole(file_id, runtime.clock.now())
         if row is not None:
-            house.event(
+            runtime.event(
                 watched.context.name, of_file(row.place), "whole", f"whole, {row.stat.size} bytes", level=logging.DEBUG
             )
             self._whole(watched.context, row, old)
 
     def _lost(self, watched: Watched, path: str) -> None:
         """A file is not there any more. Nothing is deleted in S3 for it."""
-        house, context = self._house, watched.context
+        runtime, context = self._runtime, watched.context
         watched.known.pop(path, None)
         watched.unsettled.pop(path, None)
-        row = house.journal.file_at(Place(context.name, watched.name, path))
+        row = runtime.journal.file_at(Place(context.name, watched.name, path))
         if row is None or row.state in (FileState.GONE, FileState.SKIPPED):
             return
-        house.journal.set_file(row.id, FileState.GONE, "", house.clock.now())
-        house.event(context.name, of_file(row.place), "gone", "deleted or renamed here; what is in S3 stays")
+        runtime.journal.set_file(row.id, FileState.GONE, "", runtime.clock.now())
+        runtime.event(context.name, of_file(row.place), "gone", "deleted or renamed here; what is in S3 stays")
         self._gone(context, row)
         for key in [row.key, *self._packages.keys_of(context, row)]:
             if key:

@@ -21,9 +21,9 @@ from awscrt.checksums import crc64nvme
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.adapters.probe import honours_if_none_match
-from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.mailbox import Result
 from ncaasd.engine.part import Part
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.errors import Exists, LocalError, NcaasdError, StoreError
 from ncaasd.model import EarlierJobs, ObjectInfo
 from ncaasd.neurocaas.naming import ID_DIGITS, ID_LIMIT
@@ -51,8 +51,8 @@ class _Look:
 
 
 class Opener(Part):
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._opening: set[str] = set()
         self._failures: dict[str, int] = {}
         self._next: dict[str, float] = {}
@@ -61,22 +61,22 @@ class Opener(Part):
         self._look_at: dict[str, float] = {}  # analysis -> monotonic: when its folder is looked at again
         self._unread: dict[str, str] = {}  # analysis -> why its folder or the root's file couldn't be read
         self._said = ""
-        self._called = house.rig  # by the config or the state, before the root was asked
+        self._called = runtime.rig  # by the config or the state, before the root was asked
 
     def look(self) -> None:
         """Begin to read what files here tell of jobs, where that is due."""
-        monotonic = self._house.clock.monotonic()
-        for context in self._house.contexts.values():
+        monotonic = self._runtime.clock.monotonic()
+        for context in self._runtime.contexts.values():
             name = context.name
             if name not in self._looks and name not in self._looking and monotonic >= self._look_at.get(name, 0.0):
                 self._look(context)
 
     def turn(self) -> None:
         self.look()
-        now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
-        for context in self._house.contexts.values():
+        now, monotonic = self._runtime.clock.now(), self._runtime.clock.monotonic()
+        for context in self._runtime.contexts.values():
             name = context.name
-            waiting = now < self._next.get(name, 0) or not self._house.awake(context)
+            waiting = now < self._next.get(name, 0) or not self._runtime.awake(context)
             if (
                 not context.opened
                 and name not in self._opening
@@ -90,13 +90,13 @@ class Opener(Part):
 
     def busy(self) -> bool:
         """An analysis is being opened, or has not been tried yet."""
-        contexts = self._house.contexts.values()
+        contexts = self._runtime.contexts.values()
         return bool(self._opening) or any(not c.opened and not c.paused for c in contexts)
 
     def due(self) -> float | None:
-        now, monotonic = self._house.clock.now(), self._house.clock.monotonic()
+        now, monotonic = self._runtime.clock.now(), self._runtime.clock.monotonic()
         times = []
-        for c in self._house.contexts.values():
+        for c in self._runtime.contexts.values():
             if not c.opened and c.name not in self._opening:
                 times.append(max(self._next.get(c.name, 0.0), c.paused_until, now + self._owed(c, monotonic)))
         return min(times) - now if times else None
@@ -105,10 +105,10 @@ class Opener(Part):
 
     def _look(self, context: Context) -> None:
         """Before the first status file is written: those that are there may know more than this journal."""
-        house, name = self._house, context.name
-        self._looking[name] = house.clock.monotonic()
-        known = house.journal.submitted_ids(name) | _noted(house, context)[0]
-        rig, rig_file, earlier = house.rig, house.rig_file, context.earlier
+        runtime, name = self._runtime, context.name
+        self._looking[name] = runtime.clock.monotonic()
+        known = runtime.journal.submitted_ids(name) | _noted(runtime, context)[0]
+        rig, rig_file, earlier = runtime.rig, runtime.rig_file, context.earlier
 
         def work() -> _Look:
             context.trees[""].check()
@@ -128,7 +128,7 @@ class Opener(Part):
                 return _Look(jobs=jobs, trouble=why)
             return _Look(found, jobs)
 
-        house.desk.do(f"earlier:{name}", work, lambda r: self._looked(context, r))
+        runtime.mailbox.do(f"earlier:{name}", work, lambda r: self._looked(context, r))
 
     def _looked(self, context: Context, result: Result[_Look]) -> None:
         name = context.name
@@ -139,10 +139,10 @@ class Opener(Part):
         look = result.get() if result.error is None else _Look(trouble=str(result.error), unreadable=True)
         if look.unreadable:
             self._unread[name] = look.trouble
-            self._look_at[name] = self._house.clock.monotonic() + LOOK_AGAIN
+            self._look_at[name] = self._runtime.clock.monotonic() + LOOK_AGAIN
         if look.trouble and result.error is None:  # a folder that is away is said elsewhere
             self._say(look.trouble)
-        if result.error is None and not (look.unreadable and not _is_named(self._house)):
+        if result.error is None and not (look.unreadable and not _is_named(self._runtime)):
             self._looks[name] = look
             if context.opened and self._is_news(context, look):
                 context.opened = False  # it answered late: judged again before anything more is submitted
@@ -150,7 +150,7 @@ class Opener(Part):
     def _say(self, text: str) -> None:
         if self._said != text:
             self._said = text
-            self._house.event("", "", "rig", text, level=logging.WARNING)
+            self._runtime.event("", "", "rig", text, level=logging.WARNING)
 
     def _is_news(self, context: Context, look: _Look) -> bool:
         other = look.rig is not None and look.rig not in self._memory(context).rigs
@@ -167,23 +167,23 @@ class Opener(Part):
         if not context.looked and self._owed(context, monotonic) > 0:
             return False
         context.looked = True
-        house = self._house
-        if context.name in self._looks or house.rig_file is None or _is_named(house):
+        runtime = self._runtime
+        if context.name in self._looks or runtime.rig_file is None or _is_named(runtime):
             return True
         # The root may say that this rig has been here before: nothing is done until it can be asked.
-        why = self._unread.get(context.name) or f"{house.rig_file.path} can't be looked for: the disk does not answer"
+        why = self._unread.get(context.name) or f"{runtime.rig_file.path} can't be looked for: the disk does not answer"
         if context.paused != why:
             context.paused = why
-            house.event(context.name, "", "not opened", why, level=logging.ERROR)
+            runtime.event(context.name, "", "not opened", why, level=logging.ERROR)
         return False
 
     def _unknown(self, context: Context, ids: Collection[str]) -> frozenset[str]:
         """What neither is in the journal as submitted, nor was judged before."""
-        noted, usable = _noted(self._house, context)
-        return frozenset(ids) - self._house.journal.submitted_ids(context.name) - noted if usable else frozenset()
+        noted, usable = _noted(self._runtime, context)
+        return frozenset(ids) - self._runtime.journal.submitted_ids(context.name) - noted if usable else frozenset()
 
     def _memory(self, context: Context) -> Memory:
-        journal, name = self._house.journal, context.name
+        journal, name = self._runtime.journal, context.name
         opened = journal.get_meta(_rig(context)) is not None
         rigs = json.loads(journal.get_meta(f"rigs:{name}") or "[]")
         return Memory(
@@ -204,14 +204,14 @@ class Opener(Part):
                 f" ({ID_LIMIT - ID_DIGITS} characters are allowed)"
             )
         self._opening.add(context.name)
-        store, layout, house = context.store, context.layout, self._house
+        store, layout, runtime = context.store, context.layout, self._runtime
         seen = self._looks.get(context.name)
         look = seen or _Look()
-        rig = look.rig or house.rig
+        rig = look.rig or runtime.rig
         memory = self._memory(context)
         names = list(dict.fromkeys([*memory.rigs, rig]))
-        if not memory.opened and house.rig_file is not None and house.host not in names:
-            names.append(house.host)  # by which an older version called a rig without a name
+        if not memory.opened and runtime.rig_file is not None and runtime.host not in names:
+            names.append(runtime.host)  # by which an older version called a rig without a name
 
         def work() -> _Opened:
             conditional = honours_if_none_match(store, layout.probe_key())
@@ -222,8 +222,8 @@ class Opener(Part):
                 known = any(store.find(layout.rig_marker(n)) is not None for n in names)
                 found = [*store.list(layout.inputs).objects, *store.list(layout.configs).objects]
             submits = {n: layout.marked_submits(n, (o.key for o in objects)) for n, objects in marks.items()}
-            house.desk.ask(lambda: self._commit(context, rig, look, known, submits, found))
-            house.crash("open.committed")
+            runtime.mailbox.ask(lambda: self._commit(context, rig, look, known, submits, found))
+            runtime.crash("open.committed")
             body = f"rig {rig}\n".encode()
             with contextlib.suppress(Exists):
                 store.put(layout.rig_marker(rig), body, crc=crc64nvme(body), only_if_absent=True)
@@ -237,7 +237,7 @@ class Opener(Part):
                             store.delete(mark.key)
             return _Opened(conditional)
 
-        house.desk.do(f"open:{context.name}", work, lambda r: self._done(context, seen, r))
+        runtime.mailbox.do(f"open:{context.name}", work, lambda r: self._done(context, seen, r))
 
     def _commit(
         self,
@@ -249,7 +249,7 @@ class Opener(Part):
         found: Sequence[ObjectInfo],
     ) -> None:
         """Judge, and remember what was seen. In a transaction."""
-        house, journal, name = self._house, self._house.journal, context.name
+        runtime, journal, name = self._runtime, self._runtime.journal, context.name
         memory = self._memory(context)  # as it is now: a submit may have been under way when this opening began
         jobs = self._unknown(context, look.jobs.submitted) if look.jobs else frozenset()
         signs = Signs(known, submits, look.rig, jobs)
@@ -264,8 +264,8 @@ class Opener(Part):
         journal.set_meta(f"rigs:{name}", json.dumps([*(n for n in memory.rigs if n != rig), rig]))
         if look.jobs is not None and (jobs or not memory.opened):
             self._note(context, look.jobs)
-        house.rig = rig
-        if house.rig_file is not None:
+        runtime.rig = rig
+        if runtime.rig_file is not None:
             journal.set_meta("rig", rig)
         if not memory.opened:
             journal.set_meta(_rig(context), "seen" if verdict.doubtful else "new")
@@ -283,46 +283,48 @@ class Opener(Part):
                 f"{verdict.why}: what is in S3 is adopted, and jobs of files that are here now are held where S3 shows no trace"
                 " of them; `ncaasd status` lists them, and `ncaasd release ID` (or `--rule NAME`) lets them go on"
             )
-            house.event(name, "", kind, text, level=logging.WARNING)
+            runtime.event(name, "", kind, text, level=logging.WARNING)
 
     def _note(self, context: Context, jobs: EarlierJobs) -> None:
         """Those were judged, and are no news at the next start. Where there is more than could be looked at, what files tell
         would be news for ever, so this journal doesn't ask them any more."""
-        noted, _usable = _noted(self._house, context)
+        noted, _usable = _noted(self._runtime, context)
         value = {"jobs": sorted(noted | jobs.seen), "usable": jobs.complete or not jobs.submitted}
-        self._house.journal.set_meta(f"noted:{context.name}", json.dumps(value))
+        self._runtime.journal.set_meta(f"noted:{context.name}", json.dumps(value))
 
     def _done(self, context: Context, seen: _Look | None, result: Result[_Opened]) -> None:
-        house = self._house
+        runtime = self._runtime
         self._opening.discard(context.name)
         error = result.error
         if error is not None:
             if not isinstance(error, NcaasdError):
                 raise error
             failures = self._failures[context.name] = self._failures.get(context.name, 0) + 1
-            self._next[context.name] = house.clock.now() + backoff(failures, first=2, most=120, spread=house.spread())
-            if not house.handle(context, error) and context.paused != str(error):
+            self._next[context.name] = runtime.clock.now() + backoff(
+                failures, first=2, most=120, spread=runtime.spread()
+            )
+            if not runtime.handle(context, error) and context.paused != str(error):
                 context.paused = str(error)  # shown; `_next` says when it is tried again
                 kind = "unreachable" if isinstance(error, StoreError) else "not opened"
-                house.event(context.name, "", kind, str(error), level=logging.ERROR)
+                runtime.event(context.name, "", kind, str(error), level=logging.ERROR)
             return
-        house.unpause(context)
+        runtime.unpause(context)
         late = self._looks.get(context.name)
         if late is not None and late is not seen and self._is_news(context, late):
             return  # the folder answered meanwhile: judged again
         context.opened = True
-        context.noted = noted_jobs(house.journal, context.name)
-        house.journal.wake_unended_jobs(context.name)
+        context.noted = noted_jobs(runtime.journal, context.name)
+        runtime.journal.wake_unended_jobs(context.name)
         if not result.get().conditional:
             context.submits_blocked = (
                 "this S3 endpoint ignores If-None-Match, so a job could be started twice: nothing is submitted to it"
             )
-            house.event(context.name, "", "submits blocked", context.submits_blocked, level=logging.ERROR)
-        house.event(
+            runtime.event(context.name, "", "submits blocked", context.submits_blocked, level=logging.ERROR)
+        runtime.event(
             context.name,
             "",
             "opened",
-            f"s3://{context.layout.bucket}/{context.layout.group}/ answers; this is rig {house.rig}",
+            f"s3://{context.layout.bucket}/{context.layout.group}/ answers; this is rig {runtime.rig}",
         )
 
 
@@ -335,10 +337,10 @@ def first_scan(analysis: str, tree: str) -> str:
     return f"first scan:{analysis}:{tree}" if tree else f"first scan:{analysis}"
 
 
-def _noted(house: House, context: Context) -> tuple[frozenset[str], bool]:
+def _noted(runtime: Runtime, context: Context) -> tuple[frozenset[str], bool]:
     """(ids of jobs that files told of at an earlier start; whether files can be asked still)"""
-    value = json.loads(house.journal.get_meta(f"noted:{context.name}") or "{}")
-    return noted_jobs(house.journal, context.name), bool(value.get("usable", True))
+    value = json.loads(runtime.journal.get_meta(f"noted:{context.name}") or "{}")
+    return noted_jobs(runtime.journal, context.name), bool(value.get("usable", True))
 
 
 def noted_jobs(journal: Journal, analysis: str) -> frozenset[str]:
@@ -346,19 +348,19 @@ def noted_jobs(journal: Journal, analysis: str) -> frozenset[str]:
     return frozenset(json.loads(journal.get_meta(f"noted:{analysis}") or "{}").get("jobs", ()))
 
 
-def remembered_rig(house: House) -> str:
+def remembered_rig(runtime: Runtime) -> str:
     """The name of a rig that the config gives none, as far as the state tells."""
-    journal = house.journal
-    names = list(house.contexts)
+    journal = runtime.journal
+    names = list(runtime.contexts)
     used = [n for name in names for n in json.loads(journal.get_meta(f"rigs:{name}") or "[]")]
     worked = any(journal.get_meta(f"rig:{name}") is not None for name in names)
-    return rig_of(journal.get_meta("rig"), used=used, worked=worked, host=house.host, letters=uuid.uuid4().hex[:6])
+    return rig_of(journal.get_meta("rig"), used=used, worked=worked, host=runtime.host, letters=uuid.uuid4().hex[:6])
 
 
-def _is_named(house: House) -> bool:
+def _is_named(runtime: Runtime) -> bool:
     """Whether the journal knows the rig's name, or this rig from before it had one."""
-    journal = house.journal
-    return journal.get_meta("rig") is not None or any(journal.get_meta(_rig(c)) for c in house.contexts.values())
+    journal = runtime.journal
+    return journal.get_meta("rig") is not None or any(journal.get_meta(_rig(c)) for c in runtime.contexts.values())
 
 
 def doubted(journal: Journal, analysis: str) -> FirstScan | None:

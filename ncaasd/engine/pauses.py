@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ncaasd.declare.units import say_duration
-from ncaasd.engine.house import Context, House
 from ncaasd.engine.part import Part, Waits
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.model import FileRow, FileState
 from ncaasd.plan import grouping
@@ -31,14 +31,14 @@ class _Timer:
 class Pauses(Part):
     def __init__(
         self,
-        house: House,
+        runtime: Runtime,
         book: UnitBook,
         *,
         scanned: Callable[[Context, str], bool],
         over: Callable[[Context, Matcher, str], None],
     ) -> None:
         """`scanned`: whether a tree was looked at as a whole by this process. `over`: a unit may be packed and submitted."""
-        self._house = house
+        self._runtime = runtime
         self._book = book
         self._scanned = scanned
         self._over = over
@@ -58,7 +58,7 @@ class Pauses(Part):
             if not old:
                 # That it is whole says that it has been quiet for `settle` already.
                 left = max(0.0, seconds - context.settle)
-                self._timers[key] = _Timer(context, m, self._house.clock.monotonic() + left)
+                self._timers[key] = _Timer(context, m, self._runtime.clock.monotonic() + left)
 
     def why(self, context: Context, m: Matcher, unit: Unit) -> str:
         """Why a unit may still grow, for people; "" when it has been left alone for long enough."""
@@ -76,7 +76,7 @@ class Pauses(Part):
             if left <= 0:
                 self._still.add(key)
                 return ""
-            self._timers[key] = _Timer(context, m, self._house.clock.monotonic() + min(left, seconds))
+            self._timers[key] = _Timer(context, m, self._runtime.clock.monotonic() + min(left, seconds))
         return f"waits until nothing in it has changed for {say_duration(seconds)} (`whole_after`)"
 
     def _left_alone(self, context: Context, unit: Unit) -> float:
@@ -87,13 +87,13 @@ class Pauses(Part):
                 touched = max(row.stat.mtime_ns, row.stat.ctime_ns) / 1e9
                 on_a_share = context.polled or row.link.startswith("/")  # its times are another machine's
                 last = max(last, row.since if on_a_share else min(row.since, touched))
-        return self._house.clock.now() - last
+        return self._runtime.clock.now() - last
 
     def due(self) -> float | None:
         """A unit will have been left alone for long enough then."""
         if not self._timers:
             return None
-        return min(timer.until for timer in self._timers.values()) - self._house.clock.monotonic()
+        return min(timer.until for timer in self._timers.values()) - self._runtime.clock.monotonic()
 
     def busy(self) -> bool:
         return False
@@ -102,12 +102,12 @@ class Pauses(Part):
         return waits.unended and bool(self._timers)
 
     def turn(self) -> None:
-        now = self._house.clock.monotonic()
+        now = self._runtime.clock.monotonic()
         due = [(key, t.context, t.matcher) for key, t in self._timers.items() if t.until <= now]
         ready = [(k, c, m) for k, (c, m) in self._unscanned.items() if self._scanned(c, m.rule.source or "")]
         if not due and not ready:
             return
-        with self._house.transaction():
+        with self._runtime.transaction():
             for key, context, m in due:
                 del self._timers[key]
                 self._still.add(key)

@@ -3,8 +3,8 @@ the engine thread; the decisions are `plan`'s, the facts the journal's."""
 
 from __future__ import annotations
 
-from ncaasd.engine.house import Context, House
 from ncaasd.engine.packaging import Packager
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, Place
 from ncaasd.plan import renames
@@ -14,8 +14,8 @@ from ncaasd.plan.renames import Piece
 
 
 class Recordings:
-    def __init__(self, house: House, packager: Packager, book: UnitBook) -> None:
-        self._house = house
+    def __init__(self, runtime: Runtime, packager: Packager, book: UnitBook) -> None:
+        self._runtime = runtime
         self._packager = packager
         self._book = book
 
@@ -23,7 +23,7 @@ class Recordings:
         """Why `job`, whose data is all in S3, is held for what its data is."""
         if job.attempt:
             return None
-        journal = self._house.journal
+        journal = self._runtime.journal
 
         def at(place: Place) -> FileRow | None:
             row = journal.file_at(place)
@@ -43,7 +43,7 @@ class Recordings:
 
     def _given(self, context: Context, row: FileRow) -> list[JobRow]:
         """The jobs that were given a file's content under a name that is gone, or that something else has now."""
-        journal = self._house.journal
+        journal = self._runtime.journal
         if row.state is not FileState.STORED or not row.etag:
             return []
 
@@ -61,7 +61,7 @@ class Recordings:
 
     def _piece(self, context: Context, job: JobRow, dataset: Dataset) -> Piece | None:
         """None where no file here is the dataset, or nobody knows what it was made of."""
-        row = self._house.journal.file_of(dataset)
+        row = self._runtime.journal.file_of(dataset)
         if row is None or row.state is FileState.GONE:
             return None
         return self._packed(context, job, row) if row.place.is_package else renames.itself(row)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 
 from ncaasd.engine.declaring import Declarer
-from ncaasd.engine.desk import Result
 from ncaasd.engine.documents import status_document, unit_document
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.mailbox import Result
 from ncaasd.engine.part import Part
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.errors import NcaasdError
 from ncaasd.model import JobRow, Origin
 from ncaasd.plan import gates
@@ -19,45 +19,45 @@ JOBS_SHOWN = 10_000
 
 
 class Reporter(Part):
-    def __init__(self, house: House, declarer: Declarer, *, root: str) -> None:
-        self._house = house
+    def __init__(self, runtime: Runtime, declarer: Declarer, *, root: str) -> None:
+        self._runtime = runtime
         self._declarer = declarer
         self._root = root
         self._next = 0.0
         self._shown: dict[tuple[str, str], bytes] = {}  # what was written, so that nothing is written twice
         self._unwritten: dict[tuple[str, str], bytes] = {}  # what a share refused
         self._retry = 0.0
-        for context in house.contexts.values():
-            declarer.changed.update((context.name, m.path) for m in house.journal.manifests(context.name))
+        for context in runtime.contexts.values():
+            declarer.changed.update((context.name, m.path) for m in runtime.journal.manifests(context.name))
 
     def due(self) -> float | None:
         """A status file is to be written then; one is not waited for by a pass, which writes them all in its end."""
         times = [self._next] if self._declarer.changed else []
         times += [self._retry] if self._unwritten else []
-        return min(times) - self._house.clock.monotonic() if times else None
+        return min(times) - self._runtime.clock.monotonic() if times else None
 
     def busy(self) -> bool:
         return False
 
     def turn(self, *, now: bool = False) -> None:
-        monotonic = self._house.clock.monotonic()
+        monotonic = self._runtime.clock.monotonic()
         if self._unwritten and (monotonic >= self._retry or now):
             self._write_again()
         if not self._declarer.changed or (monotonic < self._next and not now):
             return
         changed, self._declarer.changed = self._declarer.changed, set()
         for analysis, path in changed:
-            context = self._house.contexts.get(analysis)
+            context = self._runtime.contexts.get(analysis)
             if context is not None and path:  # a job that was started elsewhere is declared nowhere
                 self._write(context, path)
         # A manifest of 10,000 jobs takes seconds to render: no more than a twentieth of the engine's time goes into it.
-        self._next = monotonic + max(EVERY, 20 * (self._house.clock.monotonic() - monotonic))
+        self._next = monotonic + max(EVERY, 20 * (self._runtime.clock.monotonic() - monotonic))
 
     def _write(self, context: Context, path: str) -> None:
-        journal = self._house.journal
+        journal = self._runtime.journal
         problems = next((m.problems for m in journal.manifests(context.name) if m.path == path), "")
         jobs = journal.jobs_declared_in(context.name, path)[-JOBS_SHOWN:]
-        at = self._house.clock.now()
+        at = self._runtime.clock.now()
         warned = gates.warnings(context.rules.get(path, ()))
         files = {status_name(path): status_document(path, problems, jobs, self._root, at, warned)}
         for unit, attempts in _by_rule_and_unit(jobs).items():
@@ -66,7 +66,7 @@ class Reporter(Part):
 
     def write_unit(self, context: Context, path: str, rule: str, unit: str, state: str, reason: str) -> None:
         """The status file of a unit that is not whole."""
-        document = unit_document(path, unit, state, reason, self._house.clock.now())
+        document = unit_document(path, unit, state, reason, self._runtime.clock.now())
         self._put(context, {_unit_name(rule, unit): document})
 
     def _put(self, context: Context, files: dict[str, bytes]) -> None:
@@ -75,7 +75,7 @@ class Reporter(Part):
             return
         if not context.looked:  # what is there may know more than this journal: see engine/opening.py
             self._unwritten |= {(context.name, name): body for name, body in fresh.items()}
-            self._retry = self._house.clock.monotonic() + EVERY
+            self._retry = self._runtime.clock.monotonic() + EVERY
             return
         writer = context.status
 
@@ -83,7 +83,7 @@ class Reporter(Part):
             for name, body in fresh.items():
                 writer.write(name, body)
 
-        self._house.desk.do(f"status:{context.name}", work, lambda r: self._written(context, fresh, r))
+        self._runtime.mailbox.do(f"status:{context.name}", work, lambda r: self._written(context, fresh, r))
 
     def _is_news(self, analysis: str, name: str, body: bytes) -> bool:
         """Whether anything but the time of writing has changed."""
@@ -103,11 +103,11 @@ class Reporter(Part):
         for name, body in files.items():
             if self._shown.get((context.name, name)) == _essence(body):  # nothing newer is on its way
                 self._unwritten[context.name, name] = body
-        self._retry = self._house.clock.monotonic() + RETRY
+        self._retry = self._runtime.clock.monotonic() + RETRY
 
     def _write_again(self) -> None:
         again, self._unwritten = self._unwritten, {}
-        for context in self._house.contexts.values():
+        for context in self._runtime.contexts.values():
             files = {name: body for (analysis, name), body in again.items() if analysis == context.name}
             for name in files:
                 self._shown.pop((context.name, name), None)

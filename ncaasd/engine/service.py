@@ -1,4 +1,4 @@
-"""Run the house: unattended (`serve`, for `ncaasd run`), or for one pass (`run_pass`, for `ncaasd once`)."""
+"""Run the runtime: unattended (`serve`, for `ncaasd run`), or for one pass (`run_pass`, for `ncaasd once`)."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def serve(
 
 
 def _wait_for_journal(config: Config, error: JournalError, stop: Callable[[], bool]) -> None:
-    """Nothing can be recorded, so nothing is done, and the house is down; `ncaasd status` and systemd are told why (F13)."""
+    """Nothing can be recorded, so nothing is done, and the engine is down; `ncaasd status` and systemd are told why (F13)."""
     log.error("%s; tried again in %.0f s", error, JOURNAL_AGAIN)
     notify(f"STATUS={error}")
     answer = {"live": {"pid": os.getpid(), "rig": "", "transfers": [], "troubles": [str(error)], "watching": {}}}
@@ -135,61 +135,61 @@ def _serve_one(
 ) -> Config:
     """Serve with one config until it is time to stop, or there is a better one, which is returned."""
     taken = _mark(path)
-    with _put_up(config, crash, patience) as house:
-        schedule = scheduled(house)
-        control = ControlServer(state_folder(config), lambda request: handle(house, request))
+    with _put_up(config, crash, patience) as runtime:
+        schedule = scheduled(runtime)
+        control = ControlServer(state_folder(config), lambda request: handle(runtime, request))
         notify("READY=1", "STATUS=watching " + ", ".join(config.analyses))
         log.info("watching %s for %s", config.root, ", ".join(config.analyses))
         try:
             wait, looked = 0.0, time.monotonic()
             while not (signals.stop or stop()):
-                house.engine.turn(min(wait, 0.5))  # a signal's flag is seen soon
+                runtime.engine.turn(min(wait, 0.5))  # a signal's flag is seen soon
                 notify("WATCHDOG=1")
                 schedule.look()
-                wait = house.engine.wait_for()
-                house.pool.look()
+                wait = runtime.engine.wait_for()
+                runtime.pool.look()
                 due = time.monotonic() - looked > LOOK_AT_CONFIG
                 if signals.reload or (due and _mark(path) != taken):
                     signals.reload, taken = False, _mark(path)
-                    better = _reload(path, house)
+                    better = _reload(path, runtime)
                     if better is not None:
                         config = better
                         break
                 if due:
                     looked = time.monotonic()
-            _last_words(house)
+            _last_words(runtime)
         finally:
             control.close()
             schedule.stop()
     return config
 
 
-def scheduled(house: Running) -> Schedule:
+def scheduled(runtime: Running) -> Schedule:
     """What is to happen by the clock on the wall. Its notes are posted to the engine from now on, until it is stopped."""
     # APScheduler takes longer to be imported than a pass of `once` that has nothing to do.
     from ncaasd.engine.scheduler import Beat, Job, Nightly, Schedule
 
-    engine, known = house.engine, house.engine.house
+    engine, known = runtime.engine, runtime.engine.runtime
     jobs = {
         f"rescan {name}": Job(Beat(context.settings.watch.rescan), partial(engine.observer.rescan, name))
         for name, context in known.contexts.items()
     }
-    jobs["night"] = Job(Nightly(known.spread() * SPREAD), house.nightly.night)
-    jobs["missed night"] = Job(Beat(LOOK_AT_NIGHT, first=SOON), house.nightly.look)
-    return Schedule(known.clock, jobs, known.desk.tell)
+    jobs["night"] = Job(Nightly(known.spread() * SPREAD), runtime.nightly.night)
+    jobs["missed night"] = Job(Beat(LOOK_AT_NIGHT, first=SOON), runtime.nightly.look)
+    return Schedule(known.clock, jobs, known.mailbox.tell)
 
 
 @contextlib.contextmanager
 def _put_up(config: Config, crash: CrashPoint, patience: Patience | None) -> Iterator[Running]:
-    """The house, without looking for garbage among what is made at its start and kept until its end: hundreds of thousands
+    """A running daemon, without looking for garbage among what is made at its start and kept until its end: hundreds of thousands
     of known files, of which each full look would take a moment of its own."""
     gc.disable()
     try:
-        with running(config, crash=crash, patience=patience) as house:
+        with running(config, crash=crash, patience=patience) as runtime:
             gc.freeze()
             gc.set_threshold(*LOOK_FOR_GARBAGE)
             gc.enable()
-            yield house
+            yield runtime
     finally:
         gc.unfreeze()
         gc.enable()
@@ -203,45 +203,45 @@ def _mark(path: str) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _reload(path: str, house: Running) -> Config | None:
-    engine = house.engine
+def _reload(path: str, runtime: Running) -> Config | None:
+    engine = runtime.engine
     try:
         config = read_config(path)
     except NcaasdError as error:
         engine.config_trouble = f"the config has changed and is wrong, so the one before it stays in force: {error}"
-        with engine.house.transaction():
-            engine.house.event(
+        with engine.runtime.transaction():
+            engine.runtime.event(
                 "", subjects.CONFIG, "bad config", f"the old config stays in force: {error}", level=logging.ERROR
             )
         return None
     engine.config_trouble = ""
-    if config == house.config:
+    if config == runtime.config:
         return None
-    with engine.house.transaction():
-        engine.house.event("", subjects.CONFIG, "reloaded", f"{path} has changed and is in force")
+    with engine.runtime.transaction():
+        engine.runtime.event("", subjects.CONFIG, "reloaded", f"{path} has changed and is in force")
     return config
 
 
-def handle(house: Running, request: Mapping[str, Any]) -> dict[str, Any]:
+def handle(runtime: Running, request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer one request of the command line. Runs in a thread of the socket's; the engine does what is asked."""
-    desk = house.engine.house.desk
+    mailbox = runtime.engine.runtime.mailbox
     match request.get("do"):
         case "live":
-            return {"live": live(house)}
+            return {"live": live(runtime)}
         case "hold" | "release" | "rerun" | "forget" as action:
             selection = selection_of(request)
             config = str(request.get("config", ""))
-            return {"effects": desk.ask(lambda: effects(house.engine, str(action), selection, config))}
+            return {"effects": mailbox.ask(lambda: effects(runtime.engine, str(action), selection, config))}
         case "release files":
             names = [str(name) for name in request.get("names", ())]
-            journal, now = house.journal, house.engine.house.clock.now()
-            return {"files": desk.ask(lambda: [str(r.place) for r in commands.release_files(journal, names, now)])}
+            journal, now = runtime.journal, runtime.engine.runtime.clock.now()
+            return {"files": mailbox.ask(lambda: [str(r.place) for r in commands.release_files(journal, names, now)])}
         case "fetch":
             selection = selection_of(request)
-            found = find_elsewhere(house.engine, selection, every=bool(request.get("all")))
-            return {"effects": desk.ask(lambda: fetch(house.engine, selection, found))}
+            found = find_elsewhere(runtime.engine, selection, every=bool(request.get("all")))
+            return {"effects": mailbox.ask(lambda: fetch(runtime.engine, selection, found))}
         case "rescan":
-            desk.ask(house.engine.observer.rescan_all)
+            mailbox.ask(runtime.engine.observer.rescan_all)
             return {}
         case other:
             raise UserError(
@@ -260,8 +260,8 @@ def selection_of(request: Mapping[str, Any]) -> commands.Selection:
 
 
 def effects(engine: Engine, action: str, selection: commands.Selection, config: str = "") -> list[dict[str, Any]]:
-    house = engine.house
-    done = commands.apply(house.journal, action, selection, house.clock.now(), config=config)
+    runtime = engine.runtime
+    done = commands.apply(runtime.journal, action, selection, runtime.clock.now(), config=config)
     for effect in done:
         engine.declarer.changed.add((effect.job.spec.analysis, effect.job.spec.declared_in))
         if effect.done and action == "rerun":
@@ -275,7 +275,7 @@ Found = Mapping[str, Sequence[str]]  # analysis -> ids of jobs in S3
 def find_elsewhere(engine: Engine, selection: commands.Selection, *, every: bool = False) -> Found:
     """The jobs in S3 that are meant: those of `selection.ids`, or every job of the group. Asks S3, so not in the engine
     thread of a daemon. Raises StoreError."""
-    contexts = [c for c in engine.house.contexts.values() if selection.analysis in ("", c.name)]
+    contexts = [c for c in engine.runtime.contexts.values() if selection.analysis in ("", c.name)]
     ids = [i for i in selection.ids if not i.startswith("#")]
     if every:
         return {c.name: every_job(c.store, c.layout) for c in contexts}
@@ -285,20 +285,20 @@ def find_elsewhere(engine: Engine, selection: commands.Selection, *, every: bool
 def fetch(engine: Engine, selection: commands.Selection, found: Found | None = None) -> list[dict[str, Any]]:
     """Results of the jobs that are meant are wanted again, also those that were deleted here; jobs of others that were
     `found` in S3 are followed and fetched from now on."""
-    house = engine.house
+    runtime = engine.runtime
     answers = []
     new: set[str] = set()
     for name, ids in (found or {}).items():
-        for job in engine.jobs.elsewhere.follow(house.contexts[name], ids):
+        for job in engine.jobs.elsewhere.follow(runtime.contexts[name], ids):
             new.add(job.job_id)
             answers.append(_answer(engine, job, True, "found in S3, started elsewhere: followed and fetched"))
     left = tuple(i for i in selection.ids if i not in new)
     named = left or (not selection.ids and not found)
-    for job in commands.select(house.journal, replace(selection, ids=left)) if named else ():
+    for job in commands.select(runtime.journal, replace(selection, ids=left)) if named else ():
         if job.job_id in new:
             continue
         if job.phase is Phase.ENDED and job.job_id:
-            engine.jobs.watch.again(house.contexts[job.spec.analysis], job)
+            engine.jobs.watch.again(runtime.contexts[job.spec.analysis], job)
             answers.append(_answer(engine, job, True, "being fetched"))
         else:
             text = f"it is {job.state}: its results come by themselves when it has ended"
@@ -310,14 +310,14 @@ def _answer(engine: Engine, job: JobRow, done: bool, text: str) -> dict[str, Any
     return {"job": job_document(job, engine.root), "row": job.row, "done": done, "text": text}
 
 
-def live(house: Running) -> dict[str, Any]:
+def live(runtime: Running) -> dict[str, Any]:
     """What only the running daemon knows: transfers, and what is in the way."""
-    engine = house.engine
-    contexts = engine.house.contexts.values()
-    modes = house.watcher.modes()
+    engine = runtime.engine
+    contexts = engine.runtime.contexts.values()
+    modes = runtime.watcher.modes()
     return {
         "pid": os.getpid(),
-        "rig": engine.house.rig,
+        "rig": engine.runtime.rig,
         "transfers": [
             {
                 "analysis": p.analysis,
@@ -327,11 +327,11 @@ def live(house: Running) -> dict[str, Any]:
                 "size": p.size,
                 "rate": p.rate,
             }
-            for p in house.progress()
+            for p in runtime.progress()
         ],
         "troubles": [
             *([engine.config_trouble] if engine.config_trouble else []),
-            *([house.nightly.trouble] if house.nightly.trouble else []),
+            *([runtime.nightly.trouble] if runtime.nightly.trouble else []),
             *(silence(disk) for disk in sorted(engine.silent)),
             *(f"{c.name}: {t}" for c in contexts for t in (c.paused, c.submits_blocked, c.results_trouble) if t),
             *(f"{c.name}: {t}" for c in contexts for t in c.tree_trouble.values()),
@@ -352,7 +352,7 @@ def run_pass(
     config: Config,
     *,
     wait: bool = False,
-    each: Callable[[Running], None] = lambda _house: None,
+    each: Callable[[Running], None] = lambda _runtime: None,
     stop: Callable[[], bool] = lambda: False,
     crash: CrashPoint | None = None,
     patience: Patience | None = None,
@@ -365,26 +365,26 @@ def run_pass(
     if not root_answers(config.root, stop, tell=notify, forever=False):
         return PassResult(False, ())
     with contextlib.ExitStack() as stack:
-        house = stack.enter_context(_put_up(config, crash or armed(), patience))
-        engine = house.engine
+        runtime = stack.enter_context(_put_up(config, crash or armed(), patience))
+        engine = runtime.engine
         schedule: Schedule | None = None
         began = time.monotonic()
-        with engine.house.transaction():
-            for job in house.journal.jobs(unfinished=True):
+        with engine.runtime.transaction():
+            for job in runtime.journal.jobs(unfinished=True):
                 if job.phase is Phase.SUBMITTED:
-                    house.journal.update_job(job.row, next_at=0.0)
-        settle = max((c.settle for c in engine.house.contexts.values()), default=0.0)
+                    runtime.journal.update_job(job.row, next_at=0.0)
+        settle = max((c.settle for c in engine.runtime.contexts.values()), default=0.0)
         deadline: float | None = None
         pause = 0.0
         while not stop():
             engine.turn(min(pause, 0.2))
-            house.pool.look()
+            runtime.pool.look()
             if schedule is not None:
                 schedule.look()
             elif time.monotonic() - began > LASTS:
-                schedule = scheduled(house)
+                schedule = scheduled(runtime)
                 stack.callback(schedule.stop)
-            each(house)
+            each(runtime)
             pause = engine.wait_for()
             if deadline is None and engine.observer.scanned():
                 deadline = time.monotonic() + settle + GRACE
@@ -394,21 +394,21 @@ def run_pass(
                 break
         else:
             finished = False
-        _last_words(house)
-        return PassResult(finished, tuple(live(house)["troubles"]))
+        _last_words(runtime)
+        return PassResult(finished, tuple(live(runtime)["troubles"]))
 
 
-def _last_words(house: Running) -> None:
+def _last_words(runtime: Running) -> None:
     """Write the status files that are behind what the journal says; what is not done in time, the next start does."""
-    desk, names = house.engine.house.desk, list(house.engine.house.contexts)
+    mailbox, names = runtime.engine.runtime.mailbox, list(runtime.engine.runtime.contexts)
     until = time.monotonic() + LAST_WORDS
 
-    def finished(lane: str) -> None:
-        while any(desk.busy(f"{lane}:{name}") for name in names) and time.monotonic() < until:
-            desk.read(0.05)
-        desk.read(0.0)  # the last answer may have come between two looks at it
+    def finished(worker: str) -> None:
+        while any(mailbox.busy(f"{worker}:{name}") for name in names) and time.monotonic() < until:
+            mailbox.read(0.05)
+        mailbox.read(0.0)  # the last answer may have come between two looks at it
 
-    house.engine.opener.look()  # stopped right after its start: what is there is read before it is written over
+    runtime.engine.opener.look()  # stopped right after its start: what is there is read before it is written over
     finished("earlier")
-    house.engine.reporter.turn(now=True)
+    runtime.engine.reporter.turn(now=True)
     finished("status")

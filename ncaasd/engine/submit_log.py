@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, Unpack
 
 from ncaasd.engine.assessing import Assessor
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.submitting import Mark, SameJob
 from ncaasd.errors import NcaasdError
 from ncaasd.model import Dataset, FileState, JobDetails, JobRow, JobState, Origin, Phase
@@ -32,8 +32,8 @@ class Decider(Protocol):
 class JournaledSubmit:
     """engine.submitting.SubmitLog: every call returns after the commit."""
 
-    def __init__(self, house: House, jobs: Decider, context: Context, job: JobRow) -> None:
-        self._house = house
+    def __init__(self, runtime: Runtime, jobs: Decider, context: Context, job: JobRow) -> None:
+        self._runtime = runtime
         self._jobs = jobs
         self._context = context
         self._job = job
@@ -49,7 +49,7 @@ class JournaledSubmit:
         datasets: Sequence[Dataset],
     ) -> JobRow:
         def commit() -> JobRow:
-            journal = self._house.journal
+            journal = self._runtime.journal
             job = journal.job(self._job.row)
             if job is None or job.phase is not Phase.OPEN:
                 raise NcaasdError("it was cancelled just before its submit")
@@ -76,54 +76,56 @@ class JournaledSubmit:
                 body=body,
                 config_key=config_key,
                 config_etag=config_etag,
-                intended=self._house.clock.now(),
+                intended=self._runtime.clock.now(),
                 results=folder_name(self._context.name, job_id),
             )
             journal.datasets_submitted(job.row, datasets)
             self._jobs.assessor.intended(job.row)
-            self._house.event(self._context.name, of_job(job), "intended", f"its submit is {key}")
+            self._runtime.event(self._context.name, of_job(job), "intended", f"its submit is {key}")
             found = journal.job(job.row)
             assert found is not None
             return found
 
-        return self._house.desk.ask(commit)
+        return self._runtime.mailbox.ask(commit)
 
     def configured(self, config_etag: str) -> None:
         def commit() -> None:
-            job = self._house.journal.job(self._job.row)
+            job = self._runtime.journal.job(self._job.row)
             if job is None or job.phase is not Phase.INTENT:
                 raise NcaasdError("it was cancelled or held just before its submit")
             waits = self._jobs.assessor.turn_of(self._context, job, job.config_key, config_etag)
             if waits:
                 raise NcaasdError(f"waits for {waits}")
-            self._house.journal.update_job(job.row, config_etag=config_etag)
+            self._runtime.journal.update_job(job.row, config_etag=config_etag)
 
-        self._house.desk.ask(commit)
+        self._runtime.mailbox.ask(commit)
 
     def count(self) -> Mark:
-        house, analysis, layout = self._house, self._context.name, self._context.layout
+        runtime, analysis, layout = self._runtime, self._context.name, self._context.layout
 
         def commit() -> Mark:
-            count = house.journal.count_submit(analysis)
-            older = (layout.journal_mark(house.rig, count.generation, count.submits - 1),) if count.submits > 1 else ()
-            return Mark(layout.journal_mark(house.rig, count.generation, count.submits), older)
+            count = runtime.journal.count_submit(analysis)
+            older = (
+                (layout.journal_mark(runtime.rig, count.generation, count.submits - 1),) if count.submits > 1 else ()
+            )
+            return Mark(layout.journal_mark(runtime.rig, count.generation, count.submits), older)
 
-        return house.desk.ask(commit)
+        return runtime.mailbox.ask(commit)
 
     def attempt(self) -> None:
         def commit() -> None:
-            job = self._house.journal.job(self._job.row)
+            job = self._runtime.journal.job(self._job.row)
             if job is not None and not job.attempted:
-                self._house.journal.update_job(job.row, phase=Phase.ATTEMPTED, attempted=self._house.clock.now())
+                self._runtime.journal.update_job(job.row, phase=Phase.ATTEMPTED, attempted=self._runtime.clock.now())
 
-        self._house.desk.ask(commit)
+        self._runtime.mailbox.ask(commit)
 
     def submitted(self, *, at: float, adopted: bool, reason: str) -> None:
         def commit() -> None:
-            journal = self._house.journal
+            journal = self._runtime.journal
             job = journal.job(self._job.row)
             assert job is not None
-            now = self._house.clock.now()
+            now = self._runtime.clock.now()
             text = f"adopted as job {job.job_id}: {reason}" if adopted else f"submitted as job {job.job_id}"
             self._jobs.show(
                 job,
@@ -135,6 +137,6 @@ class JournaledSubmit:
                 hold=None,
                 next_at=now + self._context.settings.jobs.poll.min,
             )
-            self._house.event(self._context.name, of_job(job), "adopted" if adopted else "submitted", text)
+            self._runtime.event(self._context.name, of_job(job), "adopted" if adopted else "submitted", text)
 
-        self._house.desk.ask(commit)
+        self._runtime.mailbox.ask(commit)

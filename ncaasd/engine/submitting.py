@@ -1,6 +1,6 @@
 """Submit exactly once: the steps, in the order that makes them safe. docs/exactly-once.md argues why.
 
-Runs on a lane, never in the engine thread; what must be committed before the next step is asked of the engine.
+Runs on a worker, never in the engine thread; what must be committed before the next step is asked of the engine.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """What a job needs before its submit: its datasets and its config, here or in S3. In the engine thread; S3 is asked on a
-lane."""
+worker."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from ncaasd.engine.declaring import CONFIG_LIMIT, Declarer
-from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.mailbox import Result
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.errors import Absent, Corrupted, NcaasdError
 from ncaasd.model import Dataset, JobRow, Place
 from ncaasd.neurocaas.naming import safe_key
@@ -20,8 +20,8 @@ RENDERED_KEPT = 1000
 
 
 class Supplies:
-    def __init__(self, house: House, declarer: Declarer) -> None:
-        self._house = house
+    def __init__(self, runtime: Runtime, declarer: Declarer) -> None:
+        self._runtime = runtime
         self._declarer = declarer
         self._there: dict[tuple[str, str], tuple[bool, float]] = {}  # (analysis, key) -> in S3, asked when
         self._texts: dict[tuple[str, str], tuple[bytes | None, float]] = {}  # configs read from S3
@@ -30,7 +30,7 @@ class Supplies:
     # -- datasets ----------------------------------------------------------------------------------------------------
 
     def dataset(self, context: Context, dataset: Dataset) -> DatasetFact:
-        journal = self._house.journal
+        journal = self._runtime.journal
 
         def remote() -> bool | None:
             known = self._there.get((context.name, dataset.key))
@@ -41,13 +41,13 @@ class Supplies:
         )
 
     def _fresh(self, at: float, known_for: float = REMOTE_KNOWN_FOR) -> bool:
-        return self._house.clock.monotonic() - at < known_for
+        return self._runtime.clock.monotonic() - at < known_for
 
     # -- configs -----------------------------------------------------------------------------------------------------
 
     def config(self, context: Context, job: JobRow) -> ConfigFact:
         """The job's config, under a name of its content: the local file's, else what lies in S3 under its own name."""
-        journal, name = self._house.journal, job.spec.config
+        journal, name = self._runtime.journal, job.spec.config
         elsewhere = in_another_bucket(job.spec)
         if elsewhere is not None:
             return elsewhere
@@ -98,14 +98,14 @@ class Supplies:
             if result.error is not None:
                 if not isinstance(result.error, NcaasdError):
                     raise result.error
-                self._house.handle(context, result.error)
+                self._runtime.handle(context, result.error)
                 then(False)
                 return
             there, text = result.get()
-            at = self._house.clock.monotonic()
+            at = self._runtime.clock.monotonic()
             self._there.update({(context.name, key): (found, at) for key, found in there.items()})
             if config:
                 self._texts[context.name, config.removeprefix(context.layout.configs)] = (text, at)
             then(all(there.values()) and (text is not None or not config))
 
-        return lambda: self._house.desk.do("ask", work, done)
+        return lambda: self._runtime.mailbox.do("ask", work, done)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from ncaasd.engine.house import Context, House
 from ncaasd.engine.part import Part
 from ncaasd.engine.reporting import Reporter
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.unitbook import UnitBook
 from ncaasd.plan import grouping
 from ncaasd.plan.gates import UnitState, state_of
@@ -26,33 +26,33 @@ class _Seen:
 
 
 class Units(Part):
-    def __init__(self, house: House, reporter: Reporter, book: UnitBook) -> None:
-        self._house = house
+    def __init__(self, runtime: Runtime, reporter: Reporter, book: UnitBook) -> None:
+        self._runtime = runtime
         self._book = book
         self._reporter = reporter
         self._seen: dict[_Key, _Seen] = {}
         self._next = 0.0
 
     def due(self) -> float | None:
-        return self._next - self._house.clock.monotonic()
+        return self._next - self._runtime.clock.monotonic()
 
     def busy(self) -> bool:
         return False
 
     def turn(self) -> None:
-        monotonic = self._house.clock.monotonic()
+        monotonic = self._runtime.clock.monotonic()
         if monotonic < self._next:
             return
         self._next = monotonic + EVERY
-        with self._house.transaction():
-            for context in self._house.contexts.values():
+        with self._runtime.transaction():
+            for context in self._runtime.contexts.values():
                 self._look(context)
 
     def _look(self, context: Context) -> None:
         gated = [(p, m) for p, ms in context.rules.items() for m in ms if m.gated or (m.unit and m.rule.overdue)]
         if not gated:
             return
-        rows = list(self._house.journal.files_waiting(context.name))
+        rows = list(self._runtime.journal.files_waiting(context.name))
         found: dict[_Key, tuple[str, Matcher, Unit]] = {}
         for path, m in gated:
             for row in rows:
@@ -61,7 +61,7 @@ class Units(Part):
                 if hit and key not in found and (unit := self._book.at(context.name, m, hit[0])):
                     found[key] = (path, m, unit)
         for key, (path, m, unit) in found.items():
-            state, reason = state_of(m, unit, self._house.clock.now())
+            state, reason = state_of(m, unit, self._runtime.clock.now())
             self._note(context, key, path, _Seen(state, reason))
         for key in [k for k in self._seen if k[0] == context.name and k not in found]:
             del self._seen[key]  # it went on its way: its jobs tell
@@ -76,6 +76,6 @@ class Units(Part):
         subject = of_unit(rule, unit)
         if seen.state not in SAY or (before and before.state is seen.state):
             return
-        last = self._house.journal.events(context.name, subject, 1)
+        last = self._runtime.journal.events(context.name, subject, 1)
         if not last or last[0].kind != str(seen.state):  # said before a restart
-            self._house.event(context.name, subject, str(seen.state), seen.reason, level=SAY[seen.state])
+            self._runtime.event(context.name, subject, str(seen.state), seen.reason, level=SAY[seen.state])

@@ -6,16 +6,16 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from ncaasd.engine.desk import Desk
-from ncaasd.engine.house import Context, House, target_of_link
+from ncaasd.engine.mailbox import Mailbox
 from ncaasd.engine.packaging import target_of
 from ncaasd.engine.part import Part as EnginePart
 from ncaasd.engine.part import Waits
+from ncaasd.engine.runtime import Context, Runtime, target_of_link
 from ncaasd.errors import DiskSilent, FileUnreadable, StoreError
 from ncaasd.model import NEVER, DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import first_safe_key, needs_mapping, part_size
 from ncaasd.plan.files import collision, holder, in_use, in_words, key_of
-from ncaasd.plan.gates import EMPTY, Passage, Way
+from ncaasd.plan.gates import EMPTY, Permit, When
 from ncaasd.plan.grouping import below
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Transfers
@@ -35,30 +35,30 @@ UNREADABLE_AGAIN = 3600.0
 class JournaledTransfers:
     """ports.TransferLog: what must survive a crash, committed by the engine."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
 
     @property
-    def _desk(self) -> Desk:
-        return self._house.desk
+    def _mailbox(self) -> Mailbox:
+        return self._runtime.mailbox
 
     def upload_created(self, file_id: int, upload_id: str) -> None:
-        self._desk.ask(lambda: self._house.journal.upload_created(file_id, upload_id))
+        self._mailbox.ask(lambda: self._runtime.journal.upload_created(file_id, upload_id))
 
     def part_stored(self, file_id: int, part: Part) -> None:
-        self._desk.ask(lambda: self._house.journal.part_stored(file_id, part))
+        self._mailbox.ask(lambda: self._runtime.journal.part_stored(file_id, part))
 
     def flush(self) -> None:
-        self._desk.ask(lambda: None)  # the desk is read in order
+        self._mailbox.ask(lambda: None)  # the mailbox is read in order
 
     def upload_lost(self, file_id: int) -> None:
-        self._desk.ask(lambda: self._house.journal.forget_upload(file_id))
+        self._mailbox.ask(lambda: self._runtime.journal.forget_upload(file_id))
 
     def range_fetched(self, object_id: int, start: int, end: int) -> None:
-        self._desk.tell(lambda: self._house.journal.range_fetched(object_id, start, end))
+        self._mailbox.tell(lambda: self._runtime.journal.range_fetched(object_id, start, end))
 
     def download_lost(self, object_id: int) -> None:
-        self._desk.ask(lambda: self._house.journal.drop_ranges(object_id))
+        self._mailbox.ask(lambda: self._runtime.journal.drop_ranges(object_id))
 
 
 def reachable(transfers: Transfers, tasks: Collection[UploadTask | DownloadTask]) -> int:
@@ -71,15 +71,15 @@ def reachable(transfers: Transfers, tasks: Collection[UploadTask | DownloadTask]
 class Uploader(EnginePart):
     def __init__(
         self,
-        house: House,
+        runtime: Runtime,
         *,
-        gate: Callable[[Context, FileRow], Passage],
+        gate: Callable[[Context, FileRow], Permit],
         stored: Callable[[Context, FileRow], None],
         changed: Callable[[FileRow], None],
         leaves: Callable[[Context, str], None],
     ) -> None:
         """`gate` says whether a file may go up. `leaves`: one that had this key does not go up."""
-        self._house = house
+        self._runtime = runtime
         self._gate = gate
         self._stored = stored
         self._changed = changed
@@ -92,66 +92,66 @@ class Uploader(EnginePart):
         return self._taken() > 0
 
     def pending(self, waits: Waits) -> bool:
-        house = self._house
-        return any(house.journal.pending_files(c.name, house.clock.now(), 1) for c in house.reachable())
+        runtime = self._runtime
+        return any(runtime.journal.pending_files(c.name, runtime.clock.now(), 1) for c in runtime.reachable())
 
     def due(self) -> float | None:
         """The next whole file is due then, and there is room for it."""
-        house, room = self._house, self._room_in()
+        runtime, room = self._runtime, self._room_in()
         if room is None:
             return None
-        times = [at for c in house.reachable() if (at := house.journal.next_upload(c.name)) is not None]
-        return max(room, min(times) - house.clock.now()) if times else None
+        times = [at for c in runtime.reachable() if (at := runtime.journal.next_upload(c.name)) is not None]
+        return max(room, min(times) - runtime.clock.now()) if times else None
 
     def _room_in(self) -> float | None:
         """Seconds until uploads may be begun; None while there is no room for one."""
         room = QUEUED - self._taken()
         if room >= HANDFUL:
             return 0.0
-        return max(0.0, self._next - self._house.clock.monotonic()) if room > 0 else None
+        return max(0.0, self._next - self._runtime.clock.monotonic()) if room > 0 else None
 
     def _taken(self) -> int:
-        return reachable(self._house.transfers, self._under_way.values())
+        return reachable(self._runtime.transfers, self._under_way.values())
 
     def turn(self) -> None:
-        house = self._house
+        runtime = self._runtime
         if self._room_in() != 0.0:
             return
-        now, self._next = house.clock.now(), house.clock.monotonic() + SOON
-        for context in house.contexts.values():
+        now, self._next = runtime.clock.now(), runtime.clock.monotonic() + SOON
+        for context in runtime.contexts.values():
             room = QUEUED - self._taken()
-            if room <= 0 or not context.opened or not house.awake(context):
+            if room <= 0 or not context.opened or not runtime.awake(context):
                 continue
-            due = house.journal.pending_files(context.name, now, room)
+            due = runtime.journal.pending_files(context.name, now, room)
             if due:
-                with house.transaction():
+                with runtime.transaction():
                     tasks = [t for row in due if (t := self._begin(context, row, now)) is not None]
                 for task in tasks:
-                    house.transfers.start(task)
+                    runtime.transfers.start(task)
 
     def _begin(self, context: Context, row: FileRow, now: float) -> UploadTask | None:
         """Commit that this upload is under way; None when it has to wait."""
-        house = self._house
+        runtime = self._runtime
         if row.id in self._under_way:
-            house.journal.put_off_file(row.id, NEVER, "")  # it was made due for another reason
+            runtime.journal.put_off_file(row.id, NEVER, "")  # it was made due for another reason
             return None
-        others = [r for r in house.journal.files_with_key(context.name, row.key) if r.id != row.id]
+        others = [r for r in runtime.journal.files_with_key(context.name, row.key) if r.id != row.id]
         ending = next((r for r in others if r.id in self._under_way), None)
         if ending is not None:
             text = f"waits for the end of the upload of {in_words(ending.place)}, which had its name in S3"
-            house.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
+            runtime.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
             return None
         first = holder(row.place, others)
         if first is not None:  # its turn came only now: a rule names it, or its unit's
             why = collision(first.place, row.key)
-            house.journal.set_file(row.id, FileState.REFUSED, why, now)
-            house.event(context.name, of_file(row.place), "refused", f"not uploaded: {why}", level=logging.WARNING)
-            house.journal.wake_jobs_of_file(row)
+            runtime.journal.set_file(row.id, FileState.REFUSED, why, now)
+            runtime.event(context.name, of_file(row.place), "refused", f"not uploaded: {why}", level=logging.WARNING)
+            runtime.journal.wake_jobs_of_file(row)
             return None
         before = next((r for r in others if r.stored is not None), None)  # the other file whose bytes are at the key
         # Asked only of what is in S3 in another version, or of another file that had this key: a job may name 10,000 datasets.
         known = row.stored is not None or before is not None
-        user = in_use(house.journal.jobs_using(context.name, row.key)) if known else None
+        user = in_use(runtime.journal.jobs_using(context.name, row.key)) if known else None
         if user is not None:
             text = f"changed, but job {user.job_id} may still be reading the version in S3: uploaded when it has ended"
             if before is not None:
@@ -159,25 +159,25 @@ class Uploader(EnginePart):
                     f"{in_words(before.place)} had its name in S3, and job {user.job_id} may still be reading that:"
                     " uploaded when it has ended"
                 )
-            house.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
+            runtime.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
             return None
         if not self._may_pass(context, row, now):
             return None
         older = self._older_key(context, row) if before is None else ""
         if older and any(
-            r.id != row.id and r.stored is None for r in house.journal.files_with_key(context.name, older)
+            r.id != row.id and r.stored is None for r in runtime.journal.files_with_key(context.name, older)
         ):
-            house.journal.put_off_file(row.id, now + LOOK_AGAIN, f"another file is compared with {older} in S3")
+            runtime.journal.put_off_file(row.id, now + LOOK_AGAIN, f"another file is compared with {older} in S3")
             return None
         if older:
-            house.journal.give_key(row.id, older)
+            runtime.journal.give_key(row.id, older)
             row = replace(row, key=older)
         if before is not None and before.ours:
-            house.journal.take_key(row)  # this rig put what is there, so it is not foreign
+            runtime.journal.take_key(row)  # this rig put what is there, so it is not foreign
             row = replace(row, ours=True)
         size = part_size(row.stat.size)
-        begun = house.journal.begin_upload(row.id, row.key, row.stat, size, now)
-        house.journal.put_off_file(row.id, NEVER, row.reason if row.state is FileState.HELD else "")
+        begun = runtime.journal.begin_upload(row.id, row.key, row.stat, size, now)
+        runtime.journal.put_off_file(row.id, NEVER, row.reason if row.state is FileState.HELD else "")
         order = CONFIGS_FIRST if row.place.path.startswith("configs/") else row.stat.mtime_ns / 1e9
         task = UploadTask(
             file_id=row.id,
@@ -189,9 +189,9 @@ class Uploader(EnginePart):
             upload_id=begun.upload_id,
             parts=begun.parts,
             ours=row.ours,
-            look_first=row.state is FileState.HELD or house.journal.inventory(context.name, row.key) is not None,
+            look_first=row.state is FileState.HELD or runtime.journal.inventory(context.name, row.key) is not None,
             order=order,
-            link=target_of_link(house.journal, context, row) if row.link else None,
+            link=target_of_link(runtime.journal, context, row) if row.link else None,
         )
         self._under_way[row.id] = task
         return task
@@ -199,7 +199,7 @@ class Uploader(EnginePart):
     def _older_key(self, context: Context, row: FileRow) -> str:
         """The key under which the first release may have put this very file, when this journal is newer than what is in S3
         (lost, or another machine's): what is stored keeps its key, and its job its id. "" for none."""
-        journal, path = self._house.journal, below(row)
+        journal, path = self._runtime.journal, below(row)
         if not needs_mapping(path) or row.stored is not None or row.ours or row.id in self._not_older:
             return ""
         older = context.layout.input_key(context.prefix, first_safe_key(path))
@@ -222,43 +222,43 @@ class Uploader(EnginePart):
         if row.key != older or older == mine or row.stored is not None:
             return False
         self._not_older.add(row.id)
-        self._house.journal.give_key(row.id, mine)
-        self._house.journal.put_off_file(row.id, 0, "")
+        self._runtime.journal.give_key(row.id, mine)
+        self._runtime.journal.put_off_file(row.id, 0, "")
         return True
 
     def _path(self, context: Context, row: FileRow) -> str:
         if row.place.tree in context.trees:
             return f"{context.trees[row.place.tree].root}/{row.place.path}"
-        packer = self._house.packer
+        packer = self._runtime.packer
         assert packer is not None, "a package was made by it"
         return packer.path(target_of(row))
 
     def _may_pass(self, context: Context, row: FileRow, now: float) -> bool:
         """Ask the gate, and record why not."""
-        house = self._house
+        runtime = self._runtime
         if not (row.place.tree in context.trees or row.place.is_package):
-            house.journal.put_off_file(row.id, NEVER, f"the config has no source {row.place.tree} any more")
+            runtime.journal.put_off_file(row.id, NEVER, f"the config has no source {row.place.tree} any more")
             return False
-        if row.link and target_of_link(house.journal, context, row) is None:
+        if row.link and target_of_link(runtime.journal, context, row) is None:
             text = f"a symbolic link to {row.link}, which is in no folder of `links` in the config any more"
-            house.journal.put_off_file(row.id, NEVER, text)
+            runtime.journal.put_off_file(row.id, NEVER, text)
             return False
-        passage = self._gate(context, row)
-        match passage.way:
-            case Way.GO:
+        permit = self._gate(context, row)
+        match permit.when:
+            case When.NOW:
                 return True
-            case Way.HELD:
-                house.journal.set_file(row.id, FileState.HELD, passage.reason, now, retry_at=NEVER)
+            case When.HELD:
+                runtime.journal.set_file(row.id, FileState.HELD, permit.reason, now, retry_at=NEVER)
                 if row.state is not FileState.HELD:
-                    house.event(context.name, of_file(row.place), "held", passage.reason, level=logging.WARNING)
-            case Way.LATER:
-                wait = LOOK_AGAIN_AT_UNIT if passage.unit else LOOK_AGAIN
-                house.journal.put_off_file(row.id, now + wait, passage.reason)
-            case Way.NEVER:
-                house.journal.put_off_file(row.id, NEVER, passage.reason)
-                if passage.reason == EMPTY != row.reason:
-                    house.event(context.name, of_file(row.place), "empty", passage.reason, level=logging.WARNING)
-                if row.reason != passage.reason:
+                    runtime.event(context.name, of_file(row.place), "held", permit.reason, level=logging.WARNING)
+            case When.LATER:
+                wait = LOOK_AGAIN_AT_UNIT if permit.unit else LOOK_AGAIN
+                runtime.journal.put_off_file(row.id, now + wait, permit.reason)
+            case When.NEVER:
+                runtime.journal.put_off_file(row.id, NEVER, permit.reason)
+                if permit.reason == EMPTY != row.reason:
+                    runtime.event(context.name, of_file(row.place), "empty", permit.reason, level=logging.WARNING)
+                if row.reason != permit.reason:
                     self._leaves(context, row.key)  # its name to others
         return False
 
@@ -266,27 +266,27 @@ class Uploader(EnginePart):
         """What became of an upload. In a transaction."""
         task = outcome.task
         assert isinstance(task, UploadTask)
-        house = self._house
+        runtime = self._runtime
         self._under_way.pop(task.file_id, None)
-        context = house.contexts.get(task.analysis)
+        context = runtime.contexts.get(task.analysis)
         if context is None:
             return
-        now = house.clock.now()
+        now = runtime.clock.now()
         if outcome.verdict is Verdict.STORED:
             self._is_stored(context, outcome, now)
             return
-        row = house.journal.file(task.file_id)
+        row = runtime.journal.file(task.file_id)
         if row is None:
             return
         match outcome.verdict:
             case Verdict.CHANGED | Verdict.VANISHED:
                 if outcome.stored is not None:  # an older content of ours is at the key now
-                    house.journal.file_stored(row.id, task.expect, outcome.stored, now)
+                    runtime.journal.file_stored(row.id, task.expect, outcome.stored, now)
                 if row.state is FileState.GONE:
                     return
                 text = "it changed during its upload: uploaded again when it is quiet"
-                house.journal.set_file(row.id, FileState.SETTLING, text, now)
-                house.event(context.name, of_file(row.place), "changed", text)
+                runtime.journal.set_file(row.id, FileState.SETTLING, text, now)
+                runtime.event(context.name, of_file(row.place), "changed", text)
                 self._changed(row)
             case Verdict.FOREIGN if row.state is FileState.GONE or self._is_newer(context, row):
                 return
@@ -296,54 +296,54 @@ class Uploader(EnginePart):
                     " Rename the file, or set upload.prefix; nothing is overwritten"
                 )
                 # Looked at again now and then: on a folder that two daemons share, the other one's version comes to be ours.
-                house.journal.set_file(row.id, FileState.HELD, text, now, retry_at=now + FOREIGN_AGAIN)
+                runtime.journal.set_file(row.id, FileState.HELD, text, now, retry_at=now + FOREIGN_AGAIN)
                 if row.state is not FileState.HELD:
-                    house.event(context.name, of_file(row.place), "held", text, level=logging.ERROR)
-                    house.journal.wake_jobs_of_file(row)
+                    runtime.event(context.name, of_file(row.place), "held", text, level=logging.ERROR)
+                    runtime.journal.wake_jobs_of_file(row)
             case Verdict.STOPPED:
-                house.journal.put_off_file(row.id, 0, "")
+                runtime.journal.put_off_file(row.id, 0, "")
             case _:
                 self._failed(context, row, task, outcome.error, now)
 
     def _is_stored(self, context: Context, outcome: Outcome, now: float) -> None:
-        task, stored, house = outcome.task, outcome.stored, self._house
+        task, stored, runtime = outcome.task, outcome.stored, self._runtime
         assert isinstance(task, UploadTask) and stored is not None
-        house.unpause(context)
-        row = house.journal.file_stored(task.file_id, task.expect, stored, now)
+        runtime.unpause(context)
+        row = runtime.journal.file_stored(task.file_id, task.expect, stored, now)
         if row is None:
             return
         how = "was in S3 already, equal" if stored.adopted else "uploaded and verified"
-        house.event(context.name, of_file(row.place), "stored", f"{how} ({stored.size} bytes, {task.key})")
+        runtime.event(context.name, of_file(row.place), "stored", f"{how} ({stored.size} bytes, {task.key})")
         if row.state is FileState.STORED:
-            house.journal.wake_jobs_of_file(row)
+            runtime.journal.wake_jobs_of_file(row)
             self._stored(context, row)
 
     def _failed(self, context: Context, row: FileRow, task: UploadTask, error: Exception | None, now: float) -> None:
-        house = self._house
-        if house.handle(context, error):
-            house.journal.put_off_file(row.id, 0, str(error))
+        runtime = self._runtime
+        if runtime.handle(context, error):
+            runtime.journal.put_off_file(row.id, 0, str(error))
             return
         if isinstance(error, DiskSilent):
             # Said once, of the disk; the engine makes all its files due when it answers (F89).
-            later = now + SILENT_AGAIN if house.transfers.hangs(task) else 0
-            house.journal.put_off_file(row.id, later, str(error))
+            later = now + SILENT_AGAIN if runtime.transfers.hangs(task) else 0
+            runtime.journal.put_off_file(row.id, later, str(error))
             return
         failures = row.failures + 1
         if isinstance(error, FileUnreadable):
             # A person must mend it. That gives it another ctime, so it is found at once then (as any change is).
             again = now + UNREADABLE_AGAIN
-            house.journal.set_file(row.id, FileState.HELD, str(error), now, retry_at=again, failures=failures)
+            runtime.journal.set_file(row.id, FileState.HELD, str(error), now, retry_at=again, failures=failures)
             if row.reason != str(error):
-                house.event(context.name, of_file(row.place), "unreadable", str(error), level=logging.ERROR)
-                house.journal.wake_jobs_using(context.name, row.key)
+                runtime.event(context.name, of_file(row.place), "unreadable", str(error), level=logging.ERROR)
+                runtime.journal.wake_jobs_using(context.name, row.key)
             return
-        wait = backoff(failures, first=5, most=300, spread=house.spread())
+        wait = backoff(failures, first=5, most=300, spread=runtime.spread())
         level = logging.WARNING if isinstance(error, StoreError) and error.transient else logging.ERROR
         if row.reason != str(error):
-            house.event(
+            runtime.event(
                 context.name, of_file(row.place), "upload failed", f"{error}; tried again in {wait:.0f} s", level=level
             )
         if row.state is FileState.WHOLE:
-            house.journal.set_file(row.id, FileState.WHOLE, str(error), now, retry_at=now + wait, failures=failures)
+            runtime.journal.set_file(row.id, FileState.WHOLE, str(error), now, retry_at=now + wait, failures=failures)
         elif row.state is FileState.HELD:  # why it is held stays; whether it still is, is asked again
-            house.journal.put_off_file(row.id, now + FOREIGN_AGAIN, row.reason)
+            runtime.journal.put_off_file(row.id, now + FOREIGN_AGAIN, row.reason)

@@ -1,4 +1,4 @@
-"""What is waited for before the house can stand: a root on a mount that hangs (F89)."""
+"""What is waited for before a daemon is put together: a root on a mount that hangs (F89)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """After the submit: look at each job when it is due, judge it, and decide what its end leads to. In the engine thread;
-the looking itself is on a lane.
+the looking itself is on a worker.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, Unpack
 
-from ncaasd.engine.desk import Result
 from ncaasd.engine.elsewhere import Elsewhere
 from ncaasd.engine.fetching import Fetcher
-from ncaasd.engine.following import Sighting, Text, look
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.following import Snapshot, Text, look
+from ncaasd.engine.mailbox import Result
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.errors import NcaasdError
 from ncaasd.model import NEVER, Hold, JobDetails, JobRow, JobState, Origin, Phase
 from ncaasd.neurocaas.job_state import Judgement, judge
@@ -24,7 +24,7 @@ from ncaasd.subjects import of_job
 GOING_WELL = (JobState.DONE, JobState.RUNNING, JobState.STARTING, JobState.SUBMITTED)
 TOLD_ONCE = (JobState.SUBMITTED, JobState.LOST, JobState.TIMED_OUT)  # their reasons count the time
 
-_Looked = tuple[Sighting, dict[str, str], Exception | None]
+_Looked = tuple[Snapshot, dict[str, str], Exception | None]
 
 
 class Show(Protocol):
@@ -32,9 +32,9 @@ class Show(Protocol):
 
 
 class Watch:
-    def __init__(self, house: House, fetcher: Fetcher, elsewhere: Elsewhere, busy: set[int], show: Show) -> None:
+    def __init__(self, runtime: Runtime, fetcher: Fetcher, elsewhere: Elsewhere, busy: set[int], show: Show) -> None:
         """`busy` holds the rows under way; `show` commits a state and its reason."""
-        self._house = house
+        self._runtime = runtime
         self._fetcher = fetcher
         self._elsewhere = elsewhere
         self._busy = busy
@@ -49,14 +49,14 @@ class Watch:
         live = context.settings.results.logs == "live"
 
         def work() -> _Looked:
-            sighting = look(job, context.layout, context.store_for, known, timeout=timeout)
+            snapshot = look(job, context.layout, context.store_for, known, timeout=timeout)
             if not live:
-                return sighting, {}, None
-            return sighting, *self._fetcher.mirror(context, job, sighting)
+                return snapshot, {}, None
+            return snapshot, *self._fetcher.mirror(context, job, snapshot)
 
         def start() -> None:
             self._busy.add(job.row)
-            self._house.desk.do("look", work, lambda r: self._looked(context, job.row, r))
+            self._runtime.mailbox.do("look", work, lambda r: self._looked(context, job.row, r))
 
         return start
 
@@ -64,64 +64,66 @@ class Watch:
         """`ncaasd fetch`, of a job that has ended: look once more, believe what is seen, and fetch all that is there."""
         timeout = context.settings.jobs.timeout
 
-        def work() -> Sighting:
+        def work() -> Snapshot:
             return look(job, context.layout, context.store_for, {}, timeout=timeout)
 
         if job.row not in self._busy:
             self._busy.add(job.row)
-            self._house.desk.do("look", work, lambda r: self._looked_again(context, job.row, r))
+            self._runtime.mailbox.do("look", work, lambda r: self._looked_again(context, job.row, r))
 
-    def _looked_again(self, context: Context, row: int, result: Result[Sighting]) -> None:
-        house = self._house
+    def _looked_again(self, context: Context, row: int, result: Result[Snapshot]) -> None:
+        runtime = self._runtime
         self._busy.discard(row)
-        job = house.journal.job(row)
+        job = runtime.journal.job(row)
         if job is None or job.phase is not Phase.ENDED:
             return
         if result.error is not None:
             if not isinstance(result.error, NcaasdError):
                 raise result.error
-            house.handle(context, result.error)
+            runtime.handle(context, result.error)
             text = f"not fetched: {result.error}"
-            house.event(context.name, of_job(job), "fetch failed", text, level=logging.WARNING)
+            runtime.event(context.name, of_job(job), "fetch failed", text, level=logging.WARNING)
             return
-        sighting = result.get()
-        seen = judge(sighting.evidence, house.patience)
+        snapshot = result.get()
+        seen = judge(snapshot.evidence, runtime.patience)
         if not seen.ended and job.verdict is None:
             text = f"not fetched: it has not ended yet: {seen.reason}"
-            house.event(context.name, of_job(job), "fetch failed", text, level=logging.WARNING)
+            runtime.event(context.name, of_job(job), "fetch failed", text, level=logging.WARNING)
             return
-        if seen.ended and sighting.objects:  # what the platform has made of it after all, or else what was known
-            house.journal.update_job(row, verdict=seen.state, refused_kind=seen.refused_kind or "", reason=seen.reason)
-        self._fetcher.want_again(context, row, sighting)
+        if seen.ended and snapshot.objects:  # what the platform has made of it after all, or else what was known
+            runtime.journal.update_job(
+                row, verdict=seen.state, refused_kind=seen.refused_kind or "", reason=seen.reason
+            )
+        self._fetcher.want_again(context, row, snapshot)
 
     def _looked(self, context: Context, row: int, result: Result[_Looked]) -> None:
-        house = self._house
+        runtime = self._runtime
         self._busy.discard(row)
-        job = house.journal.job(row)
+        job = runtime.journal.job(row)
         if job is None or job.phase is not Phase.SUBMITTED:
             return  # forgotten, or finished, while it was looked at
-        now = house.clock.now()
+        now = runtime.clock.now()
         if result.error is not None:
             if not isinstance(result.error, NcaasdError):
                 raise result.error
-            paused = house.handle(context, result.error)
+            paused = runtime.handle(context, result.error)
             poll = context.settings.jobs.poll
-            wait = backoff(job.failures + 1, first=poll.min, most=poll.max, spread=house.spread())
+            wait = backoff(job.failures + 1, first=poll.min, most=poll.max, spread=runtime.spread())
             next_at = context.paused_until if paused else now + wait
-            house.journal.update_job(row, next_at=next_at, failures=job.failures + 1)
+            runtime.journal.update_job(row, next_at=next_at, failures=job.failures + 1)
             return
-        house.unpause(context)
-        sighting, mirrored, trouble = result.get()
-        self._known[row] = sighting.known()
-        self._fetcher.mirrored(context, job, sighting, mirrored, trouble)
+        runtime.unpause(context)
+        snapshot, mirrored, trouble = result.get()
+        self._known[row] = snapshot.known()
+        self._fetcher.mirrored(context, job, snapshot, mirrored, trouble)
         if job.spec.origin is Origin.ELSEWHERE:
-            job = self._elsewhere.learn(context, job, sighting)
-        self._judged(context, job, sighting, judge(sighting.evidence, house.patience), now)
+            job = self._elsewhere.learn(context, job, snapshot)
+        self._judged(context, job, snapshot, judge(snapshot.evidence, runtime.patience), now)
 
     # -- judging -----------------------------------------------------------------------------------------------------
 
-    def _judged(self, context: Context, job: JobRow, sighting: Sighting, seen: Judgement, now: float) -> None:
-        reason = f"{seen.reason}; {sighting.unseen}" if sighting.unseen else seen.reason
+    def _judged(self, context: Context, job: JobRow, snapshot: Snapshot, seen: Judgement, now: float) -> None:
+        reason = f"{seen.reason}; {snapshot.unseen}" if snapshot.unseen else seen.reason
         fields: JobDetails = {"finished": seen.finished, "failures": 0}
         if seen.total:
             fields["total"] = seen.total
@@ -133,16 +135,16 @@ class Watch:
             fields["machine_verdicts"] = seen.memory
         self._tell(context, job, seen.state, reason)
         if seen.ended:
-            self._ended(context, job, sighting, seen, reason, fields, now)
+            self._ended(context, job, snapshot, seen, reason, fields, now)
             return
         poll = context.settings.jobs.poll
         wait = poll_after(
             seen.state,
-            age=sighting.evidence.age,
+            age=snapshot.evidence.age,
             finished=seen.finished,
             least=poll.min,
             most=poll.max,
-            spread=self._house.spread(),
+            spread=self._runtime.spread(),
         )
         fields |= {"verdict": None, "next_at": now + wait}
         self._show(job, seen.state, reason, **fields)
@@ -153,42 +155,42 @@ class Watch:
         if state is before and (state in TOLD_ONCE or reason == job.reason):
             return
         level = logging.INFO if state in GOING_WELL else logging.WARNING
-        self._house.event(context.name, of_job(job), str(state), reason or str(state), level=level)
+        self._runtime.event(context.name, of_job(job), str(state), reason or str(state), level=level)
 
     def _ended(
         self,
         context: Context,
         job: JobRow,
-        sighting: Sighting,
+        snapshot: Snapshot,
         seen: Judgement,
         reason: str,
         fields: JobDetails,
         now: float,
     ) -> None:
         """NeuroCAAS has ended it; what it left is fetched. An end that may be taken back is watched for a while."""
-        house = self._house
+        runtime = self._runtime
         first = job.verdict is None
         fields |= {"verdict": seen.state, "refused_kind": seen.refused_kind or ""}
         if first:
             fields["ended"] = now
         self._show(job, job.state if job.state is JobState.FETCHING else seen.state, reason, **fields)
         lasting = seen.state in (JobState.DONE, JobState.TIMED_OUT)  # nobody takes these back
-        believed = sighting.evidence.quiet >= watched_for(house.patience.platform_retry)
-        self._fetcher.want(context, job.row, sighting, final=seen.final or lasting or believed)
+        believed = snapshot.evidence.quiet >= watched_for(runtime.patience.platform_retry)
+        self._fetcher.want(context, job.row, snapshot, final=seen.final or lasting or believed)
         if first:
-            house.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
-            house.journal.retry_files(context.name)
+            runtime.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
+            runtime.journal.retry_files(context.name)
 
     # -- what an end leads to ----------------------------------------------------------------------------------------
 
     def finished(self, context: Context, job: JobRow) -> None:
         """All that a job left is here. A refused one is tried again, as configured; nothing else ever is by itself."""
-        house = self._house
+        runtime = self._runtime
         self._known.pop(job.row, None)
-        house.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
+        runtime.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
         if job.verdict is not JobState.REFUSED or job.spec.origin is Origin.ELSEWHERE:
             return
-        attempts = house.journal.attempts(context.name, job.spec.name, job.spec.unit, job.spec.version)
+        attempts = runtime.journal.attempts(context.name, job.spec.name, job.spec.unit, job.spec.version)
         if attempts[-1].row != job.row:
             return
         kind = job.refused_kind
@@ -202,32 +204,32 @@ class Watch:
 
     def _next_attempt(self, job: JobRow) -> JobRow:
         """Of the same declaration, past the guards that the last one was released from."""
-        house = self._house
+        runtime = self._runtime
         spec = replace(job.spec, datasets=tuple(replace(d, etag="") for d in job.spec.datasets))
         # Where the last attempt may be one that this journal lost sight of, so may the next.
-        row = house.journal.add_job(spec, job.attempt + 1, house.clock.now(), size=job.size, rebuilt=job.rebuilt)
+        row = runtime.journal.add_job(spec, job.attempt + 1, runtime.clock.now(), size=job.size, rebuilt=job.rebuilt)
         # An attempt is no new job, so it is none too many at once.
-        house.journal.update_job(row, released=job.released | {Hold.BACKLOG})
-        made = house.journal.job(row)
+        runtime.journal.update_job(row, released=job.released | {Hold.BACKLOG})
+        made = runtime.journal.job(row)
         assert made is not None
         return made
 
     def _retry(self, context: Context, job: JobRow, refusals: int, allowed: int) -> None:
-        house = self._house
-        now = house.clock.now()
+        runtime = self._runtime
+        now = runtime.clock.now()
         at = retry_after(
             refusals,
             ended=job.ended,
             now=now,
-            platform_retry=house.patience.platform_retry,
-            spread=house.spread(),
+            platform_retry=runtime.patience.platform_retry,
+            spread=runtime.spread(),
         )
         made = self._next_attempt(job)
         when = f"in {(at - now) / 60:.0f} min" if at > now else "now"
         text = f"attempt {refusals} of {allowed} after a refusal, {when}: {job.reason}"
         released = made.released | ({Hold.BUDGET} if job.refused_kind == "budget" else set())
         self._show(made, JobState.READY, text, next_at=at, not_before=at, released=released)
-        house.event(context.name, of_job(job), "retry", text)
+        runtime.event(context.name, of_job(job), "retry", text)
 
     def _wait_for_budget(self, context: Context, job: JobRow) -> None:
         """The job goes on with its rule's siblings, when a person says that there is money again."""
@@ -235,4 +237,4 @@ class Watch:
         reason = with_way_on(f"the last attempt was refused: {job.reason}", Hold.BUDGET, made)
         released = released_before(made, Hold.BUDGET)
         self._show(made, JobState.HELD, reason, hold=Hold.BUDGET, released=released, next_at=NEVER)
-        self._house.event(context.name, of_job(made), "held", reason, level=logging.WARNING)
+        self._runtime.event(context.name, of_job(made), "held", reason, level=logging.WARNING)

@@ -1,6 +1,6 @@
 """What comes back of jobs, and what goes then: the part of a preview that lies after their ends. Pure.
 
-`aftercare` has the rules, for here and for the engine. What only a look at the archive can tell (that its copy is equal) is
+`after_results` has the rules, for here and for the engine. What only a look at the archive can tell (that its copy is equal) is
 a condition here.
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ncaasd.declare.config import Analysis
 from ncaasd.declare.sections import Delete
 from ncaasd.model import (
+    AfterStep,
     Artefact,
     ArtefactState,
-    CareStep,
     Dataset,
     FileRow,
     FileState,
@@ -25,9 +25,9 @@ from ncaasd.model import (
     Place,
 )
 from ncaasd.neurocaas.naming import Layout, folder_name
-from ncaasd.plan.aftercare import LOCAL, REMOTE, RUN, archive_path, is_link, linked, needed, stays, steps, well_done
+from ncaasd.plan.after_results import LOCAL, REMOTE, RUN, archive_path, is_link, linked, needed, stays, steps, well_done
 
-Care = Mapping[str, CareStep]  # by the steps' names, as the journal has it
+AfterSteps = Mapping[str, AfterStep]  # by the steps' names, as the journal has it
 AT_ITS_END = "when it has ended"
 
 
@@ -90,7 +90,7 @@ def fetches(jobs: Sequence[Due], wanted: Mapping[int, Sequence[Artefact]], layou
 
 def removals(
     jobs: Sequence[Due],
-    care: Mapping[int, Care],
+    after: Mapping[int, AfterSteps],
     settings: Analysis,
     layout: Layout,
     *,
@@ -100,33 +100,33 @@ def removals(
     having: Callable[[Place], Iterable[JobRow]],
     link_to: Callable[[FileRow], FileRow | None] = lambda _row: None,
 ) -> list[PlannedRemoval]:
-    """What `after_results` would take away. `care`: what the journal has still to do for jobs that have ended; `at`: the
+    """What `after_results` would take away. `after`: what the journal has still to do for jobs that have ended; `at`: the
     file that a dataset is; `files_of`: its recordings (those that a package is made of); `using`: the jobs that have a key;
     `having`: those that have a local file or package as a dataset; `link_to`: a link that leads to a recording."""
     found: dict[tuple[bool, str], PlannedRemoval] = {}
     for job in jobs:
         if job.spec.origin is Origin.ELSEWHERE:
             continue
-        pending = _pending(job, care, settings)
+        pending = _pending(job, after, settings)
         for dataset in job.spec.datasets:
             rows = files_of(dataset)
             if LOCAL in pending:
                 for row in rows:
                     removal = _local(job, row, dataset, pending, settings, having, linked(link_to(row)))
-                    if removal is not None:
-                        found.setdefault((True, removal.what), removal)
+                    if removal is not None and _says_more(removal, found.get((True, removal.what))):
+                        found[True, removal.what] = removal
             if REMOTE in pending and dataset.key.startswith(layout.inputs):
                 removal = _remote(job, dataset.key, at(dataset), rows, pending, settings, using)
                 found.setdefault((False, removal.what), removal)
     return list(found.values())
 
 
-def _pending(job: Due, care: Mapping[int, Care], settings: Analysis) -> list[str]:
+def _pending(job: Due, after: Mapping[int, AfterSteps], settings: Analysis) -> list[str]:
     """The steps that are still to be done for a job; all of them while it has not ended."""
     wanted = steps(settings.after_results)
     if job.row is None or not job.ended:
         return wanted
-    known = care.get(job.row.row, {})
+    known = after.get(job.row.row, {})
     return [s for s in wanted if s in known and known[s].state == "wanted"] if well_done(job.row) else []
 
 
@@ -175,6 +175,11 @@ def _remote(
     condition = "" if kept else _first(job, pending, settings, [REMOTE, waits])
     size = row.stat.size if row else sum(r.stat.size for r in rows)
     return PlannedRemoval(key, False, size, job.job_id, condition=condition, kept=kept)
+
+
+def _says_more(removal: PlannedRemoval, other: PlannedRemoval | None) -> bool:
+    """Of several jobs that had one recording, the first that takes it away is told of, not one that leaves it."""
+    return other is None or bool(other.kept and not removal.kept)
 
 
 def _others(job: Due, jobs: Iterable[JobRow]) -> list[JobRow]:

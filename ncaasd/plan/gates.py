@@ -10,37 +10,41 @@ from enum import StrEnum
 from ncaasd.declare.manifest import Rule
 from ncaasd.declare.units import say_duration
 from ncaasd.model import ABORTED, FileRow, FileState
+from ncaasd.neurocaas.naming import safe_key
 from ncaasd.plan.configs import KEEP
 from ncaasd.plan.grouping import Matcher, Unit, below, doubles
-from ncaasd.plan.matching import compile_glob
 
 MANIFEST = "manifest.yaml"
 EMPTY = "empty: it is not uploaded, and gets no job, until something is written into it"
 
 
-class Way(StrEnum):
-    GO = "go"
+class When(StrEnum):
+    """When a file may go up."""
+
+    NOW = "now"
     LATER = "later"  # it waits for other files
     NEVER = "never"  # nothing wants it; a changed rule asks again
     HELD = "held"  # a person must decide
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
-    way: Way = Way.GO
+class Permit:
+    """When a file may go up, and why not now."""
+
+    when: When = When.NOW
     reason: str = ""
     unit: bool = False  # it waits for its unit: asked again when anything of that changes
 
 
-GO = Passage()
+GRANTED = Permit()
 
 
-def passage(
+def permit(
     row: FileRow,
     matchers: Sequence[Matcher],
     unit_of: Callable[[Matcher], Unit | None],
     is_late: Callable[[Matcher, Unit], bool],
-) -> Passage:
+) -> Permit:
     """Whether a file may go up. `matchers`: the rules in force; `unit_of`: the whole unit of a rule that the file lies in;
     `is_late`: see `late`."""
     tree = row.place.tree
@@ -48,36 +52,36 @@ def passage(
         taken = next((m for m in matchers if gives_name(m, row)), None)
         if taken is not None:
             why = f"goes up with each job of rule {taken.rule.name}, which has it under this name (`config_name`)"
-            return Passage(Way.NEVER, why)
-        return GO
+            return Permit(When.NEVER, why)
+        return GRANTED
     path = below(row)
     mine = [m for m in matchers if (m.rule.source or "") == tree]
     wanting = [m for m in mine if m.wants(path)]
     if tree and not wanting and not any(m.accompanies(path) for m in mine):
-        return Passage(Way.NEVER, "no rule names it")
+        return Permit(When.NEVER, "no rule names it")
     if wanting and all(doubles(m, row) for m in wanting):
-        return Passage(Way.NEVER, "a symbolic link to a file of the same tree, which is found by itself: name that one")
+        return Permit(When.NEVER, "a symbolic link to a file of the same tree, which is found by itself: name that one")
     for m in mine:
         unit = unit_of(m)
         if unit is None:
             continue
         aborted = unit.aborted(m)
         if aborted:
-            return Passage(Way.LATER, f"{ABORTED}: {aborted} is in {unit.path}", unit=True)
+            return Permit(When.LATER, f"{ABORTED}: {aborted} is in {unit.path}", unit=True)
         missing = unit.missing(m) if m.gated else ""
         if missing:
-            return Passage(Way.LATER, missing, unit=True)
+            return Permit(When.LATER, missing, unit=True)
         if m in wanting and row.stat.size and is_late(m, unit):
-            return Passage(
-                Way.HELD,
+            return Permit(
+                When.HELD,
                 f"came after {unit.path} was submitted, so no job has it: `ncaasd release {row.place.path}` lets it go up,"
                 f" and `ncaasd rerun {unit.path}` runs the unit again with it",
             )
     if row.stat.size == 0 and any(not m.marks(_in_unit(m, path)) for m in wanting):
-        return Passage(Way.NEVER, EMPTY)
+        return Permit(When.NEVER, EMPTY)
     if wanting and all(m.packs for m in wanting):
-        return Passage(Way.NEVER, "goes up in its unit's package, not by itself")
-    return GO
+        return Permit(When.NEVER, "goes up in its unit's package, not by itself")
+    return GRANTED
 
 
 def gives_name(m: Matcher, row: FileRow) -> bool:
@@ -85,13 +89,15 @@ def gives_name(m: Matcher, row: FileRow) -> bool:
     is theirs to put, in turn, with what their rule lays over it."""
     if row.place.is_package or row.place.tree or not row.place.path.startswith("configs/"):
         return False
-    name = row.key.partition("/configs/")[2]
-    if m.rule.config_name == KEEP:
-        return compile_glob(_PART.sub("*", m.rule.config))(name)
-    return m.rule.config_name == name
+    key, path = row.key.partition("/configs/")[2], row.place.path.partition("/")[2]
+    if m.rule.config_name != KEEP:
+        return m.rule.config_name == key
+    kept = re.compile("[^/]+".join(map(re.escape, _PART.split(m.rule.config))))
+    # A name that has to be mapped is another one in S3; and `upload.prefix` may make a config's key another config's name.
+    return kept.fullmatch(key) is not None or (kept.fullmatch(path) is not None and key == safe_key(path))
 
 
-_PART = re.compile(r"\{\w+\}")
+_PART = re.compile(r"\{\w+\}")  # of a unit's name, in a rule's `config`
 
 
 def warnings(matchers: Iterable[Matcher]) -> list[str]:

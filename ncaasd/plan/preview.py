@@ -28,13 +28,13 @@ from ncaasd.model import (
 )
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.plan import afterwards, expand, gates, grouping, renames
-from ncaasd.plan.afterwards import Care, Due, PlannedFetch, PlannedRemoval
+from ncaasd.plan.afterwards import AfterSteps, Due, PlannedFetch, PlannedRemoval
 from ncaasd.plan.configs import ConfigFact, from_text, in_another_bucket, local_config, not_here, not_yet, turn
 from ncaasd.plan.considering import NOTHING, DatasetFact, Facts, Next, consider, dataset_fact
 from ncaasd.plan.doubts import doubt
 from ncaasd.plan.expand import Package
 from ncaasd.plan.files import collision, holder, map_file
-from ncaasd.plan.gates import Passage, Way
+from ncaasd.plan.gates import Permit, When
 from ncaasd.plan.grouping import Beside, Matcher, Unit
 from ncaasd.plan.guards import Known, Limits, Stop, machines_of, newest_known, per_dataset, tally
 from ncaasd.plan.holds import OWN_CONFIG
@@ -61,7 +61,7 @@ class Situation:
     now: float
     only: str = ""  # the manifest that is asked about; its jobs alone are planned
     wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
-    care: Mapping[int, Care] = field(default_factory=dict)  # what is still to be done after results, by job
+    after: Mapping[int, AfterSteps] = field(default_factory=dict)  # what is still to be done after results, by job
     first_scan: FirstScan | None = None  # of a journal that doesn't know all that its rig has submitted
     noted: Collection[str] = ()  # ids of jobs that files here told it of
 
@@ -208,7 +208,7 @@ class _Planner:
     def _due(self, jobs: Sequence[PlannedJob], followed: Sequence[JobRow]) -> list[Due]:
         """The jobs that something comes of: those that have ended and are not done with, those under way, those that go."""
         facts = self._facts
-        late = [j for j in facts.jobs if j.phase is Phase.ENDED and (j.row in facts.wanted or j.row in facts.care)]
+        late = [j for j in facts.jobs if j.phase is Phase.ENDED and (j.row in facts.wanted or j.row in facts.after)]
         under_way = [Due(j.spec, j.job_id, j) for j in [*late, *followed] if not j.forgotten]
         if facts.only:
             mine = {j.known.row for j in jobs if j.known is not None}
@@ -239,7 +239,7 @@ class _Planner:
 
         return afterwards.removals(
             due,
-            self._facts.care,
+            self._facts.after,
             self._facts.settings,
             self._facts.layout,
             at=self._file,
@@ -257,14 +257,14 @@ class _Planner:
                 yield PlannedUpload(_shown(row.place), row.key, row.stat.size, f"{row.state}: {row.reason}", held=True)
             if row.state is not FileState.WHOLE or not row.key:
                 continue
-            way = self._passage(row)
+            permit = self._permit(row)
             if row.place in self._hollow:
                 yield PlannedUpload(_shown(row.place), row.key, row.stat.size, self._hollow[row.place].reason)
-            elif way.way is Way.GO:
+            elif permit.when is When.NOW:
                 yield PlannedUpload(_shown(row.place), row.key, row.stat.size)
-            elif way.way is not Way.NEVER or way.reason == gates.EMPTY:
-                held = way.way is Way.HELD
-                yield PlannedUpload(_shown(row.place), row.key, row.stat.size, way.reason, held=held)
+            elif permit.when is not When.NEVER or permit.reason == gates.EMPTY:
+                held = permit.when is When.HELD
+                yield PlannedUpload(_shown(row.place), row.key, row.stat.size, permit.reason, held=held)
         for m in self._matchers:
             yield from (u for _place, u in self._packages(m))
 
@@ -284,7 +284,7 @@ class _Planner:
                 what = f"{package.name} (made of {unit.path})"
                 yield package.place, PlannedUpload(what, package.key, size, why, held=bool(why))
 
-    def _passage(self, row: FileRow) -> Passage:
+    def _permit(self, row: FileRow) -> Permit:
         def unit_of(m: Matcher) -> Unit | None:
             hit = m.unit_of(grouping.below(row))
             return self._units.get(id(m), {}).get(hit[0]) if hit else None
@@ -295,7 +295,7 @@ class _Planner:
             package = self._package_of(m)(expand.package_name(m.rule, unit)).row if sent and m.packs else None
             return gates.late(m, row, sent=sent, named=named, packed=package)
 
-        return gates.passage(row, self._matchers, unit_of, is_late)
+        return gates.permit(row, self._matchers, unit_of, is_late)
 
     def _package_of(self, m: Matcher) -> expand.PackageOf:
         facts = self._facts
@@ -445,8 +445,8 @@ class _Planner:
             return NOTHING
 
         def keeps_back(row: FileRow) -> bool:
-            way = self._passage(row).way
-            return way is not Way.NEVER and (row.state is not FileState.WHOLE or way is not Way.GO)
+            when = self._permit(row).when
+            return when is not When.NEVER and (row.state is not FileState.WHOLE or when is not When.NOW)
 
         found = grouping.beside(rule, unit, "", keeps_back)
         return replace(found, files=tuple(map(self._later, found.files)))
@@ -525,10 +525,10 @@ class _Planner:
         """A file as it will be when all that may go up has gone."""
         if row.state is not FileState.WHOLE:
             return row
-        way = self._passage(row)
-        if way.way is Way.GO or row.place.is_package:
+        permit = self._permit(row)
+        if permit.when is When.NOW or row.place.is_package:
             return replace(row, state=FileState.STORED)
-        return replace(row, reason=way.reason, retry_at=NEVER if way.way is Way.NEVER else 0.0)
+        return replace(row, reason=permit.reason, retry_at=NEVER if permit.when is When.NEVER else 0.0)
 
     def _fact(self, dataset: Dataset) -> DatasetFact:
         place = dataset.place

@@ -20,7 +20,7 @@ from ncaasd.model import Artefact, FileRow, FileState, JobSpec, MachinesUsed, Pl
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand, gates, grouping, skipping
-from ncaasd.plan.afterwards import Care, PlannedFetch, PlannedRemoval
+from ncaasd.plan.afterwards import AfterSteps, PlannedFetch, PlannedRemoval
 from ncaasd.plan.files import Mapped, Role, map_file, role_of, seen_as, waits_for_name, with_names_given
 from ncaasd.plan.grouping import Matcher
 from ncaasd.plan.preview import PlannedJob, Preview, Situation, preview
@@ -216,7 +216,7 @@ def _look(config: Config, journal: Journal | None, analysis: str, now: float) ->
             usage=journal.usage(analysis, now) if journal is not None else MachinesUsed(0, 0),
             now=now,
             wanted=_wanted(journal, analysis),
-            care=_care(journal, analysis),
+            after=_after(journal, analysis),
             first_scan=doubted(journal, analysis) if journal is not None else None,
             noted=noted_jobs(journal, analysis) if journal is not None else (),
         ),
@@ -230,9 +230,9 @@ def _wanted(journal: Journal | None, analysis: str) -> dict[int, Sequence[Artefa
     return {r: journal.artefacts(r, wanted=True) for r in rows if journal and _is_of(journal, r, analysis)}
 
 
-def _care(journal: Journal | None, analysis: str) -> dict[int, Care]:
-    rows = journal.due_aftercare(math.inf, 2**31) if journal is not None else []
-    return {r: journal.aftercare(r) for r in rows if journal and _is_of(journal, r, analysis)}
+def _after(journal: Journal | None, analysis: str) -> dict[int, AfterSteps]:
+    rows = journal.due_after_steps(math.inf, 2**31) if journal is not None else []
+    return {r: journal.after_steps(r) for r in rows if journal and _is_of(journal, r, analysis)}
 
 
 def _is_of(journal: Journal, row: int, analysis: str) -> bool:
@@ -320,13 +320,13 @@ def _as_rules_want(
 
 
 def _as_left(rows: Sequence[FileRow], rules: Sequence[Matcher]) -> list[FileRow]:
-    """What is not to go up at all keeps no name from others: as the engine notes it when it asks for its passage."""
+    """What is not to go up at all keeps no name from others: as the engine notes it when it asks for its permit."""
 
     def left(row: FileRow) -> FileRow:
         if row.state is not FileState.WHOLE or row.stored is not None or row.place.is_package:
             return row
-        way = gates.passage(row, rules, lambda _m: None, lambda _m, _unit: False)
-        return replace(row, reason=way.reason, retry_at=math.inf) if way.way is gates.Way.NEVER else row
+        permit = gates.permit(row, rules, lambda _m: None, lambda _m, _unit: False)
+        return replace(row, reason=permit.reason, retry_at=math.inf) if permit.when is gates.When.NEVER else row
 
     return [left(row) for row in rows]
 

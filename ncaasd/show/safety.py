@@ -16,7 +16,7 @@ from ncaasd.engine.documents import text
 from ncaasd.engine.unitbook import packed
 from ncaasd.errors import NcaasdError, UserError
 from ncaasd.model import FileRow, FileState, JobRow, Phase, Place, Stat
-from ncaasd.plan.aftercare import archive_path, is_link, linked, needed, not_here, well_done
+from ncaasd.plan.after_results import archive_path, is_link, linked, needed, not_here, well_done
 from ncaasd.plan.files import Role, role_of
 from ncaasd.plan.grouping import Matcher, below, matcher
 from ncaasd.plan.settling import unchanged

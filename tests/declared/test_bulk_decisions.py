@@ -45,7 +45,7 @@ def test_jobs_are_chosen_by_the_parts_of_their_units(
 def rerun(rig: DeclaredRig, unit: str, config: str = "") -> None:
     """As the daemon does it."""
     assert rig.rig.engine is not None
-    with rig.rig.engine.house.transaction():
+    with rig.rig.engine.runtime.transaction():
         (effect,) = effects(rig.rig.engine, "rerun", Selection(ids=(unit,)), config)
     assert effect["done"], effect
 

@@ -155,7 +155,7 @@ def test_until_a_scan_has_said_so_a_link_that_the_config_forbids_does_not_go_up_
     rig.until(lambda: rig.state("M7/1/m1.tif") is FileState.WHOLE, "the link")
     engine = rig.rig.engine
     assert engine is not None
-    tree = engine.house.contexts[NAME].trees[""]
+    tree = engine.runtime.contexts[NAME].trees[""]
     assert isinstance(tree, LocalTree)
     tree._links = LocalTree(tree.root)._links  # as with another config, before its first scan
     rig.write("inputs/M7/1/DONE", "x")
@@ -386,7 +386,7 @@ def test_F29_a_file_behind_a_link_out_of_the_tree_settles_as_on_a_share(rig: Dec
     rig.configure(links=[str(rig.base / "videos")])
     rig.rig.start()
     assert rig.rig.engine is not None
-    rig.rig.engine.house.contexts[NAME].settle_links = 60.0
+    rig.rig.engine.runtime.contexts[NAME].settle_links = 60.0
     video = elsewhere(rig, "v.tif", b"V")
     os.utime(video, (1, 1))
     os.symlink(video, rig.home / "inputs/video.tif")

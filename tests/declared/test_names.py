@@ -452,7 +452,7 @@ def test_F96_after_results_takes_away_only_the_jobs_own_file(rig: DeclaredRig, t
     rig.until(lambda: rig.submitted(1), "the second one's submit", 200)
     rig.configure(after_results={"remote_inputs": "delete"})
     with rig.rig.journal.transaction() if rig.rig.engine else _started(rig):
-        rig.rig.journal.want_aftercare(of_rule(rig, "own").row, "remote inputs")
+        rig.rig.journal.want_after_step(of_rule(rig, "own").row, "remote inputs")
     rig.turns(20)
     assert rig.body("m1/a.tif") == b"of the share"
     assert any(

@@ -146,7 +146,7 @@ def test_a_config_that_others_put_after_the_intent_is_not_overwritten(rig: Decla
         if point == "submit.intended":
             rig.server.seed(CONFIGS + "config.yaml", b"fr: 1  # of another rig\n")
 
-    rig.rig.engine.house.crash = after_the_intent
+    rig.rig.engine.runtime.crash = after_the_intent
     rig.write("inputs/a.tif", "a")
     rig.rules({"config_name": "config.yaml"})
     rig.until(lambda: rig.jobs() and rig.job().hold == "config", "the hold")

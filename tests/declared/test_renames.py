@@ -169,14 +169,14 @@ def test_F103_an_old_name_that_is_found_gone_just_before_the_submit_counts(rig: 
     rig.run_jobs()
     copied(rig)
     assert rig.rig.engine is not None
-    house, old = rig.rig.engine.house, rig.source / "M7/d1/a.tif"
+    runtime, old = rig.rig.engine.runtime, rig.source / "M7/d1/a.tif"
 
     def before_the_intent(point: str) -> None:
         if point == "submit.before_intent" and old.exists():
             old.unlink()
-            house.journal.set_file(rig.file("M7/d1/a.tif").id, FileState.GONE, "", rig.clock.now())
+            runtime.journal.set_file(rig.file("M7/d1/a.tif").id, FileState.GONE, "", rig.clock.now())
 
-    house.crash = before_the_intent
+    runtime.crash = before_the_intent
     rig.until(lambda: held(rig) == ["new.tif"], "the hold", 200)
     assert len(rig.submits()) == 1
 

@@ -13,9 +13,9 @@ from state_machine.inline_rig import BUCKET, GROUP
 
 from ncaasd.engine import engine as loop
 from ncaasd.engine.engine import Engine
-from ncaasd.engine.house import Context
 from ncaasd.engine.packaging import _Order
 from ncaasd.engine.part import Part, Waits
+from ncaasd.engine.runtime import Context
 from ncaasd.engine.uploading import QUEUED
 from ncaasd.model import (
     DownloadTask,
@@ -51,7 +51,7 @@ class Setting:
 
     @property
     def context(self) -> Context:
-        return self.engine.house.contexts[BUCKET]
+        return self.engine.runtime.contexts[BUCKET]
 
     @property
     def now(self) -> float:
@@ -68,7 +68,7 @@ class Setting:
 
     def file(self, retry: float = 0.0) -> None:
         """A whole file that is to be uploaded; tried again in so many seconds."""
-        with self.engine.house.transaction():
+        with self.engine.runtime.transaction():
             journal, retry_at = self.lab.rig.journal, self.now + retry if retry else 0.0
             journal.set_file(self.config().id, FileState.WHOLE, "", self.now, retry_at=retry_at)
 
@@ -85,7 +85,7 @@ class Setting:
             config="c.yaml",
         )
         journal = self.lab.rig.journal
-        with self.engine.house.transaction():
+        with self.engine.runtime.transaction():
             row = journal.add_job(spec, 0, self.now)
             journal.update_job(row, phase=phase, state=state, next_at=self.now + seconds, **fields)
         return row
@@ -97,7 +97,7 @@ class Setting:
         self.lab.drop_inputs("new.tif")
         self.engine.observer.hint(BUCKET, "", "inputs/new.tif")
         self.engine.observer.turn()
-        self.engine.house.desk.read(0.0)
+        self.engine.runtime.mailbox.read(0.0)
 
     def rule(self) -> None:
         self.context.rules["manifest.yaml"] = self.engine.declarer.parse(self.context, "manifest.yaml", RULE).rules
@@ -114,11 +114,11 @@ class Setting:
         results = settings.results.model_copy(update={"fetch": "all"})
         self.context.settings = settings.model_copy(update={"results": results})
 
-    def aftercare(self, seconds: float = 0.0) -> int:
+    def afterwards(self, seconds: float = 0.0) -> int:
         row = self.job(Phase.ENDED, JobState.DONE, verdict=JobState.DONE)
-        with self.engine.house.transaction():
-            self.lab.rig.journal.want_aftercare(row, "local inputs")
-            self.lab.rig.journal.set_aftercare(row, "local inputs", "wanted", "", retry_at=self.now + seconds)
+        with self.engine.runtime.transaction():
+            self.lab.rig.journal.want_after_step(row, "local inputs")
+            self.lab.rig.journal.set_after_step(row, "local inputs", "wanted", "", retry_at=self.now + seconds)
         return row
 
 
@@ -163,7 +163,7 @@ def settling_where_nothing_answers(s: Setting) -> None:
 
 
 def reading(s: Setting) -> None:
-    with s.engine.house.transaction():
+    with s.engine.runtime.transaction():
         s.engine.declarer.whole(s.context, s.config())
 
 
@@ -251,8 +251,8 @@ def finishing(s: Setting) -> None:
     s.engine.fetcher._finishing[7] = BUCKET
 
 
-def aftercare_under_way(s: Setting) -> None:
-    s.engine.aftercare._busy.add(s.aftercare())
+def afterwards_under_way(s: Setting) -> None:
+    s.engine.afterwards._busy.add(s.afterwards())
 
 
 def units_were_looked_at(s: Setting) -> None:
@@ -324,9 +324,9 @@ WORK: list[tuple[str, Arranged, str, float | None, bool, str]] = [
     ("results checked", checking, "fetcher", None, True, NEVER),
     ("results hang", partial(checking, since=100), "fetcher", None, False, NEVER),
     ("job.json written", finishing, "fetcher", None, True, NEVER),
-    ("aftercare is due", Setting.aftercare, "aftercare", None, False, ALWAYS),
-    ("aftercare put off", partial(Setting.aftercare, seconds=60), "aftercare", None, False, NEVER),
-    ("aftercare goes on", aftercare_under_way, "aftercare", None, True, NEVER),
+    ("afterwards is due", Setting.afterwards, "afterwards", None, False, ALWAYS),
+    ("afterwards put off", partial(Setting.afterwards, seconds=60), "afterwards", None, False, NEVER),
+    ("afterwards goes on", afterwards_under_way, "afterwards", None, True, NEVER),
     ("units looked at", units_were_looked_at, "units", 5.0, False, NEVER),
     ("to be reported", to_report, "reporter", 0.4, False, NEVER),
     ("report refused", refused_report, "reporter", 50, False, NEVER),

@@ -35,12 +35,12 @@ class Rig(Lab):
         self.turn()
         engine = self.rig.engine
         assert engine is not None
-        self.nightly = Nightly(engine.house, keep=self.keep, keep_free=self.keep_free)
+        self.nightly = Nightly(engine.runtime, keep=self.keep, keep_free=self.keep_free)
         jobs = {
             "night": Job(Night(600.0), self.nightly.night),
             "missed night": Job(Beat(service.LOOK_AT_NIGHT, first=service.SOON), self.nightly.look),
         }
-        self.rig.schedule = InlineSchedule(self.clock, jobs, engine.house.desk.tell)
+        self.rig.schedule = InlineSchedule(self.clock, jobs, engine.runtime.mailbox.tell)
 
     def at(self, when: str) -> None:
         """Let time pass until this local time."""

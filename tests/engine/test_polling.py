@@ -81,7 +81,7 @@ def test_many_jobs_are_not_looked_at_together(new_lab: Callable[..., Lab]) -> No
     lab.until(lambda: sum(j.phase is Phase.SUBMITTED for j in lab.jobs()) == 100, "the submits")
     spread = iter(range(10_000))
     assert lab.rig.engine is not None
-    lab.rig.engine.house.spread = lambda: (next(spread) * 0.618) % 1
+    lab.rig.engine.runtime.spread = lambda: (next(spread) * 0.618) % 1
     for job in lab.jobs():
         lab.launch(job)
     lab.pass_time(40, step=1)
@@ -117,12 +117,12 @@ def test_F63_results_that_come_after_the_end_marker_are_fetched(lab: Lab) -> Non
 def test_a_log_that_grew_beyond_reason_does_not_stop_the_watching(lab: Lab) -> None:
     running(lab)
     assert lab.rig.engine is not None
-    context = lab.rig.engine.house.contexts[BUCKET]
+    context = lab.rig.engine.runtime.contexts[BUCKET]
     lab.put(lab.job(), "logs/core.dump", bytes(LOG_LIMIT + 1))
-    sighting = look(lab.job(), context.layout, context.store_for, {}, timeout=1e6)
-    assert "logs/core.dump" in {seen.name for seen in sighting.objects}
-    assert "logs/core.dump" not in sighting.texts
-    assert sighting.evidence.statuses
+    snapshot = look(lab.job(), context.layout, context.store_for, {}, timeout=1e6)
+    assert "logs/core.dump" in {seen.name for seen in snapshot.objects}
+    assert "logs/core.dump" not in snapshot.texts
+    assert snapshot.evidence.statuses
 
 
 def test_a_job_folder_of_a_longer_id_is_not_mixed_in(lab: Lab) -> None:

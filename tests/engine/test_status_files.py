@@ -32,7 +32,7 @@ def test_F19_a_status_file_that_was_refused_is_written_later(setting: Setting, m
     setting.ask("one", "a.tif")
     setting.until(lambda: state(setting) == "submitted", "the submit to be shown")
     assert setting.rig.engine is not None
-    (context,) = setting.rig.engine.house.contexts.values()
+    (context,) = setting.rig.engine.runtime.contexts.values()
     refused = []
 
     def refuse(path: str, _body: bytes) -> None:

@@ -87,7 +87,7 @@ def test_another_buckets_refusal_stops_nothing_else(
 
     lab.turn()
     assert lab.rig.engine is not None
-    context = lab.rig.engine.house.contexts["caiman-web"]
+    context = lab.rig.engine.runtime.contexts["caiman-web"]
     home = context.store
     context.store_for = lambda bucket: home if bucket == "caiman-web" else Closed(bucket)
     lab.drop_job("far", "s3://other/d/a.tif", config="s3://other/d/c.yaml")

@@ -8,14 +8,14 @@ import pytest
 from engine.lab import Lab
 
 from ncaasd.adapters.journal import Journal, open_reader
-from ncaasd.engine.house import House
+from ncaasd.engine.runtime import Runtime
 
 
 @pytest.fixture
-def house(lab: Lab) -> House:
+def runtime(lab: Lab) -> Runtime:
     lab.rig.start()
     assert lab.rig.engine is not None
-    return lab.rig.engine.house
+    return lab.rig.engine.runtime
 
 
 def committed(journal: Journal, *keys: str) -> list[str | None]:
@@ -24,17 +24,17 @@ def committed(journal: Journal, *keys: str) -> list[str | None]:
         return [reader.get_meta(key) for key in keys]
 
 
-def test_what_is_done_last_is_in_the_same_transaction_and_done_once(house: House) -> None:
-    journal, seen = house.journal, []
+def test_what_is_done_last_is_in_the_same_transaction_and_done_once(runtime: Runtime) -> None:
+    journal, seen = runtime.journal, []
 
     def last() -> None:
         seen.append(journal.get_meta("inner"))
         journal.set_meta("last", "yes")
         assert committed(journal, "inner") == [None]
 
-    house.before_commit = last
-    with house.transaction():
-        with house.transaction():
+    runtime.before_commit = last
+    with runtime.transaction():
+        with runtime.transaction():
             journal.set_meta("inner", "yes")
         assert seen == []
     assert seen == ["yes"]
@@ -42,8 +42,8 @@ def test_what_is_done_last_is_in_the_same_transaction_and_done_once(house: House
 
 
 @pytest.mark.parametrize("where", ["in the block", "in a nested one", "in what is done last"])
-def test_what_fails_takes_all_of_it_back(house: House, where: str) -> None:
-    journal, lasts = house.journal, []
+def test_what_fails_takes_all_of_it_back(runtime: Runtime, where: str) -> None:
+    journal, lasts = runtime.journal, []
 
     def last() -> None:
         lasts.append(where)
@@ -51,10 +51,10 @@ def test_what_fails_takes_all_of_it_back(house: House, where: str) -> None:
         if where == "in what is done last":
             raise ZeroDivisionError
 
-    house.before_commit = last
-    with pytest.raises(ZeroDivisionError), house.transaction():
+    runtime.before_commit = last
+    with pytest.raises(ZeroDivisionError), runtime.transaction():
         journal.set_meta("outer", "yes")
-        with house.transaction():
+        with runtime.transaction():
             journal.set_meta("inner", "yes")
             if where == "in a nested one":
                 raise ZeroDivisionError
@@ -63,17 +63,17 @@ def test_what_fails_takes_all_of_it_back(house: House, where: str) -> None:
     assert len(lasts) == (where == "in what is done last")
     assert committed(journal, "outer", "inner", "last") == [None] * 3
 
-    house.before_commit = lambda: journal.set_meta("last", "of the next")
-    with house.transaction():
+    runtime.before_commit = lambda: journal.set_meta("last", "of the next")
+    with runtime.transaction():
         journal.set_meta("outer", "yes")
     assert committed(journal, "outer", "last") == ["yes", "of the next"]
 
 
-def test_notes_are_done_in_such_a_transaction(house: House) -> None:
-    journal = house.journal
-    house.before_commit = lambda: journal.set_meta("last", journal.get_meta("note") or "")
-    house.desk.tell(lambda: journal.set_meta("note", "told"))
-    house.desk.read(0.0)
+def test_notes_are_done_in_such_a_transaction(runtime: Runtime) -> None:
+    journal = runtime.journal
+    runtime.before_commit = lambda: journal.set_meta("last", journal.get_meta("note") or "")
+    runtime.mailbox.tell(lambda: journal.set_meta("note", "told"))
+    runtime.mailbox.read(0.0)
     assert committed(journal, "last") == ["told"]
-    house.desk.ask(lambda: journal.set_meta("note", "asked"))
+    runtime.mailbox.ask(lambda: journal.set_meta("note", "asked"))
     assert committed(journal, "last") == ["asked"]

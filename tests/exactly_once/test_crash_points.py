@@ -18,7 +18,7 @@ from ncaasd.model import FileState, Phase
 
 BIG = 20 * MIB  # three parts up, two ranges down
 
-# Each point, and the first and a later passage of it. Three datasets are three jobs, and one of them is large.
+# Each point, and the first and a later permit of it. Three datasets are three jobs, and one of them is large.
 POINTS = (
     ("F01", "submit.before_intent:1"),
     ("F01", "submit.before_intent:3"),

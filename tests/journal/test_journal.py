@@ -104,7 +104,7 @@ def test_any_bytes_in_a_name_are_kept(path: str) -> None:
 
 
 def points() -> list[tuple[str, int]]:
-    """Every crash point of a new journal's migrations ("name:passage"), and the schema's version when killed there."""
+    """Every crash point of a new journal's migrations ("name:permit"), and the schema's version when killed there."""
     passed: list[str] = []
     found: list[tuple[str, int]] = []
 

@@ -99,7 +99,7 @@ class Run:
             self.unrecorded.append(key)
 
     def turn(self) -> None:
-        """What the daemon does with the journal's errors: put up the house anew, or end (and be started again)."""
+        """What the daemon does with the journal's errors: make the engine anew, or end (and be started again)."""
         try:
             self.setting.rig.turn()
         except JournalBroken:

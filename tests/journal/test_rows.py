@@ -25,7 +25,7 @@ from ncaasd.adapters.journal.rows import (
 )
 from ncaasd.model import (
     EVENTUALLY,
-    CareStep,
+    AfterStep,
     CostNote,
     Dataset,
     FetchProgress,
@@ -250,8 +250,8 @@ def results(j: Journal) -> None:
 def care(j: Journal) -> None:
     row = add(j)
     for step in ("run", "local"):
-        j.want_aftercare(row, step)
-    j.set_aftercare(row, "run", "left", "why", failures=2)
+        j.want_after_step(row, step)
+    j.set_after_step(row, "run", "left", "why", failures=2)
 
 
 def configs(j: Journal) -> None:
@@ -279,12 +279,12 @@ ANSWERS: dict[str, tuple[Callable[[Journal], object], Callable[[Journal], object
     "a package": (packages, lambda j: j.package(A, "rule", ODD), PackageRow(1, "print", 2.0, 3, "said")),
     "no package": (packages, lambda j: j.package(A, "rule", "m7"), None),
     "packages": (packages, lambda j: j.packages(A), [WantedPackage("rule", ODD, 1)]),
-    "aftercare": (
+    "afterwards": (
         care,
-        lambda j: j.aftercare(1),
-        {"run": CareStep("left", "why", 2), "local": CareStep("wanted", "", 0)},
+        lambda j: j.after_steps(1),
+        {"run": AfterStep("left", "why", 2), "local": AfterStep("wanted", "", 0)},
     ),
-    "due aftercare": (care, lambda j: j.due_aftercare(0.0, 9), [1]),
+    "due after steps": (care, lambda j: j.due_after_steps(0.0, 9), [1]),
     "what was fetched": (results, lambda j: j.fetch_progress(1), FetchProgress(1, 3, 10, 111)),
     "nothing to fetch": (add, lambda j: j.fetch_progress(1), FetchProgress(0, 0, 0, 0)),
     "bytes to fetch": (results, lambda j: j.bytes_wanted(1), 101),

@@ -10,7 +10,18 @@ import pytest
 from builders import LAYOUT, cases, dataset, ended, in_unit, job, package_of, row, sent
 
 from ncaasd.declare.config import Analysis
-from ncaasd.model import Artefact, ArtefactState, CareStep, Dataset, FileRow, FileState, JobRow, JobState, Origin, Place
+from ncaasd.model import (
+    AfterStep,
+    Artefact,
+    ArtefactState,
+    Dataset,
+    FileRow,
+    FileState,
+    JobRow,
+    JobState,
+    Origin,
+    Place,
+)
 from ncaasd.plan.afterwards import AT_ITS_END, Due, PlannedFetch, PlannedRemoval, fetches, removals
 
 FILE = row()
@@ -54,18 +65,18 @@ def test_what_comes_back(of: Due, left: list[Artefact], expected: tuple[Any, ...
 MOVE = {"local_inputs": {"move": "/archive/{path}"}}
 DELETE = {"local_inputs": {"delete": {"copy_at": "/copies/{path}"}}}
 REMOTE, TOOL = {"remote_inputs": "delete"}, {"run": "tell"}
-RUN_DONE, LEFT = {"run": CareStep("done", "", 0)}, CareStep("left", "why", 1)
+RUN_DONE, LEFT = {"run": AfterStep("done", "", 0)}, AfterStep("left", "why", 1)
 TO_DO = {
-    "run": CareStep("wanted", "", 0),
-    "local inputs": CareStep("wanted", "", 0),
-    "remote inputs": CareStep("wanted", "", 0),
+    "run": AfterStep("wanted", "", 0),
+    "local inputs": AfterStep("wanted", "", 0),
+    "remote inputs": AfterStep("wanted", "", 0),
 }
 
 
 def planned(
     of: Due,
     *settings: dict[str, Any],
-    care: dict[str, Any] | None = None,
+    journaled: dict[str, Any] | None = None,
     files: Sequence[FileRow] = (FILE,),
     at: FileRow | None = FILE,
     using: Iterable[JobRow] = (),
@@ -76,7 +87,7 @@ def planned(
     after = {k: v for part in settings for k, v in part.items()}
     return removals(
         [of],
-        {1: TO_DO if care is None else care},
+        {1: TO_DO if journaled is None else journaled},
         Analysis.model_validate({"after_results": after}),
         LAYOUT,
         at=lambda _dataset: at,
@@ -120,10 +131,10 @@ OTHER = sent("b.tif", row=2)
         ("deleted where a copy is", OVER, [DELETE], {}, [DELETED]),
         ("deleted after the tool", OVER, [DELETE, TOOL], {},
          [but(DELETED, condition="after the tool tell; when /copies/a.tif has the same bytes")]),
-        ("the tool has been run", OVER, [DELETE, TOOL], {"care": TO_DO | RUN_DONE}, [DELETED]),
-        ("it was moved", OVER, [MOVE], {"care": TO_DO | {"local inputs": CareStep("done", "", 0)}}, []),
-        ("it was given up", OVER, [MOVE], {"care": TO_DO | {"local inputs": LEFT}}, []),
-        ("it ended before `after_results` was written", OVER, [MOVE], {"care": {}}, []),
+        ("the tool has been run", OVER, [DELETE, TOOL], {"journaled": TO_DO | RUN_DONE}, [DELETED]),
+        ("it was moved", OVER, [MOVE], {"journaled": TO_DO | {"local inputs": AfterStep("done", "", 0)}}, []),
+        ("it was given up", OVER, [MOVE], {"journaled": TO_DO | {"local inputs": LEFT}}, []),
+        ("it ended before `after_results` was written", OVER, [MOVE], {"journaled": {}}, []),
         ("it failed", due(ended(JobState.FAILED, row=1)), [MOVE, REMOTE], {}, []),
         ("it is gone already", OVER, [MOVE], {"files": [row(state=FileState.GONE)]}, []),
         ("it is not what was stored", OVER, [MOVE], {"files": [row(state=FileState.WHOLE)]},
@@ -146,8 +157,8 @@ OTHER = sent("b.tif", row=2)
         ("deleted in S3 after it was moved here", OVER, [REMOTE, MOVE], {},
          [MOVED, but(IN_S3, condition="after the local inputs")]),
         ("it was moved here, and stays in S3 till then", OVER, [REMOTE, MOVE],
-         {"care": TO_DO | {"local inputs": CareStep("done", "", 0)}}, [IN_S3]),
-        ("it was deleted in S3", OVER, [REMOTE], {"care": TO_DO | {"remote inputs": CareStep("done", "", 0)}}, []),
+         {"journaled": TO_DO | {"local inputs": AfterStep("done", "", 0)}}, [IN_S3]),
+        ("it was deleted in S3", OVER, [REMOTE], {"journaled": TO_DO | {"remote inputs": AfterStep("done", "", 0)}}, []),
         ("another job reads it in S3", OVER, [REMOTE], {"using": [OTHER]}, [but(IN_S3, condition=NAMES_IT)]),
         ("the job itself reads it in S3", RUNS, [REMOTE], {"using": [RUNS.row]}, [but(IN_S3, condition=AT_END)]),
         ("this rig did not put it", OVER, [REMOTE], {"at": row(ours=False)}, [but(IN_S3, kept="this rig did not put it")]),
@@ -273,3 +284,20 @@ def test_of_a_dataset_without_a_place_only_the_files_place_is_asked() -> None:
         having=having,
     )
     assert asked == [FILE.place]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_jobs_that_had_a_recording_the_one_that_takes_it_away_is_told_of(order: int) -> None:
+    older = Due(job().spec, "1", ended(row=1, datasets=(dataset(FILE, "older"),)))
+    newer = Due(job().spec, "2", ended(row=2, datasets=(dataset(FILE),)))
+    (found,) = removals(
+        [older, newer][::order],
+        {1: TO_DO, 2: TO_DO},
+        Analysis.model_validate({"after_results": MOVE}),
+        LAYOUT,
+        at=lambda _dataset: FILE,
+        files_of=lambda _dataset: [FILE],
+        using=lambda _key: (),
+        having=lambda _place: (),
+    )
+    assert (found.job_id, found.kept) == ("2", "")

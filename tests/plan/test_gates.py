@@ -8,20 +8,21 @@ import pytest
 from builders import NOW, cases, in_unit, row, rule, session, unit
 
 from ncaasd.model import FileRow, FileState
-from ncaasd.plan.gates import EMPTY, Passage, UnitState, Way, gives_name, late, passage, state_of, warnings
+from ncaasd.neurocaas.naming import safe_key
+from ncaasd.plan.gates import EMPTY, Permit, UnitState, When, gives_name, late, permit, state_of, warnings
 from ncaasd.plan.grouping import Matcher, Unit, below
 
-GO, LATER, NEVER, HELD = Way.GO, Way.LATER, Way.NEVER, Way.HELD
+GO, LATER, NEVER, HELD = When.NOW, When.LATER, When.NEVER, When.HELD
 WHOLE, WRITTEN, GONE = FileState.WHOLE, FileState.SETTLING, FileState.GONE
 
 
-def asked(file: FileRow, rules: list[Matcher], beside: list[FileRow], *, is_late: bool = False) -> Passage:
+def asked(file: FileRow, rules: list[Matcher], beside: list[FileRow], *, is_late: bool = False) -> Permit:
     """`beside`: what else is in the unit M7/1."""
 
     def unit_of(m: Matcher) -> Unit | None:
         return unit(file, *beside) if m.unit_of(below(file)) else None
 
-    return passage(file, rules, unit_of, lambda _m, _unit: is_late)
+    return permit(file, rules, unit_of, lambda _m, _unit: is_late)
 
 
 DATA = in_unit("a.tif", WHOLE)
@@ -97,10 +98,10 @@ OF_RIG1 = in_unit("a.tif", WHOLE, tree="rig1")
     ),
 )  # fmt: skip
 def test_whether_a_file_may_go_up(
-    file: FileRow, rules: list[Matcher], beside: list[FileRow], way: Way, reason: str
+    file: FileRow, rules: list[Matcher], beside: list[FileRow], way: When, reason: str
 ) -> None:
     made = asked(file, rules, beside)
-    assert (made.way, made.reason) == (way, reason)
+    assert (made.when, made.reason) == (way, reason)
     assert made.unit is (way is LATER), "what waits for its unit is asked again with it"
 
 
@@ -117,10 +118,10 @@ def test_whether_a_file_may_go_up(
     ),
 )  # fmt: skip
 def test_F92_what_came_after_its_units_job_is_held(
-    file: FileRow, rules: list[Matcher], beside: list[FileRow], way: Way
+    file: FileRow, rules: list[Matcher], beside: list[FileRow], way: When
 ) -> None:
     made = asked(file, rules, beside, is_late=True)
-    assert made.way is way
+    assert made.when is way
     if way is HELD:
         assert made.reason == (
             "came after M7/1 was submitted, so no job has it: `ncaasd release inputs/M7/1/a.tif` lets it go up, and `ncaasd"
@@ -208,6 +209,11 @@ CONFIG = row("configs/c.yaml")
          "unit": "{animal}/{run}"}, row("configs/M7.yaml"), True),
         ("under a name that has a part, in a folder", {"config_name": "keep", "config": "{animal}.yaml",
          "unit": "{animal}/{run}"}, row("configs/x/M7.yaml"), False),
+        *((f"under its own name, mapped: {name}", {"config_name": "keep", "config": name},
+           row(f"configs/{name}", key=f"lab/configs/{safe_key(name)}"), True)
+          for name in ("Größe.yaml", "a b.yaml", "a[1].yaml")),
+        ("under a name that another's is mapped to", {"config_name": "keep"}, row("configs/c d.yaml", key="lab/configs/c.yaml"),
+         True),
         ("under the name that its analysis opens", {"config_name": "config.yaml"}, row("configs/config.yaml"), True),
         ("under another name than its analysis opens", {"config_name": "config.yaml"}, CONFIG, False),
         ("no config", {"config_name": "keep"}, row("inputs/c.yaml", key="lab/configs/c.yaml"), False),

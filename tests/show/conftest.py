@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from show_desk import Answer, Call, Desk
+from show_machine import Answer, Call, Machine
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.show.cli import main
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    made = Desk(tmp_path, tmp_path / "ncaasd.yaml")
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine(tmp_path, tmp_path / "ncaasd.yaml")
     for area in ("inputs", "configs", "submissions", "results"):
         (made.home / area).mkdir(parents=True)
     made.configure()
@@ -39,7 +39,7 @@ def ncaasd(capsys: pytest.CaptureFixture[str]) -> Call:
 
 
 @pytest.fixture
-def journal(desk: Desk) -> Iterator[Journal]:
-    opened = desk.journal()
+def journal(machine: Machine) -> Iterator[Journal]:
+    opened = machine.journal()
     yield opened
     opened.close()

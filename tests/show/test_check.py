@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from show_desk import ANALYSIS, Call, Desk
+from show_machine import ANALYSIS, Call, Machine
 
 from ncaasd.adapters.journal.backups import make_backup
 from ncaasd.adapters.lock import Locked
@@ -42,10 +42,10 @@ RULE = "rules:\n  - name: x\n    datasets: '*.tif'\n    config: caiman.yaml\n"
 
 
 @pytest.fixture
-def whole(desk: Desk) -> Desk:
-    (desk.home / "manifest.yaml").write_text(RULE)
-    (desk.home / "configs" / "caiman.yaml").write_text("window: 3\n")
-    return desk
+def whole(machine: Machine) -> Machine:
+    (machine.home / "manifest.yaml").write_text(RULE)
+    (machine.home / "configs" / "caiman.yaml").write_text("window: 3\n")
+    return machine
 
 
 @pytest.mark.usefixtures("whole")
@@ -57,7 +57,7 @@ def test_all_is_well_on_this_machine(ncaasd: Call) -> None:
     assert bad(ncaasd, "--offline") == []
 
 
-def test_nothing_is_left_behind_and_nothing_is_made(whole: Desk, ncaasd: Call) -> None:
+def test_nothing_is_left_behind_and_nothing_is_made(whole: Machine, ncaasd: Call) -> None:
     def tree() -> list[str]:
         return sorted(str(path) for path in whole.folder.rglob("*"))
 
@@ -69,7 +69,7 @@ def test_nothing_is_left_behind_and_nothing_is_made(whole: Desk, ncaasd: Call) -
 # -- this machine
 
 
-def test_the_newest_backup_of_the_journal(whole: Desk, ncaasd: Call) -> None:
+def test_the_newest_backup_of_the_journal(whole: Machine, ncaasd: Call) -> None:
     """None yet, one of last night, one that is old, one that can't be used."""
     with closing(whole.journal()) as journal:
         assert found(ncaasd, "--offline") == [("backup", "note")]
@@ -90,12 +90,12 @@ def test_the_newest_backup_of_the_journal(whole: Desk, ncaasd: Call) -> None:
     assert "can't be used" in said(ncaasd, "backup")
 
 
-def test_a_root_that_is_not_there(whole: Desk, ncaasd: Call) -> None:
+def test_a_root_that_is_not_there(whole: Machine, ncaasd: Call) -> None:
     whole.configure(root=str(whole.folder / "unmounted"))
     assert bad(ncaasd, "--offline") == ["root"]
 
 
-def test_results_that_cannot_be_written(whole: Desk, ncaasd: Call) -> None:
+def test_results_that_cannot_be_written(whole: Machine, ncaasd: Call) -> None:
     results = whole.home / "results"
     results.rmdir()
     results.symlink_to("/proc/self")  # a folder that nobody can write to, root included
@@ -103,12 +103,12 @@ def test_results_that_cannot_be_written(whole: Desk, ncaasd: Call) -> None:
     assert str(results) in said(ncaasd, "folder")
 
 
-def test_a_source_that_is_not_mounted(whole: Desk, ncaasd: Call) -> None:
+def test_a_source_that_is_not_mounted(whole: Machine, ncaasd: Call) -> None:
     whole.configure(sources={"rig1": str(whole.folder / "nowhere")})
     assert bad(ncaasd, "--offline") == ["source"]
 
 
-def test_folders_that_links_may_lead_to(whole: Desk, ncaasd: Call) -> None:
+def test_folders_that_links_may_lead_to(whole: Machine, ncaasd: Call) -> None:
     videos, nowhere, alias = whole.folder / "videos", whole.folder / "nowhere", whole.folder / "alias"
     videos.mkdir()
     whole.configure(links=[str(videos)])
@@ -121,13 +121,13 @@ def test_folders_that_links_may_lead_to(whole: Desk, ncaasd: Call) -> None:
     assert f"{alias} overlaps the state folder" in said(ncaasd, "links")
 
 
-def test_F69_trees_that_overlap_behind_symbolic_links(whole: Desk, ncaasd: Call) -> None:
+def test_F69_trees_that_overlap_behind_symbolic_links(whole: Machine, ncaasd: Call) -> None:
     (whole.folder / "link").symlink_to(whole.home / "inputs")
     whole.configure(sources={"rig1": str(whole.folder / "link")})
     assert bad(ncaasd, "--offline") == ["folders"]
 
 
-def test_a_disk_that_is_nearly_full(whole: Desk, ncaasd: Call) -> None:
+def test_a_disk_that_is_nearly_full(whole: Machine, ncaasd: Call) -> None:
     whole.configure(watch={"min_free": "1000000 TB"})
     assert bad(ncaasd, "--offline") == ["disk"]
     assert "less than 1000000 TB" in said(ncaasd, "disk")
@@ -135,7 +135,7 @@ def test_a_disk_that_is_nearly_full(whole: Desk, ncaasd: Call) -> None:
 
 @pytest.mark.parametrize(("watches", "expected"), [(100, []), (3, ["inotify"])])
 def test_F22_inotify_watches_are_counted_against_the_limit(
-    whole: Desk, ncaasd: Call, monkeypatch: pytest.MonkeyPatch, watches: int, expected: list[str]
+    whole: Machine, ncaasd: Call, monkeypatch: pytest.MonkeyPatch, watches: int, expected: list[str]
 ) -> None:
     (whole.folder / "max_user_watches").write_text(f"{watches}\n")
     monkeypatch.setattr(check_machine, "INOTIFY", str(whole.folder))
@@ -145,7 +145,7 @@ def test_F22_inotify_watches_are_counted_against_the_limit(
     assert f"6 folders to watch, {watches} are allowed" in said(ncaasd, "inotify")
 
 
-def test_the_daemon_is_named_by_its_pid(whole: Desk, ncaasd: Call) -> None:
+def test_the_daemon_is_named_by_its_pid(whole: Machine, ncaasd: Call) -> None:
     assert said(ncaasd, "daemon").startswith("does not run")
     whole.state.mkdir()
     lock = Locked(str(whole.state), whole.config.root)
@@ -153,13 +153,13 @@ def test_the_daemon_is_named_by_its_pid(whole: Desk, ncaasd: Call) -> None:
     lock.close()
 
 
-def test_a_journal_that_is_none(whole: Desk, ncaasd: Call) -> None:
+def test_a_journal_that_is_none(whole: Machine, ncaasd: Call) -> None:
     whole.state.mkdir()
     (whole.state / "journal.sqlite").write_bytes(b"nonsense" * 1000)
     assert bad(ncaasd, "--offline") == ["journal"]
 
 
-def test_F100_the_rig_is_named(whole: Desk, ncaasd: Call) -> None:
+def test_F100_the_rig_is_named(whole: Machine, ncaasd: Call) -> None:
     assert said(ncaasd, "rig").startswith("it gets a name at its first start")
     with closing(whole.journal()) as journal, journal.transaction():
         journal.set_meta("rig", "scope-1a2b3c")
@@ -228,7 +228,7 @@ ONE_OFF = "jobs:\n  - name: x\n    datasets: {data}\n    config: {config}\n"
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_with_its_line(
-    whole: Desk, ncaasd: Call, path: str, text: str, level: str, where: str
+    whole: Machine, ncaasd: Call, path: str, text: str, level: str, where: str
 ) -> None:
     (whole.home / path).write_text(text)
     assert ("manifest", level) in found(ncaasd, "--offline")
@@ -236,7 +236,7 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(
     assert ncaasd("check", "--offline").code == (1 if level == "bad" else 0)
 
 
-def test_F68_every_file_is_looked_at(whole: Desk, ncaasd: Call) -> None:
+def test_F68_every_file_is_looked_at(whole: Machine, ncaasd: Call) -> None:
     for name in ("a", "b", "c"):
         (whole.home / "submissions" / f"{name}.yaml").write_text("jobs: [" if name != "b" else "jobs: []\n")
     assert [line.partition(":")[0] for line in said(ncaasd, "manifest").splitlines()] == [
@@ -248,8 +248,8 @@ def test_F68_every_file_is_looked_at(whole: Desk, ncaasd: Call) -> None:
 # -- the config itself
 
 
-def test_a_wrong_config_is_a_finding_with_every_problem(desk: Desk, ncaasd: Call) -> None:
-    desk.config_path.write_text("group: a/b\nroot: here\n")
+def test_a_wrong_config_is_a_finding_with_every_problem(machine: Machine, ncaasd: Call) -> None:
+    machine.config_path.write_text("group: a/b\nroot: here\n")
     answer = ncaasd("check")
     assert answer.code == 1
     assert [line[:9] for line in answer.out.splitlines()[:3]] == ["✗ config:"] * 3
@@ -265,7 +265,7 @@ def test_a_config_that_is_not_there(ncaasd: Call) -> None:
 
 
 @pytest.mark.usefixtures("whole")
-def test_an_endpoint_that_is_down_is_said_for_each_analysis_and_the_rest_goes_on(whole: Desk, ncaasd: Call) -> None:
+def test_an_endpoint_that_is_down_is_said_for_each_analysis_and_the_rest_goes_on(whole: Machine, ncaasd: Call) -> None:
     other = "other-analysis"
     whole.configure(analyses={ANALYSIS: {}, other: {}})
     began = time.monotonic()
@@ -275,7 +275,7 @@ def test_an_endpoint_that_is_down_is_said_for_each_analysis_and_the_rest_goes_on
     assert "nothing more of it was tried" in ncaasd("check").out
 
 
-def test_no_credentials_at_all(whole: Desk, ncaasd: Call) -> None:
+def test_no_credentials_at_all(whole: Machine, ncaasd: Call) -> None:
     whole.configure(aws={"endpoint_url": "http://127.0.0.1:9", "profile": "nono"})
     assert bad(ncaasd) == ["S3"]
     assert "nono" in ncaasd("check").out
@@ -290,7 +290,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxServer]:
 
 
 @pytest.fixture
-def online(whole: Desk, server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def online(whole: Machine, server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", server.credentials_file)
     whole.configure(aws={"endpoint_url": server.endpoint, "profile": LAB_PROFILE}, rig="rig-a")
     return whole
@@ -320,7 +320,7 @@ def test_every_permission_is_tried_and_nothing_stays(server: SandboxServer, ncaa
 
 
 def test_F56_another_group_is_refused_permission_by_permission(
-    online: Desk, server: SandboxServer, ncaasd: Call
+    online: Machine, server: SandboxServer, ncaasd: Call
 ) -> None:
     online.configure(group="other", aws={"endpoint_url": server.endpoint, "profile": LAB_PROFILE})
     assert set(PERMISSIONS) <= set(bad(ncaasd))
@@ -329,7 +329,9 @@ def test_F56_another_group_is_refused_permission_by_permission(
     assert out.count("→ ") == 1  # the same advice is given once
 
 
-def test_F56_a_bucket_that_is_not_there_and_the_others_go_on(online: Desk, server: SandboxServer, ncaasd: Call) -> None:
+def test_F56_a_bucket_that_is_not_there_and_the_others_go_on(
+    online: Machine, server: SandboxServer, ncaasd: Call
+) -> None:
     online.configure(
         analyses={"no-such-bucket": {}, ANALYSIS: {}}, aws={"endpoint_url": server.endpoint, "profile": LAB_PROFILE}
     )
@@ -338,13 +340,13 @@ def test_F56_a_bucket_that_is_not_there_and_the_others_go_on(online: Desk, serve
     assert sum(f["what"] in PERMISSIONS and f["level"] == "good" for f in findings) == len(PERMISSIONS)
 
 
-def test_F64_a_bucket_name_that_is_too_long_is_said_before_anything_is_uploaded(online: Desk, ncaasd: Call) -> None:
+def test_F64_a_bucket_name_that_is_too_long_is_said_before_anything_is_uploaded(online: Machine, ncaasd: Call) -> None:
     name = "a" * 40
     online.configure(analyses={name: {}})
     assert "bucket" in bad(ncaasd)
 
 
-def test_no_secret_is_shown(online: Desk, server: SandboxServer, ncaasd: Call) -> None:
+def test_no_secret_is_shown(online: Machine, server: SandboxServer, ncaasd: Call) -> None:
     out = ncaasd("check").out + ncaasd("check", "--json").out
     assert server.lab_credentials.secret_key not in out
     assert server.lab_credentials.access_key not in out
@@ -376,7 +378,7 @@ def test_F84_the_clock_is_compared_with_the_servers(off: float, level: str, text
     assert (finding.level, text in finding.text) == (level, True)
 
 
-def test_the_rig_is_the_hosts_name_where_it_has_none(online: Desk, server: SandboxServer, ncaasd: Call) -> None:
+def test_the_rig_is_the_hosts_name_where_it_has_none(online: Machine, server: SandboxServer, ncaasd: Call) -> None:
     online.configure(aws={"endpoint_url": server.endpoint, "profile": LAB_PROFILE})
     assert ncaasd("check").code == 0
     host = socket.gethostname().partition(".")[0] or "rig"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from show_desk import ANALYSIS, ID, NOW, Call, Desk, add_file, add_job, done, spec, submitted
+from show_machine import ANALYSIS, ID, NOW, Call, Machine, add_file, add_job, done, spec, submitted
 
 from ncaasd.adapters.control import ControlServer
 from ncaasd.adapters.journal import Journal
@@ -179,9 +179,9 @@ def test_since_today_is_this_days_midnight() -> None:
 class Daemon:
     """What a daemon shows of itself: the lock of another process, and a socket on which its answers are recorded."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, machine: Machine) -> None:
         self.asked: list[dict[str, Any]] = []
-        code = f"import sys; from ncaasd.adapters.lock import Locked; l = Locked({str(desk.state)!r}, {desk.config.root!r})"
+        code = f"import sys; from ncaasd.adapters.lock import Locked; l = Locked({str(machine.state)!r}, {machine.config.root!r})"
         code += "; print('locked', flush=True); sys.stdin.read()"
         self._holder = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -189,7 +189,7 @@ class Daemon:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "locked\n"
         self._socket: ControlServer | None = None
-        self._state = str(desk.state)
+        self._state = str(machine.state)
 
     @property
     def pid(self) -> int:
@@ -212,10 +212,10 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(desk: Desk, journal: Journal) -> Iterator[Daemon]:
+def daemon(machine: Machine, journal: Journal) -> Iterator[Daemon]:
     for unit in ("m7/z.tif", "m7/a.tif"):
         add_job(journal, spec(unit=unit))
-    running = Daemon(desk)
+    running = Daemon(machine)
     yield running
     running.close()
 
@@ -246,11 +246,11 @@ def test_F77_a_daemon_that_does_not_listen_is_not_gone_around(
     assert held(journal) == []
 
 
-def test_the_lock_is_let_go_of(desk: Desk, journal: Journal, ncaasd: Call) -> None:
+def test_the_lock_is_let_go_of(machine: Machine, journal: Journal, ncaasd: Call) -> None:
     add_job(journal, spec())
     assert ncaasd("hold", "1").code == 0
-    Locked(str(desk.state), desk.config.root).close()
-    assert os.path.exists(desk.state / "lock")
+    Locked(str(machine.state), machine.config.root).close()
+    assert os.path.exists(machine.state / "lock")
 
 
 def test_rerun_with_another_config(journal: Journal, ncaasd: Call) -> None:

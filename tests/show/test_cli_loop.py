@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from show_desk import Answer
+from show_machine import Answer
 from support.rig import BUCKET, Rig, blob
 
 from ncaasd.model import JobState, Phase

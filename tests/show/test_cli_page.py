@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-from show_desk import Call, Desk
+from show_machine import Call, Machine
 
 import ncaasd as package
 from ncaasd.engine.daemon import journal_path, state_folder
@@ -143,11 +143,11 @@ def test_a_config_that_is_named_goes_before_all(
 
 
 @pytest.mark.parametrize("state", ["config", "systemd", "user"])
-def test_the_state_folder_is_the_engines(desk: Desk, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+def test_the_state_folder_is_the_engines(machine: Machine, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
     if state != "config":
-        desk.configure(state=None)
+        machine.configure(state=None)
     if state == "systemd":
         monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/ncaasd:/var/lib/other")
-    config = desk.config
+    config = machine.config
     assert places.state_of(config) == state_folder(config)
     assert places.journal_of(config) == journal_path(state_folder(config))

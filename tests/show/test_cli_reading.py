@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from show_desk import ANALYSIS, ID, NOW, Call, Desk, add_file, add_job, done, spec, submitted
+from show_machine import ANALYSIS, ID, NOW, Call, Machine, add_file, add_job, done, spec, submitted
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.model import FileState, JobState, Origin
@@ -89,7 +89,7 @@ def test_a_job_is_named_by_id_number_name_or_unit(ncaasd: Call, name: str, first
     assert first_line in answer.out.splitlines()[0]
 
 
-def test_one_job_tells_its_story(desk: Desk, journal: Journal, ncaasd: Call) -> None:
+def test_one_job_tells_its_story(machine: Machine, journal: Journal, ncaasd: Call) -> None:
     add_file(journal, "inputs/m7/a.tif", FileState.STORED, size=12_300_000_000)
     row = add_job(journal, spec(), **done())
     subject = "job two-photon m7/a.tif"
@@ -105,7 +105,7 @@ def test_one_job_tells_its_story(desk: Desk, journal: Journal, ncaasd: Call) -> 
     assert facts["datasets"] == "m7/a.tif (12.3 GB, stored)"
     assert facts["config"] == "caiman.yaml (as lab/configs/caiman-1a2b3c4d.yaml)"
     assert facts["fetched"] == "0 of 1 file, 0 B of 2.0 kB"
-    assert facts["results"] == str(desk.home / "results" / f"job__{ANALYSIS}_{ID}")
+    assert facts["results"] == str(machine.home / "results" / f"job__{ANALYSIS}_{ID}")
     assert "declared by manifest.yaml" in answer.out
     assert "not this one" not in answer.out
     document = ncaasd("job", ID, "--json").json
@@ -151,7 +151,7 @@ def test_mistakes_are_sentences_with_exit_code_2(ncaasd: Call, arguments: list[s
     assert "Traceback" not in answer.err
 
 
-@pytest.mark.usefixtures("desk")
+@pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize(
     "arguments", [["status"], ["jobs"], ["job", "1"], ["logs", "1"], ["hold", "1"], ["fetch", "1"]]
 )
@@ -161,25 +161,25 @@ def test_before_the_first_start_there_is_no_journal(ncaasd: Call, arguments: lis
     assert answer.err.startswith("ncaasd: there is no journal at ")
 
 
-def test_all_problems_of_a_config_are_said_each_at_its_line(desk: Desk, ncaasd: Call) -> None:
-    desk.config_path.write_text("group: lab\nroot: relative\nanalyzes: {}\nwatch: {settle: soon}\n")
+def test_all_problems_of_a_config_are_said_each_at_its_line(machine: Machine, ncaasd: Call) -> None:
+    machine.config_path.write_text("group: lab\nroot: relative\nanalyzes: {}\nwatch: {settle: soon}\n")
     answer = ncaasd("status")
     lines = answer.err.splitlines()
     assert answer.code == 2
-    assert all(line.startswith(f"ncaasd: {desk.config_path}:") for line in lines)
-    assert [line.removeprefix(f"ncaasd: {desk.config_path}:")[:2] for line in lines] == ["1:", "2:", "3:", "4:"]
+    assert all(line.startswith(f"ncaasd: {machine.config_path}:") for line in lines)
+    assert [line.removeprefix(f"ncaasd: {machine.config_path}:")[:2] for line in lines] == ["1:", "2:", "3:", "4:"]
 
 
-def test_a_newer_journal_is_refused(desk: Desk, journal: Journal, ncaasd: Call) -> None:
+def test_a_newer_journal_is_refused(machine: Machine, journal: Journal, ncaasd: Call) -> None:
     journal._db.execute("PRAGMA user_version=999")
     answer = ncaasd("status")
     assert answer.code == 2
     assert "newer ncaasd" in answer.err
 
 
-def test_a_journal_that_is_none_is_the_environments_trouble(desk: Desk, ncaasd: Call) -> None:
-    desk.state.mkdir()
-    (desk.state / "journal.sqlite").write_bytes(b"not a database at all" * 100)
+def test_a_journal_that_is_none_is_the_environments_trouble(machine: Machine, ncaasd: Call) -> None:
+    machine.state.mkdir()
+    (machine.state / "journal.sqlite").write_bytes(b"not a database at all" * 100)
     assert ncaasd("status").code == 3
 
 
@@ -192,9 +192,9 @@ CERTIFICATE = """\
 """
 
 
-def put_log(desk: Desk, journal: Journal, row: int, name: str, text: str) -> None:
+def put_log(machine: Machine, journal: Journal, row: int, name: str, text: str) -> None:
     folder = f"job__{ANALYSIS}_{ID}"
-    path = desk.home / "results" / folder / name
+    path = machine.home / "results" / folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     with journal.transaction():
@@ -208,11 +208,15 @@ def status_file(status: str, *lines: str) -> str:
     return json.dumps({"status": status, "reason": "", "input": "lab/inputs/a.tif", "std": printed})
 
 
-def test_logs_are_text_not_json(desk: Desk, journal: Journal, ncaasd: Call) -> None:
+def test_logs_are_text_not_json(machine: Machine, journal: Journal, ncaasd: Call) -> None:
     row = add_job(journal, spec(), **submitted())
-    put_log(desk, journal, row, "logs/certificate.txt", CERTIFICATE)
+    put_log(machine, journal, row, "logs/certificate.txt", CERTIFICATE)
     put_log(
-        desk, journal, row, "logs/DATASET_NAME:a.tif_STATUS.txt", status_file("IN PROGRESS", "frame 1\n", "frame 2\n")
+        machine,
+        journal,
+        row,
+        "logs/DATASET_NAME:a.tif_STATUS.txt",
+        status_file("IN PROGRESS", "frame 1\n", "frame 2\n"),
     )
     answer = ncaasd("logs", ID)
     assert answer.code == 0
@@ -232,13 +236,13 @@ def test_logs_before_there_are_any(journal: Journal, ncaasd: Call) -> None:
 
 @pytest.mark.parametrize("spoil", ["gone", "link", "fifo", "half"])
 def test_logs_that_cannot_be_read_are_left_out(
-    desk: Desk, journal: Journal, ncaasd: Call, spoil: str, tmp_path: Path
+    machine: Machine, journal: Journal, ncaasd: Call, spoil: str, tmp_path: Path
 ) -> None:
     row = add_job(journal, spec(), **submitted())
-    put_log(desk, journal, row, "logs/certificate.txt", CERTIFICATE)
+    put_log(machine, journal, row, "logs/certificate.txt", CERTIFICATE)
     name = "logs/DATASET_NAME:a.tif_STATUS.txt"
-    put_log(desk, journal, row, name, status_file("IN PROGRESS", "x")[: 20 if spoil == "half" else None])
-    path = desk.home / "results" / f"job__{ANALYSIS}_{ID}" / name
+    put_log(machine, journal, row, name, status_file("IN PROGRESS", "x")[: 20 if spoil == "half" else None])
+    path = machine.home / "results" / f"job__{ANALYSIS}_{ID}" / name
     if spoil != "half":
         path.unlink()
     if spoil == "link":
@@ -252,15 +256,17 @@ def test_logs_that_cannot_be_read_are_left_out(
     assert "a.tif" not in answer.out
 
 
-def test_logs_followed_show_each_line_once_and_end_with_the_job(desk: Desk, journal: Journal, ncaasd: Call) -> None:
+def test_logs_followed_show_each_line_once_and_end_with_the_job(
+    machine: Machine, journal: Journal, ncaasd: Call
+) -> None:
     row = add_job(journal, spec(), **submitted())
     name = "logs/DATASET_NAME:a.tif_STATUS.txt"
-    put_log(desk, journal, row, name, status_file("IN PROGRESS", "frame 1\n"))
+    put_log(machine, journal, row, name, status_file("IN PROGRESS", "frame 1\n"))
 
     def later() -> None:
-        with_journal = desk.journal()
+        with_journal = machine.journal()
         time.sleep(0.5)
-        put_log(desk, with_journal, row, name, status_file("SUCCESS", "frame 1\n", "frame 2\n"))
+        put_log(machine, with_journal, row, name, status_file("SUCCESS", "frame 1\n", "frame 2\n"))
         with with_journal.transaction():
             with_journal.update_job(row, **{k: v for k, v in done().items() if k != "cost"})
         with_journal.close()
@@ -283,21 +289,21 @@ def test_logs_followed_show_each_line_once_and_end_with_the_job(desk: Desk, jour
     ],
 )
 def test_F78_status_says_what_is_wrong_with_the_config_and_shows_the_rest(
-    desk: Desk, ncaasd: Call, change: dict[str, Any], code: int, says: str
+    machine: Machine, ncaasd: Call, change: dict[str, Any], code: int, says: str
 ) -> None:
-    desk.configure(**change)
+    machine.configure(**change)
     answer = ncaasd("status", "--json")
     assert answer.code == code
     if code:
         assert says in answer.err
         return
     (trouble,) = answer.json["troubles"]
-    assert says in trouble and str(desk.config_path) in trouble
+    assert says in trouble and str(machine.config_path) in trouble
     assert answer.json["analyses"][0]["jobs"] == {"done": 1, "held": 1, "waiting": 1}
     assert says in ncaasd("status").out.replace("\n", " ")
 
 
-def test_status_of_a_wrong_config_that_never_ran_says_what_is_wrong(desk: Desk, ncaasd: Call) -> None:
-    desk.configure(jobs={"max_activ": 3})
+def test_status_of_a_wrong_config_that_never_ran_says_what_is_wrong(machine: Machine, ncaasd: Call) -> None:
+    machine.configure(jobs={"max_activ": 3})
     answer = ncaasd("status")
     assert (answer.code, "is max_active meant?" in answer.err, "no journal" in answer.err) == (2, True, False)

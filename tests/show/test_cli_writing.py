@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from show_desk import ANALYSIS, NOW, Call, Desk, add_job, done, spec
+from show_machine import ANALYSIS, NOW, Call, Machine, add_job, done, spec
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import load_config
@@ -74,17 +74,17 @@ def test_init_says_what_is_missing_when_nobody_can_be_asked(tmp_path: Path, ncaa
 # -- submit
 
 
-def written(desk: Desk, name: str) -> Manifest:
-    path = desk.home / "submissions" / f"{name}.yaml"
+def written(machine: Machine, name: str) -> Manifest:
+    path = machine.home / "submissions" / f"{name}.yaml"
     return parse_manifest(path.read_bytes(), str(path), standing=False, sources=(), tools=())
 
 
 @pytest.fixture
-def dropped(desk: Desk) -> Desk:
-    (desk.home / "inputs" / "m 7").mkdir()
+def dropped(machine: Machine) -> Machine:
+    (machine.home / "inputs" / "m 7").mkdir()
     for path in ("inputs/a.tif", "inputs/m 7/b.tif", "configs/caiman.yaml"):
-        (desk.home / path).write_text("window: 3\n")
-    return desk
+        (machine.home / path).write_text("window: 3\n")
+    return machine
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def dropped(desk: Desk) -> Desk:
     ],
 )
 def test_submit_writes_a_manifest(
-    dropped: Desk, ncaasd: Call, arguments: list[str], name: str, datasets: tuple[str, ...]
+    dropped: Machine, ncaasd: Call, arguments: list[str], name: str, datasets: tuple[str, ...]
 ) -> None:
     answer = ncaasd("submit", "-c", "caiman.yaml", *(a.format(home=dropped.home) for a in arguments))
     assert answer.code == 0, answer.err
@@ -109,7 +109,7 @@ def test_submit_writes_a_manifest(
 
 
 def test_submit_takes_paths_as_they_are_seen_from_here(
-    dropped: Desk, ncaasd: Call, monkeypatch: pytest.MonkeyPatch
+    dropped: Machine, ncaasd: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(dropped.home / "inputs" / "m 7")
     assert ncaasd("submit", "-d", "b.tif", "-c", "../../configs/caiman.yaml", "--name", "x").code == 0
@@ -117,7 +117,7 @@ def test_submit_takes_paths_as_they_are_seen_from_here(
     assert (job.datasets, job.config) == (("m 7/b.tif",), "caiman.yaml")
 
 
-def test_submit_with_values_for_the_config(dropped: Desk, ncaasd: Call) -> None:
+def test_submit_with_values_for_the_config(dropped: Machine, ncaasd: Call) -> None:
     values = ["--set", "fr=30", "--set", "name=30 Hz: it's", "--set", "on=true", "--instance-type", "p3.2xlarge"]
     assert ncaasd("submit", "-d", "a.tif", "-c", "caiman.yaml", "--name", "x", *values).code == 0
     (job,) = written(dropped, "x").jobs
@@ -125,14 +125,14 @@ def test_submit_with_values_for_the_config(dropped: Desk, ncaasd: Call) -> None:
     assert job.instance_type == "p3.2xlarge"
 
 
-def test_submit_of_data_that_is_in_s3_already(dropped: Desk, ncaasd: Call) -> None:
+def test_submit_of_data_that_is_in_s3_already(dropped: Machine, ncaasd: Call) -> None:
     bypass = ["-d", "s3://lab/data/a.tif", "-c", "s3://lab/c.yaml", "--resultpath", "s3://lab/out"]
     assert ncaasd("submit", *bypass).code == 0
     (job,) = written(dropped, "lab-data-a-c").jobs
     assert (job.datasets, job.config, job.resultpath) == (("s3://lab/data/a.tif",), "s3://lab/c.yaml", "s3://lab/out")
 
 
-def test_submit_says_what_is_not_there_yet(dropped: Desk, ncaasd: Call) -> None:
+def test_submit_says_what_is_not_there_yet(dropped: Machine, ncaasd: Call) -> None:
     answer = ncaasd("submit", "-d", "later.tif", "-c", "caiman.yaml")
     assert answer.code == 0
     assert answer.err == "ncaasd: inputs/later.tif is not there yet: the job waits for it\n"
@@ -154,7 +154,7 @@ def test_submit_says_what_is_not_there_yet(dropped: Desk, ncaasd: Call) -> None:
     ],
 )
 def test_submit_refuses_before_anything_is_written(
-    dropped: Desk, ncaasd: Call, arguments: list[str], said: str
+    dropped: Machine, ncaasd: Call, arguments: list[str], said: str
 ) -> None:
     answer = ncaasd("submit", *arguments)
     assert answer.code == 2
@@ -162,7 +162,7 @@ def test_submit_refuses_before_anything_is_written(
     assert os.listdir(dropped.home / "submissions") == []
 
 
-def test_F36_submit_refuses_a_name_that_would_make_no_new_job(dropped: Desk, journal: Journal, ncaasd: Call) -> None:
+def test_F36_submit_refuses_a_name_that_would_make_no_new_job(dropped: Machine, journal: Journal, ncaasd: Call) -> None:
     add_job(journal, spec("today", "a.tif"), **done())
     answer = ncaasd("submit", "-d", "a.tif", "-c", "caiman.yaml", "--name", "today")
     assert answer.code == 2
@@ -170,7 +170,7 @@ def test_F36_submit_refuses_a_name_that_would_make_no_new_job(dropped: Desk, jou
     assert "ncaasd rerun" in answer.err
 
 
-def test_submit_does_not_replace_a_manifest(dropped: Desk, ncaasd: Call) -> None:
+def test_submit_does_not_replace_a_manifest(dropped: Machine, ncaasd: Call) -> None:
     assert ncaasd("submit", "-d", "a.tif", "-c", "caiman.yaml", "--json").json["name"] == "a-caiman"
     before = (dropped.home / "submissions" / "a-caiman.yaml").read_bytes()
     answer = ncaasd("submit", "-d", "a.tif", "-c", "caiman.yaml", "--set", "a=1")
@@ -178,7 +178,7 @@ def test_submit_does_not_replace_a_manifest(dropped: Desk, ncaasd: Call) -> None
     assert (dropped.home / "submissions" / "a-caiman.yaml").read_bytes() == before
 
 
-def test_submit_asks_which_analysis_where_there_are_several(dropped: Desk, ncaasd: Call) -> None:
+def test_submit_asks_which_analysis_where_there_are_several(dropped: Machine, ncaasd: Call) -> None:
     dropped.configure(analyses={ANALYSIS: {}, "other-analysis": {}})
     assert "which analysis?" in ncaasd("submit", "-d", "nowhere.tif", "-c", "caiman.yaml").err
     answer = ncaasd("submit", "-d", f"{dropped.home}/inputs/a.tif", "-c", "caiman.yaml", "--json")
@@ -199,7 +199,7 @@ def plans(answer: object) -> list[tuple[str, str]]:
     return [(p["unit"], p["plan"]) for p in answer["jobs"]]  # type: ignore[index]  # JSON
 
 
-def test_plan_of_a_rule_before_the_first_start(dropped: Desk, ncaasd: Call, tmp_path: Path) -> None:
+def test_plan_of_a_rule_before_the_first_start(dropped: Machine, ncaasd: Call, tmp_path: Path) -> None:
     (tmp_path / "manifest.yaml").write_text(RULE)
     answer = ncaasd("plan", str(tmp_path / "manifest.yaml"), "--json")
     assert plans(answer.json) == [("a.tif", "submit"), ("m 7/b.tif", "submit")]
@@ -208,7 +208,7 @@ def test_plan_of_a_rule_before_the_first_start(dropped: Desk, ncaasd: Call, tmp_
 
 
 def test_plan_tells_new_jobs_from_those_that_were_made(
-    dropped: Desk, journal: Journal, ncaasd: Call, tmp_path: Path
+    dropped: Machine, journal: Journal, ncaasd: Call, tmp_path: Path
 ) -> None:
     add_job(journal, spec(unit="a.tif"), **done())
     seen = (dropped.home / "inputs/m 7/b.tif").stat()
@@ -223,7 +223,7 @@ def test_plan_tells_new_jobs_from_those_that_were_made(
     ]
 
 
-def test_plan_names_what_a_job_waits_for(dropped: Desk, ncaasd: Call, tmp_path: Path) -> None:
+def test_plan_names_what_a_job_waits_for(dropped: Machine, ncaasd: Call, tmp_path: Path) -> None:
     text = "jobs:\n  - {name: x, datasets: [a.tif, later.tif], config: later.yaml}\n"
     (tmp_path / "today.yaml").write_text(text)
     (planned,) = ncaasd("plan", str(tmp_path / "today.yaml"), "--json").json["jobs"]
@@ -231,7 +231,7 @@ def test_plan_names_what_a_job_waits_for(dropped: Desk, ncaasd: Call, tmp_path: 
     assert (planned["plan"], planned["why"]) == ("wait", why)
 
 
-def test_F94_plan_says_that_a_backlog_will_be_held(dropped: Desk, ncaasd: Call, tmp_path: Path) -> None:
+def test_F94_plan_says_that_a_backlog_will_be_held(dropped: Machine, ncaasd: Call, tmp_path: Path) -> None:
     dropped.configure(jobs={"ask_above": 1})
     (tmp_path / "manifest.yaml").write_text(RULE)
     planned = ncaasd("plan", str(tmp_path / "manifest.yaml"), "--json").json["jobs"]
@@ -239,14 +239,14 @@ def test_F94_plan_says_that_a_backlog_will_be_held(dropped: Desk, ncaasd: Call, 
     assert "2 jobs on 2 machines with 0.0 GB at once, more than jobs.ask_above: 1" in planned[0]["why"]
 
 
-def test_plan_of_a_wrong_manifest_names_file_and_line(dropped: Desk, ncaasd: Call, tmp_path: Path) -> None:
+def test_plan_of_a_wrong_manifest_names_file_and_line(dropped: Machine, ncaasd: Call, tmp_path: Path) -> None:
     path = tmp_path / "manifest.yaml"
     path.write_text("rules:\n  - name: x\n    datasets: '*'\n    config: c.yml\n")
     answer = ncaasd("plan", str(path))
     assert (answer.code, f"{path}:4:13: rules[0].config: must end in .yaml" in answer.err) == (2, True)
 
 
-def test_plan_without_a_manifest(dropped: Desk, journal: Journal, ncaasd: Call) -> None:
+def test_plan_without_a_manifest(dropped: Machine, journal: Journal, ncaasd: Call) -> None:
     (dropped.home / "inputs/a.tif").write_bytes(b"x" * 5_000_000)
     (dropped.home / "manifest.yaml").write_text(RULE)
     answer = ncaasd("plan")
@@ -259,7 +259,7 @@ def test_plan_without_a_manifest(dropped: Desk, journal: Journal, ncaasd: Call) 
     }  # fmt: skip
 
 
-def test_plan_says_what_it_could_not_look_at_and_what_is_wrong(dropped: Desk, ncaasd: Call) -> None:
+def test_plan_says_what_it_could_not_look_at_and_what_is_wrong(dropped: Machine, ncaasd: Call) -> None:
     (dropped.home / "manifest.yaml").write_text(RULE.replace("config", "confg"))
     answer = ncaasd("plan")
     assert (answer.code, "is config meant?" in answer.err) == (1, True)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from show_desk import ANALYSIS, NOW, Desk, add_file, add_job, done, spec, submitted
+from show_machine import ANALYSIS, NOW, Machine, add_file, add_job, done, spec, submitted
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.model import FileState, JobState
@@ -70,7 +70,7 @@ def test_what_was_in_the_way_goes_before_all(journal: Journal) -> None:
     assert exit_code(outcome(journal, troubles=("S3 does not answer",))) == 3
 
 
-def test_what_was_stored_in_the_pass_and_as_json(desk: Desk, journal: Journal) -> None:
+def test_what_was_stored_in_the_pass_and_as_json(machine: Machine, journal: Journal) -> None:
     with journal.transaction():
         journal.event(BEFORE, ANALYSIS, "file inputs/a.tif", "stored", "before")
         journal.event(SINCE, ANALYSIS, "file inputs/b.tif", "stored", "now")

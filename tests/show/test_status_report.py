@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from show_desk import ANALYSIS, ID, NOW, add_file, add_job, done, spec, stat, submitted
+from show_machine import ANALYSIS, ID, NOW, add_file, add_job, done, spec, stat, submitted
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.model import NEVER, FileState, JobState, Phase

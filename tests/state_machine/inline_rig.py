@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from fakes.inline_desk import InlineDesk
+from fakes.inline_mailbox import InlineMailbox
 from fakes.memory_store import MemoryStore
 from support.journal_work import copy_journal
 
@@ -26,8 +26,8 @@ from ncaasd.adapters.tools import LocalTools
 from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.declare.config import load_config
 from ncaasd.engine.engine import Engine
-from ncaasd.engine.house import Context, House
 from ncaasd.engine.opening import remembered_rig
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.engine.scheduler import JUMP, Beat, Job
 from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.model import Listing, ObjectInfo, Part
@@ -227,7 +227,7 @@ class InlineRig:
             settle=settings.watch.settle_for(False),
         )
         tools = LocalTools(os.path.join(os.path.dirname(self.journal_path), "tools"), timeout=20)
-        house = House(
+        runtime = Runtime(
             journal=journal,
             clock=self.clock,
             contexts={BUCKET: context},
@@ -239,13 +239,13 @@ class InlineRig:
             tools=tools,
             archive=LocalArchive(),
         )
-        house.desk = InlineDesk(house)
-        house.rig = house.rig or remembered_rig(house)
-        engine = Engine(house, root=self.root, sources=self.config.sources, tools=self.config.tools)
-        house.transfers = TransferPool(
+        runtime.mailbox = InlineMailbox(runtime)
+        runtime.rig = runtime.rig or remembered_rig(runtime)
+        engine = Engine(runtime, root=self.root, sources=self.config.sources, tools=self.config.tools)
+        runtime.transfers = TransferPool(
             lambda _analysis, _bucket: client,
             lambda _analysis: results,
-            JournaledTransfers(house),
+            JournaledTransfers(runtime),
             engine.sink,
             self.clock,
             parallel=0,
@@ -256,7 +256,7 @@ class InlineRig:
         )
         self.engine = engine
         rescan = Job(Beat(settings.watch.rescan), partial(engine.observer.rescan, BUCKET))
-        self.schedule = InlineSchedule(self.clock, {"rescan": rescan}, house.desk.tell)
+        self.schedule = InlineSchedule(self.clock, {"rescan": rescan}, runtime.mailbox.tell)
 
     def kill(self) -> None:
         """What is not committed is gone, and so is all that was in memory."""

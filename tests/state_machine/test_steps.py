@@ -598,7 +598,7 @@ def nameless(setting: Setting) -> Setting:
 
 def rig_name(setting: Setting) -> str:
     assert setting.rig.engine is not None
-    return setting.rig.engine.house.rig
+    return setting.rig.engine.runtime.rig
 
 
 @pytest.mark.parametrize("lost", ["journal", "root-s file"])
@@ -649,7 +649,7 @@ def test_F100_nothing_is_done_before_a_new_journal_can_ask_the_root(nameless: Se
     setting.turns(40)
     assert not setting.server.created_keys()
     assert setting.rig.engine is not None
-    (context,) = setting.rig.engine.house.contexts.values()
+    (context,) = setting.rig.engine.runtime.contexts.values()
     assert ".ncaasd-rig names no rig" in context.paused and "delete the file" in context.paused
     assert mark.read_text() == "no name\n"
     mark.write_text("rig: scope-1\n")

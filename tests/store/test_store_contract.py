@@ -1,4 +1,4 @@
-"""What every ObjectStore does, over memory, moto and SeaweedFS: what the rest of the house is built on."""
+"""What every ObjectStore does, over memory, moto and SeaweedFS: what the rest of ncaasd is built on."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from transfer_rig import ANALYSIS, KIB, MIB, RANGE, Rig, eventually
 
-from ncaasd.adapters.transfers.lanes import Lanes
+from ncaasd.adapters.transfers.flows import Flows
 from ncaasd.adapters.transfers.transfer import Step, Transfer
 from ncaasd.model import Outcome, Stat, UploadTask
 
@@ -48,91 +48,91 @@ class Pieces(Transfer):
         pass
 
 
-def turns(lanes: Lanes, count: int) -> list[str]:
+def turns(flows: Flows, count: int) -> list[str]:
     """The names of the next transfers to get a turn, one worker."""
     names: list[str] = []
     for _ in range(count):
-        taken = lanes.take(0.0)
+        taken = flows.take(0.0)
         if taken is None:
             break
         names.append(taken[0].task.key)
-        lanes.ended(taken[0])
+        flows.ended(taken[0])
     return names
 
 
-def lanes_of(*transfers: Transfer, parallel: int = 1) -> Lanes:
-    lanes = Lanes(parallel)
+def flows_of(*transfers: Transfer, parallel: int = 1) -> Flows:
+    flows = Flows(parallel)
     for transfer in transfers:
-        lanes.add(transfer)
-    return lanes
+        flows.add(transfer)
+    return flows
 
 
 def test_analyses_take_turns() -> None:
-    lanes = lanes_of(
+    flows = flows_of(
         Pieces("a", pieces=100, each=8 * MIB),
         Pieces("b", pieces=100, each=8 * MIB, analysis=OTHER),
         Pieces("c", pieces=100, each=8 * MIB, analysis="third"),
     )
-    assert Counter(turns(lanes, 30)) == {"a": 10, "b": 10, "c": 10}
+    assert Counter(turns(flows, 30)) == {"a": 10, "b": 10, "c": 10}
 
 
 def test_analyses_share_by_bytes_and_not_by_files() -> None:
     small = [Pieces(f"s{n}", pieces=1, each=MIB, analysis=OTHER) for n in range(200)]
-    lanes = lanes_of(Pieces("large", pieces=100, each=8 * MIB), *small)
-    got = Counter("large" if name == "large" else "small" for name in turns(lanes, 60))
+    flows = flows_of(Pieces("large", pieces=100, each=8 * MIB), *small)
+    got = Counter("large" if name == "large" else "small" for name in turns(flows, 60))
     assert 6 * got["large"] < got["small"] < 8 * got["large"]
 
 
 def test_small_files_do_not_wait_behind_a_large_one() -> None:
     small = [Pieces(f"s{n}", pieces=1, each=16 * KIB, order=100.0) for n in range(20)]
-    lanes = lanes_of(Pieces("large", pieces=10_000, each=8 * MIB, order=1.0), *small)
-    first = turns(lanes, 24)
+    flows = flows_of(Pieces("large", pieces=10_000, each=8 * MIB, order=1.0), *small)
+    first = turns(flows, 24)
     assert sum(name != "large" for name in first) == 20
 
 
 def test_nor_does_a_large_one_wait_behind_many_small_ones() -> None:
     small = [Pieces(f"s{n}", pieces=1, each=16 * KIB, order=1.0) for n in range(10_000)]
-    lanes = lanes_of(*small, Pieces("large", pieces=100, each=8 * MIB, order=100.0))
-    assert turns(lanes, 100).count("large") in (3, 4)
+    flows = flows_of(*small, Pieces("large", pieces=100, each=8 * MIB, order=100.0))
+    assert turns(flows, 100).count("large") in (3, 4)
 
 
 def test_oldest_first_within_a_kind() -> None:
-    lanes = lanes_of(*(Pieces(f"{n}", pieces=2, each=MIB, order=float(n)) for n in (3, 1, 2)))
-    assert turns(lanes, 10) == ["1", "1", "2", "2", "3", "3"]
+    flows = flows_of(*(Pieces(f"{n}", pieces=2, each=MIB, order=float(n)) for n in (3, 1, 2)))
+    assert turns(flows, 10) == ["1", "1", "2", "2", "3", "3"]
 
 
 def test_manifests_and_configs_before_all() -> None:
-    lanes = lanes_of(
+    flows = flows_of(
         Pieces("a", pieces=5, each=MIB, order=1.0),
         Pieces("b", pieces=1, each=KIB, order=0.0, analysis=OTHER),
         Pieces("manifest", pieces=1, each=KIB, order=-2.0),
         Pieces("config", pieces=1, each=KIB, order=-1.0, analysis=OTHER),
     )
-    assert set(turns(lanes, 2)) == {"manifest", "config"}
+    assert set(turns(flows, 2)) == {"manifest", "config"}
 
 
 def test_who_comes_late_has_no_claim_on_the_past() -> None:
-    lanes = lanes_of(Pieces("a", pieces=1000, each=8 * MIB))
-    turns(lanes, 100)
-    lanes.add(Pieces("b", pieces=1000, each=8 * MIB, analysis=OTHER))
-    got = Counter(turns(lanes, 20))
+    flows = flows_of(Pieces("a", pieces=1000, each=8 * MIB))
+    turns(flows, 100)
+    flows.add(Pieces("b", pieces=1000, each=8 * MIB, analysis=OTHER))
+    got = Counter(turns(flows, 20))
     assert abs(got["a"] - got["b"]) <= 2
 
 
 @pytest.mark.parametrize(("parallel", "large"), [(1, 1), (2, 1), (8, 7)])
 def test_a_large_file_uses_several_workers_and_leaves_one(parallel: int, large: int) -> None:
-    lanes = lanes_of(Pieces("large", pieces=100, each=MIB), parallel=parallel)
-    running = [lanes.take(0.0) for _ in range(parallel)]
+    flows = flows_of(Pieces("large", pieces=100, each=MIB), parallel=parallel)
+    running = [flows.take(0.0) for _ in range(parallel)]
     assert sum(taken is not None for taken in running) == large
 
 
 def test_buffers_in_flight_are_bounded_and_a_huge_part_goes_alone() -> None:
-    lanes = lanes_of(Pieces("large", pieces=100, each=16 * MIB), parallel=32)
+    flows = flows_of(Pieces("large", pieces=100, each=16 * MIB), parallel=32)
     running = 0
-    while lanes.take(0.0):
+    while flows.take(0.0):
         running += 1
     assert running == 5
-    huge = lanes_of(Pieces("huge", pieces=100, each=500 * MIB), parallel=32)
+    huge = flows_of(Pieces("huge", pieces=100, each=500 * MIB), parallel=32)
     assert huge.take(0.0) is not None
     assert huge.take(0.0) is None
 

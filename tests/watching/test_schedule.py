@@ -1,4 +1,4 @@
-"""The schedule in a whole house, by the real APScheduler and a real tree: rescans come, and what a night has missed."""
+"""The schedule in a whole daemon, by the real APScheduler and a real tree: rescans come, and what a night has missed."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(tmp_path)
 
 
-class House:
+class Runtime:
     """A daemon whose turns the test makes."""
 
-    def __init__(self, house: Running, schedule: Schedule) -> None:
-        self.running, self.schedule = house, schedule
-        self.journal = house.journal
+    def __init__(self, runtime: Running, schedule: Schedule) -> None:
+        self.running, self.schedule = runtime, schedule
+        self.journal = runtime.journal
 
     def until(self, condition: Callable[[], object], longest: float = 20.0) -> bool:
         deadline = time.monotonic() + longest
@@ -80,87 +80,87 @@ class House:
 
 
 @contextlib.contextmanager
-def house_of(config: Config) -> Iterator[House]:
-    with running(config) as house:
-        schedule = scheduled(house)
+def house_of(config: Config) -> Iterator[Runtime]:
+    with running(config) as runtime:
+        schedule = scheduled(runtime)
         try:
-            yield House(house, schedule)
+            yield Runtime(runtime, schedule)
         finally:
             schedule.stop()
 
 
 def test_what_no_event_told_of_is_found_by_the_schedule(place: Place) -> None:
-    with house_of(place.config(watch={"rescan": "300ms"})) as house:
-        assert house.until(lambda: house.scans() >= 1)
+    with house_of(place.config(watch={"rescan": "300ms"})) as runtime:
+        assert runtime.until(lambda: runtime.scans() >= 1)
         (place.inputs / "unheard.tif").write_bytes(b"x")
-        assert house.until(lambda: house.sees("unheard.tif"))
-        seen = house.scans()
-        assert house.until(lambda: house.scans() > seen + 1), "and they go on"
+        assert runtime.until(lambda: runtime.sees("unheard.tif"))
+        seen = runtime.scans()
+        assert runtime.until(lambda: runtime.scans() > seen + 1), "and they go on"
 
 
 def test_nothing_but_the_schedule_asks_for_a_rescan(place: Place) -> None:
-    with house_of(place.config(watch={"rescan": "100ms"})) as house:
-        assert house.until(lambda: house.scans() >= 1)
-        house.schedule.stop()
+    with house_of(place.config(watch={"rescan": "100ms"})) as runtime:
+        assert runtime.until(lambda: runtime.scans() >= 1)
+        runtime.schedule.stop()
 
         def turns() -> None:
             for _ in range(10):
-                house.running.engine.turn(0.05)
+                runtime.running.engine.turn(0.05)
 
         turns()  # what was posted already
-        seen = house.scans()
+        seen = runtime.scans()
         (place.inputs / "unheard.tif").write_bytes(b"x")
         turns()
-        assert house.scans() == seen and not house.sees("unheard.tif")
+        assert runtime.scans() == seen and not runtime.sees("unheard.tif")
 
 
 def test_rescans_go_on_when_the_scheduler_has_died(place: Place) -> None:
-    with house_of(place.config(watch={"rescan": "300ms"})) as house:
-        assert house.until(lambda: house.scans() >= 1)
-        house.schedule._scheduler.shutdown(wait=False)  # its thread is gone, without a word
+    with house_of(place.config(watch={"rescan": "300ms"})) as runtime:
+        assert runtime.until(lambda: runtime.scans() >= 1)
+        runtime.schedule._scheduler.shutdown(wait=False)  # its thread is gone, without a word
         (place.inputs / "unheard.tif").write_bytes(b"x")
-        assert house.until(lambda: house.sees("unheard.tif"))
-        seen = house.scans()
-        assert house.until(lambda: house.scans() > seen + 1), "and they go on"
+        assert runtime.until(lambda: runtime.sees("unheard.tif"))
+        seen = runtime.scans()
+        assert runtime.until(lambda: runtime.scans() > seen + 1), "and they go on"
 
 
 @pytest.mark.parametrize("jump", [10 * 365 * 86400.0, -10 * 365 * 86400.0])
 def test_F83_rescans_go_on_after_a_jump_of_the_clock(
     place: Place, monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
-    with house_of(place.config(watch={"rescan": "300ms"})) as house:
-        assert house.until(lambda: house.scans() >= 1)
-        clock = house.running.engine.house.clock
+    with house_of(place.config(watch={"rescan": "300ms"})) as runtime:
+        assert runtime.until(lambda: runtime.scans() >= 1)
+        clock = runtime.running.engine.runtime.clock
         monkeypatch.setattr(clock, "now", lambda: time.time() + jump)
         (place.inputs / "unheard.tif").write_bytes(b"x")
-        assert house.until(lambda: house.sees("unheard.tif"))
-        seen = house.scans()
-        assert house.until(lambda: house.scans() > seen + 1), "and they go on"
+        assert runtime.until(lambda: runtime.sees("unheard.tif"))
+        seen = runtime.scans()
+        assert runtime.until(lambda: runtime.scans() > seen + 1), "and they go on"
 
 
 def test_a_missing_folder_is_tried_again_by_itself(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by the schedule: the next rescan may be hours away."""
     monkeypatch.setattr("ncaasd.engine.observing.RETRY_MISSING", 0.2)
-    with house_of(place.config()) as house:
-        assert house.until(lambda: house.scans() >= 1)
+    with house_of(place.config()) as runtime:
+        assert runtime.until(lambda: runtime.scans() >= 1)
         place.inputs.parent.rename(place.base / "away")
-        house.running.engine.observer.rescan_all()
-        assert house.until(lambda: house.events("root missing"))
+        runtime.running.engine.observer.rescan_all()
+        assert runtime.until(lambda: runtime.events("root missing"))
         (place.base / "away").rename(place.inputs.parent)
-        assert house.until(lambda: house.events("root back"))
+        assert runtime.until(lambda: runtime.events("root back"))
 
 
 def test_the_backup_that_a_night_missed_is_made_soon_after_the_start(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "SOON", 0.2)
-    with house_of(place.config()) as house:
-        assert house.until(lambda: house.events("backup"))
-        (backup,) = backups.backups_of(house.journal.path)
+    with house_of(place.config()) as runtime:
+        assert runtime.until(lambda: runtime.events("backup"))
+        (backup,) = backups.backups_of(runtime.journal.path)
         assert backups.check_backup(backup) == "" and os.stat(backup.path).st_mode & 0o777 == 0o600
-    with house_of(place.config()) as house:  # a restart on the same day
-        house.until(lambda: False, 1.0)
-        assert len(house.events("backup")) == 1
+    with house_of(place.config()) as runtime:  # a restart on the same day
+        runtime.until(lambda: False, 1.0)
+        assert len(runtime.events("backup")) == 1
 
 
 def test_a_backup_that_has_no_room_is_a_trouble_until_one_succeeds(
@@ -169,15 +169,15 @@ def test_a_backup_that_has_no_room_is_a_trouble_until_one_succeeds(
     monkeypatch.setattr(service, "SOON", 0.2)
     monkeypatch.setattr(service, "LOOK_AT_NIGHT", 0.3)
     monkeypatch.setattr("ncaasd.engine.daemon.MOST_LEFT_FREE", 2**62)
-    with house_of(place.config(watch={"min_free": "1000000 TB"})) as house:
-        assert house.until(lambda: house.events("backup failed"))
-        assert any("no room for a backup of the journal" in text for text in live(house.running)["troubles"])
-        house.until(lambda: False, 1.0)  # it is tried again meanwhile
-        assert len(house.events("backup failed")) == 1
-    with house_of(place.config()) as house:
-        assert any("no room" in text for text in live(house.running)["troubles"])
-        assert house.until(lambda: house.events("backup"))
-        assert not any("no room" in text for text in live(house.running)["troubles"])
+    with house_of(place.config(watch={"min_free": "1000000 TB"})) as runtime:
+        assert runtime.until(lambda: runtime.events("backup failed"))
+        assert any("no room for a backup of the journal" in text for text in live(runtime.running)["troubles"])
+        runtime.until(lambda: False, 1.0)  # it is tried again meanwhile
+        assert len(runtime.events("backup failed")) == 1
+    with house_of(place.config()) as runtime:
+        assert any("no room" in text for text in live(runtime.running)["troubles"])
+        assert runtime.until(lambda: runtime.events("backup"))
+        assert not any("no room" in text for text in live(runtime.running)["troubles"])
 
 
 def test_a_pass_that_goes_on_for_long_has_rescans(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,11 +185,11 @@ def test_a_pass_that_goes_on_for_long_has_rescans(place: Place, monkeypatch: pyt
     found: list[bool] = []
     began = time.monotonic()
 
-    def each(house: Running) -> None:
-        if house.engine.observer.scanned() and not (place.inputs / "unheard.tif").exists():
+    def each(runtime: Running) -> None:
+        if runtime.engine.observer.scanned() and not (place.inputs / "unheard.tif").exists():
             (place.inputs / "unheard.tif").write_bytes(b"x")
             (place.inputs / "settles.tif").write_bytes(b"y")
-        if any(f.place.path == "inputs/unheard.tif" for f in house.journal.files(ANALYSIS)):
+        if any(f.place.path == "inputs/unheard.tif" for f in runtime.journal.files(ANALYSIS)):
             found.append(True)
 
     (place.inputs / "settles.tif").write_bytes(b"x")  # the pass waits for it

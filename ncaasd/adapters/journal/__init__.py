@@ -1,4 +1,4 @@
-"""The journal: what we did, in SQLite. The only SQL of the house, and one thread (the engine) writes it.
+"""The journal: what we did, in SQLite. The only SQL of ncaasd, and one thread (the engine) writes it.
 
 WAL with synchronous=FULL, both read back: a committed row survives a power cut (with NORMAL it may not). Every write
 happens inside `with journal.transaction():`; transactions nest by joining the outer one, so that the engine can commit

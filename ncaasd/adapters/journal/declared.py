@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ncaasd.adapters.journal.base import Base, column, path_in, path_out
 from ncaasd.adapters.journal.rows import ManifestRow, PackageRow, WantedPackage
-from ncaasd.model import CareStep
+from ncaasd.model import AfterStep
 
 
 class Declared(Base):
@@ -67,16 +67,16 @@ class Declared(Base):
 
     # -- after the results -------------------------------------------------------------------------------------------
 
-    def want_aftercare(self, job: int, step: str) -> None:
+    def want_after_step(self, job: int, step: str) -> None:
         """What is to be done after a job's results are here; what was done already stays done."""
         self._run("INSERT OR IGNORE INTO aftercare (job, step, state) VALUES (?,?,'wanted')", job, step)
 
-    def due_aftercare(self, now: float, limit: int) -> list[int]:
+    def due_after_steps(self, now: float, limit: int) -> list[int]:
         """The jobs of which something is due."""
         sql = "SELECT DISTINCT job FROM aftercare WHERE state='wanted' AND retry_at<=? ORDER BY job LIMIT ?"
         return column(self._run(sql, now, limit))
 
-    def set_aftercare(
+    def set_after_step(
         self, job: int, step: str, state: str, reason: str, *, retry_at: float = 0, failures: int = 0
     ) -> None:
         self._run(
@@ -84,7 +84,7 @@ class Declared(Base):
             state, reason, retry_at, failures, job, step,
         )  # fmt: skip
 
-    def aftercare(self, job: int) -> dict[str, CareStep]:
+    def after_steps(self, job: int) -> dict[str, AfterStep]:
         """By the steps' names."""
         rows = self._named("SELECT step, state, reason, failures FROM aftercare WHERE job=?", job)
-        return {r["step"]: CareStep(r["state"], r["reason"], r["failures"]) for r in rows}
+        return {r["step"]: AfterStep(r["state"], r["reason"], r["failures"]) for r in rows}

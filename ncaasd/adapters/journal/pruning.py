@@ -1,4 +1,4 @@
-"""Which events are old enough to go. Looked for from a connection of its own, on a lane: it reads the whole event log."""
+"""Which events are old enough to go. Looked for from a connection of its own, on a worker: it reads the whole event log."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Moving bytes: uploads and downloads that survive anything and waste nothing.
 
 pool        the workers, and what becomes of each step
-lanes       whose turn it is: fair between analyses, and between small files and large ones
+flows       whose turn it is: fair between analyses, and between small files and large ones
 transfer    what an upload and a download have in common
 uploads     one file to one key        source     the local file, open once and watched
 downloads   one object to one place    checksums  CRC64NVME and ETags

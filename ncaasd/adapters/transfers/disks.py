@@ -26,7 +26,7 @@ SYNC_HANGS_AFTER = 120.0  # seconds; an fsync waits for much that others wrote
 DiskOf = Callable[[UploadTask | DownloadTask], str]
 
 
-class Post:
+class Activity:
     """A worker at work on a transfer. As a context: in a call to the file system; what that yields says that the call has got on,
     where it is made of many."""
 
@@ -35,7 +35,7 @@ class Post:
     def __init__(self, transfer: Transfer | None, clock: Clock, *, stepping: bool = False) -> None:
         self._clock = clock
         self.transfer = transfer
-        self.stepping = stepping  # in a step that its lane counts as running
+        self.stepping = stepping  # in a step that its flow counts as running
         self.since: float | None = None  # monotonic: in a call since then
         self.syncing = False
         self.returned = -math.inf  # monotonic: when its last call did
@@ -68,16 +68,16 @@ class Disks:
     def __init__(self, clock: Clock, disk_of: DiskOf) -> None:
         self._clock = clock
         self.disk_of = disk_of
-        self._posts: dict[int, Post] = {}  # of what each thread is at, or was at last
-        self._nobody = Post(None, clock)  # whoever is no worker waits at their own risk
+        self._activities: dict[int, Activity] = {}  # of what each thread is at, or was at last
+        self._nobody = Activity(None, clock)  # whoever is no worker waits at their own risk
         self._answered: set[str] = set()  # disks that hung, and whose worker has gone on since the last look
         self.silent: frozenset[str] = frozenset()
 
-    def call(self, *, sync: bool = False) -> Post:
+    def call(self, *, sync: bool = False) -> Activity:
         """Around a call to the file system, in any thread."""
-        post = self.mine()
-        post.syncing = sync
-        return post
+        activity = self.mine()
+        activity.syncing = sync
+        return activity
 
     @contextmanager
     def reading(self, checkpoint: Callable[[], None]) -> Iterator[Callable[[], None]]:
@@ -96,56 +96,58 @@ class Disks:
     def begin(self, transfer: Transfer, *, stepping: bool) -> None:
         """The calling thread is at work on it from now on. What it was at before is over."""
         self.leave()
-        self._posts[threading.get_ident()] = Post(transfer, self._clock, stepping=stepping)
+        self._activities[threading.get_ident()] = Activity(transfer, self._clock, stepping=stepping)
 
     def leave(self) -> None:
         """The calling thread ends."""
-        post = self._posts.pop(threading.get_ident(), None)
-        if post is not None and post.hangs:
-            self._answered.add(post.disk)
+        activity = self._activities.pop(threading.get_ident(), None)
+        if activity is not None and activity.hangs:
+            self._answered.add(activity.disk)
 
-    def mine(self) -> Post:
-        return self._posts.get(threading.get_ident(), self._nobody)
+    def mine(self) -> Activity:
+        return self._activities.get(threading.get_ident(), self._nobody)
 
     def hung(self) -> int:
         """How many workers hang."""
-        return sum(post.hangs for post in self._posts.values())
+        return sum(activity.hangs for activity in self._activities.values())
 
     def is_hung(self, thread: threading.Thread) -> bool:
-        post = self._posts.get(thread.ident or 0)
-        return post is not None and post.hangs
+        activity = self._activities.get(thread.ident or 0)
+        return activity is not None and activity.hangs
 
-    def went_on(self) -> list[Post]:
+    def went_on(self) -> list[Activity]:
         """Workers that hung, and whose call has returned."""
-        return [p for p in self._posts.values() if p.hangs and p.since != p.hung_since]
+        return [p for p in self._activities.values() if p.hangs and p.since != p.hung_since]
 
-    def overdue(self) -> list[Post]:
+    def overdue(self) -> list[Activity]:
         """Workers whose call hangs, as is now known."""
         now = self._clock.monotonic()
-        return [p for p in self._posts.values() if not p.hangs and p.overdue(now)]
+        return [p for p in self._activities.values() if not p.hangs and p.overdue(now)]
 
-    def note(self, went_on: list[Post], overdue: list[Post]) -> tuple[frozenset[str], frozenset[str]]:
+    def note(self, went_on: list[Activity], overdue: list[Activity]) -> tuple[frozenset[str], frozenset[str]]:
         """Take in what was found. Returns the disks that don't answer from now on, and those that do again."""
-        self._answered.update(post.disk for post in went_on)
-        for post in went_on:
-            post.hung_since = None
-        for post in overdue:
-            post.hung_since, post.disk = post.since, self._disk(post)
+        self._answered.update(activity.disk for activity in went_on)
+        for activity in went_on:
+            activity.hung_since = None
+        for activity in overdue:
+            activity.hung_since, activity.disk = activity.since, self._disk(activity)
         back = self.silent & self._answered
         self._answered.clear()
         silent = self.silent - back
-        new = frozenset(post.disk for post in overdue if post.disk not in silent and not self._answers_others(post))
+        new = frozenset(
+            activity.disk for activity in overdue if activity.disk not in silent and not self._answers_others(activity)
+        )
         self.silent = silent | new
         return new, back - new
 
-    def _answers_others(self, hung: Post) -> bool:
+    def _answers_others(self, hung: Activity) -> bool:
         """Whether a call of another worker to its disk has returned since its own began."""
         return any(
             p.returned > (hung.since or 0.0) and self._disk(p) == hung.disk
-            for p in self._posts.values()
+            for p in self._activities.values()
             if p is not hung
         )
 
-    def _disk(self, post: Post) -> str:
-        assert post.transfer is not None  # it is a worker's
-        return self.disk_of(post.transfer.task)
+    def _disk(self, activity: Activity) -> str:
+        assert activity.transfer is not None  # it is a worker's
+        return self.disk_of(activity.transfer.task)

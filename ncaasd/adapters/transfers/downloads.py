@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from ncaasd.adapters.transfers.checksums import crc64, crc_of, digest_as, is_multipart
-from ncaasd.adapters.transfers.transfer import Abandoned, Room, Step, Transfer
+from ncaasd.adapters.transfers.transfer import Abandoned, Environment, Step, Transfer
 from ncaasd.errors import Absent, Corrupted, DiskFull, Exists, LocalError, SyncFailed, Unreachable, UnsafePath
 from ncaasd.model import DownloadTask, Outcome, Verdict
 from ncaasd.ports import ObjectStore, PartialFile, ResultsTree
@@ -40,8 +40,8 @@ def partial_token(bucket: str, key: str, etag: str, size: int) -> str:
 class Download(Transfer):
     """What both ways of downloading share."""
 
-    def __init__(self, task: DownloadTask, room: Room) -> None:
-        super().__init__(task, room)
+    def __init__(self, task: DownloadTask, env: Environment) -> None:
+        super().__init__(task, env)
         self.download = task
         self.memory = min(task.size, 1 << 20)
         self.partial: PartialFile | None = None
@@ -52,11 +52,11 @@ class Download(Transfer):
 
     @property
     def store(self) -> ObjectStore:
-        return self.room.store_for(self.download.analysis, self.download.bucket)
+        return self.env.store_for(self.download.analysis, self.download.bucket)
 
     @property
     def results(self) -> ResultsTree:
-        return self.room.results_for(self.download.analysis)
+        return self.env.results_for(self.download.analysis)
 
     def verdict_of(self, error: Exception) -> Outcome:
         if isinstance(error, Exists | Absent):
@@ -71,27 +71,27 @@ class Download(Transfer):
     def open_partial(self) -> PartialFile:
         task = self.download
         token = partial_token(task.bucket, task.key, task.etag, task.size)
-        with self.room.disks.call():
+        with self.env.disks.call():
             return self.results.partial(task.folder, task.name, size=task.size, token=token)
 
     def look(self) -> None:
         """Raises RootMissing, DiskFull: see `ResultsTree.check`."""
-        with self.room.disks.call():
+        with self.env.disks.call():
             self.results.check()
 
     def write(self, fd: int, block: bytes, at: int) -> None:
-        with self.room.disks.call():
+        with self.env.disks.call():
             _write(fd, block, at)
 
     def durable(self, sync: Callable[[], T]) -> T:
         """Call something that ends in an fsync of the file; see `durable`."""
-        with self.room.disks.call(sync=True):
+        with self.env.disks.call(sync=True):
             return durable(sync, self.download.name)
 
     def in_place(self) -> Outcome | None:
         """F10: FETCHED when the very object is in its place already (renamed, and then the process died)."""
         task, results = self.download, self.results
-        with self.room.disks.call():
+        with self.env.disks.call():
             path = f"{task.folder}/{results.local_name(task.name)}"
             if not results.matches(path, task.size):
                 return None
@@ -115,7 +115,7 @@ class Download(Transfer):
         """
         task = self.download
         wanted = self.store.checksum(task.key, etag=task.etag)
-        with self.room.disks.reading(self.checkpoint) as each_block:
+        with self.env.disks.reading(self.checkpoint) as each_block:
             if wanted is not None:
                 return wanted == crc_of(fd, task.size, known or {}, each_block)
             digest = digest_as(fd, task.size, task.etag, PART_SIZE, each_block)
@@ -129,7 +129,7 @@ class Download(Transfer):
             return
         kept, self.partial = self.partial, None
         outcome = self.outcome
-        with self.room.disks.call():
+        with self.env.disks.call():
             if outcome is None or outcome.verdict in (Verdict.FETCHED, Verdict.STOPPED) or _resumable(outcome):
                 kept.close()
             else:
@@ -142,8 +142,8 @@ class WholeDownload(Download):
     small = True
     deferred = True
 
-    def __init__(self, task: DownloadTask, room: Room) -> None:
-        super().__init__(task, room)
+    def __init__(self, task: DownloadTask, env: Environment) -> None:
+        super().__init__(task, env)
         self._taken = False
 
     def fresh(self) -> Step | None:
@@ -170,13 +170,13 @@ class WholeDownload(Download):
                     self.write(file.fd, block, at)
                     at += len(block)
                 self._verify(at, md5.hexdigest())
-            self.room.crash("download.written")
+            self.env.crash("download.written")
             path = self.durable(file.commit_deferred)
         except Exception:
-            with self.room.disks.call():
+            with self.env.disks.call():
                 file.discard()
             raise
-        self.room.crash("download.renamed")
+        self.env.crash("download.renamed")
         return Outcome(self.download, Verdict.FETCHED, path=path)
 
     def _verify(self, size: int, md5: str) -> None:
@@ -192,8 +192,8 @@ class RangedDownload(Download):
 
     small = False
 
-    def __init__(self, task: DownloadTask, room: Room) -> None:
-        super().__init__(task, room)
+    def __init__(self, task: DownloadTask, env: Environment) -> None:
+        super().__init__(task, env)
         self._todo: deque[list[int]] | None = None  # [start, end]; the start moves on when a range breaks off
         self._crcs: dict[int, tuple[int, int]] = {}  # start -> (end, CRC64NVME) of what this life wrote
         self._lock = threading.Lock()  # the two below
@@ -219,7 +219,7 @@ class RangedDownload(Download):
         if known := self.in_place():
             return known
         self.partial = self.partial or self.open_partial()
-        with self.room.disks.call():
+        with self.env.disks.call():
             have = os.fstat(self.partial.fd).st_size
         done = merged(task.done, task.size) if not self._beginnings else []
         if done and have < done[-1][1]:
@@ -227,7 +227,7 @@ class RangedDownload(Download):
             self._forget()
             done = []
         self.meter.start_at(sum(end - start for start, end in done))
-        self._todo = deque([start, end] for start, end in missing(done, task.size, self.room.range_size))
+        self._todo = deque([start, end] for start, end in missing(done, task.size, self.env.range_size))
         return None
 
     def _range(self, span: list[int]) -> Outcome | None:
@@ -250,7 +250,7 @@ class RangedDownload(Download):
                 if at != end:
                     raise Corrupted(f"{task.key} came with {at - start} bytes of {end - start}")
         except (Unreachable, Abandoned):
-            if at - start >= self.room.range_size // WORTH_KEEPING > 0:
+            if at - start >= self.env.range_size // WORTH_KEEPING > 0:
                 self._record(start, at, crc)
                 span[0] = at
                 self.meter.count(at - start)
@@ -284,19 +284,19 @@ class RangedDownload(Download):
         assert self.partial is not None
         self.durable(partial(os.fdatasync, self.partial.fd))
         for start, end in ranges:
-            self.room.crash("download.range")
-            self.room.log.range_fetched(self.download.object_id, start, end)
+            self.env.crash("download.range")
+            self.env.log.range_fetched(self.download.object_id, start, end)
 
     def _finish(self) -> Outcome | None:
         task, file = self.download, self.partial
         assert file is not None
-        with self.room.disks.call():
+        with self.env.disks.call():
             os.ftruncate(file.fd, task.size)
         if self.is_the_object(file.fd, self._crcs) is False:
             return self._begin_again()
-        self.room.crash("download.written")
+        self.env.crash("download.written")
         path = self.durable(file.commit)
-        self.room.crash("download.renamed")
+        self.env.crash("download.renamed")
         return Outcome(task, Verdict.FETCHED, path=path)
 
     def _begin_again(self) -> Outcome | None:
@@ -309,16 +309,16 @@ class RangedDownload(Download):
             )
             return self.failed(error)
         self._ending = False
-        self._todo = deque([start, end] for start, end in missing([], self.size, self.room.range_size))
+        self._todo = deque([start, end] for start, end in missing([], self.size, self.env.range_size))
         self.meter.start_at(0)
         return None
 
     def _forget(self) -> None:
         assert self.partial is not None
-        self.room.log.download_lost(self.download.object_id)
+        self.env.log.download_lost(self.download.object_id)
         self._crcs.clear()
         self._written.clear()
-        with self.room.disks.call():
+        with self.env.disks.call():
             os.ftruncate(self.partial.fd, 0)
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ncaasd.adapters.transfers.bandwidth import Bandwidth
-from ncaasd.adapters.transfers.disks import DiskOf, Disks, Post
+from ncaasd.adapters.transfers.disks import Activity, DiskOf, Disks
 from ncaasd.adapters.transfers.downloads import RangedDownload, WholeDownload, durable
-from ncaasd.adapters.transfers.lanes import Lanes
-from ncaasd.adapters.transfers.transfer import Abandoned, ResultsFor, Room, Step, StoreFor, Transfer, may_pass
+from ncaasd.adapters.transfers.flows import Flows
+from ncaasd.adapters.transfers.transfer import Abandoned, Environment, ResultsFor, Step, StoreFor, Transfer, may_pass
 from ncaasd.adapters.transfers.uploads import MultipartUpload, WholeUpload
 from ncaasd.errors import Absent, Corrupted, DiskSilent, Exists, LocalError, NoSuchUpload, StoreError
 from ncaasd.model import DownloadTask, Outcome, Progress, UploadTask, Verdict
@@ -73,7 +73,7 @@ class TransferPool:
     ) -> None:
         self._bandwidth = Bandwidth(limit, clock)
         self._disks = Disks(clock, disk_of)
-        self._room = Room(
+        self._env = Environment(
             store_for, results_for, log, clock, crash, self._bandwidth, range_size, self._disks, open_link
         )
         self._sink = sink
@@ -82,7 +82,7 @@ class TransferPool:
         self._changed = threading.Condition()
         self._parallel = parallel
         self._inline = parallel == 0
-        self._lanes = Lanes(max(1, parallel))
+        self._flows = Flows(max(1, parallel))
         self._transfers: dict[tuple[str, int], Transfer] = {}
         self._next_of: dict[tuple[str, int], deque[Task]] = {}  # started while one of its kind was under way
         self._batches: dict[str, _Batch] = {}
@@ -137,11 +137,11 @@ class TransferPool:
             raise self.broken
         with self._changed:
             went_on, overdue = self._disks.went_on(), self._disks.overdue()
-            for post in went_on:
-                self._goes_on(post)
-            for post in overdue:
-                if post.stepping and post.transfer is not None:
-                    self._lanes.set_aside(post.transfer)
+            for activity in went_on:
+                self._goes_on(activity)
+            for activity in overdue:
+                if activity.stepping and activity.transfer is not None:
+                    self._flows.set_aside(activity.transfer)
             silent, back = self._disks.note(went_on, overdue)
             refused = [t for t in self._transfers.values() if self._refuse(t, silent)] if silent else []
             for transfer in self._transfers.values() if back else ():
@@ -204,8 +204,8 @@ class TransferPool:
             return self._sync_due(force=True)
         now = self._clock.monotonic()
         with self._changed:
-            taken = self._lanes.take(now)
-            wakes = None if taken else self._lanes.wakes(now)
+            taken = self._flows.take(now)
+            wakes = None if taken else self._flows.wakes(now)
         if taken:
             self._run(*taken)
             return True
@@ -253,7 +253,7 @@ class TransferPool:
             now = self._clock.monotonic()
             due = self._due_batch(now, force=self._stopping)
             paused = self._bandwidth.paused
-            taken = None if due or paused else self._lanes.take(now)
+            taken = None if due or paused else self._flows.take(now)
             if not due and not taken:
                 if self._stopping:
                     return False
@@ -272,7 +272,7 @@ class TransferPool:
     def _nap(self, now: float, paused: bool) -> float | None:
         """Seconds until something may be due; None: until somebody says so."""
         times = [batch.since + BATCH_AGE for batch in self._batches.values()]
-        if (wakes := self._lanes.wakes(now)) is not None:
+        if (wakes := self._flows.wakes(now)) is not None:
             times.append(wakes)
         if paused and self._transfers:
             times.append(now + PAUSE_LOOK)
@@ -291,14 +291,14 @@ class TransferPool:
             failure = error
         now = self._clock.monotonic()
         with self._changed:
-            post = self._disks.mine()
-            self._goes_on(post)
-            post.stepping = False
-            lane = self._lanes.ended(transfer)
+            activity = self._disks.mine()
+            self._goes_on(activity)
+            activity.stepping = False
+            flow = self._flows.ended(transfer)
             if isinstance(failure, StoreError) and not isinstance(failure, _ANSWERS):
-                lane.failed(began, now, self._jitter())
+                flow.failed(began, now, self._jitter())
             elif step.remote and (failure is None or isinstance(failure, _ANSWERS)):
-                lane.well()
+                flow.well()
             if outcome is not None:
                 transfer.end(outcome)
             elif failure is not None:
@@ -325,7 +325,7 @@ class TransferPool:
         if transfer.outcome is None:
             return False
         transfer.finished = True
-        self._lanes.remove(transfer)
+        self._flows.remove(transfer)
         return True
 
     def _halt(self, transfer: Transfer) -> bool:
@@ -367,14 +367,14 @@ class TransferPool:
         if key in self._transfers:
             self._next_of.setdefault(key, deque()).append(task)
             return
-        self._transfers[key] = transfer = _transfer_for(task, self._room)
-        self._lanes.add(transfer)
+        self._transfers[key] = transfer = _transfer_for(task, self._env)
+        self._flows.add(transfer)
 
     # -- disks that hang
 
-    def _goes_on(self, post: Post) -> None:
-        if post.hangs and post.stepping and post.transfer is not None:
-            self._lanes.goes_on(post.transfer)
+    def _goes_on(self, activity: Activity) -> None:
+        if activity.hangs and activity.stepping and activity.transfer is not None:
+            self._flows.goes_on(activity.transfer)
 
     def _refuse(self, transfer: Transfer, silent: frozenset[str]) -> bool:
         """If it is on a disk that does not answer: what holds nothing ends, True; else it is stuck until the disk answers."""
@@ -413,7 +413,7 @@ class TransferPool:
         failure: Exception | None = None
         try:
             with self._disks.call(sync=True):
-                durable(self._room.results_for(analysis).sync, f"the last {len(batch.transfers)} files of {analysis}")
+                durable(self._env.results_for(analysis).sync, f"the last {len(batch.transfers)} files of {analysis}")
         except Exception as error:
             failure = error
         for transfer in batch.transfers:
@@ -431,8 +431,8 @@ def _silent(task: Task, disk: str) -> Outcome:
     return Outcome(task, Verdict.FAILED, error=error, detail=str(error))
 
 
-def _transfer_for(task: Task, room: Room) -> Transfer:
+def _transfer_for(task: Task, env: Environment) -> Transfer:
     if isinstance(task, UploadTask):
         whole = task.expect.size <= task.part_size
-        return WholeUpload(task, room) if whole else MultipartUpload(task, room)
-    return WholeDownload(task, room) if task.size <= room.range_size else RangedDownload(task, room)
+        return WholeUpload(task, env) if whole else MultipartUpload(task, env)
+    return WholeDownload(task, env) if task.size <= env.range_size else RangedDownload(task, env)

@@ -29,7 +29,7 @@ class Abandoned(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Environment:
     """What every transfer works with."""
 
     store_for: StoreFor
@@ -65,7 +65,7 @@ class Step:
 
 
 def wait_after(failures: int, jitter: float) -> float:
-    """Seconds that a step, or the lane of a store that is unwell, waits after so many failures in a row (0 <= jitter < 1)."""
+    """Seconds that a step, or the flow of a store that is unwell, waits after so many failures in a row (0 <= jitter < 1)."""
     return backoff(failures, first=BACKOFF_FIRST, most=BACKOFF_MOST, spread=jitter)
 
 
@@ -76,10 +76,10 @@ class Transfer(ABC):
     memory: int  # bytes of buffer that a step holds
     deferred = False  # FETCHED only counts after the next sync of its results tree
 
-    def __init__(self, task: UploadTask | DownloadTask, room: Room) -> None:
+    def __init__(self, task: UploadTask | DownloadTask, env: Environment) -> None:
         self.task = task
-        self.room = room
-        self.meter = Meter(room.clock)
+        self.env = env
+        self.meter = Meter(env.clock)
         self.inflight = 0
         self.started = False
         self.halted = False
@@ -137,7 +137,7 @@ class Transfer(ABC):
     def pace(self, count: int) -> None:
         """Before `count` bytes are moved: waits for the budget; raises Abandoned."""
         try:
-            self.room.bandwidth.take(count, self.checkpoint)
+            self.env.bandwidth.take(count, self.checkpoint)
         except Paused as error:
             raise Abandoned from error
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from ncaasd.adapters.transfers.checksums import combined_crc, crc64, multipart_etag
 from ncaasd.adapters.transfers.source import Source
-from ncaasd.adapters.transfers.transfer import Room, Step, Transfer
+from ncaasd.adapters.transfers.transfer import Environment, Step, Transfer
 from ncaasd.errors import Busy, Corrupted, Exists, FileChanged, FileVanished, NoSuchUpload
 from ncaasd.model import ObjectInfo, Outcome, Part, Stored, UploadTask, Verdict
 from ncaasd.ports import ObjectStore
@@ -26,8 +26,8 @@ BEGINNINGS = 3  # how often a multipart upload may get lost before the task fail
 class Upload(Transfer):
     """What both ways of uploading share: to look what is at the key, and to be sure of the file afterwards."""
 
-    def __init__(self, task: UploadTask, room: Room) -> None:
-        super().__init__(task, room)
+    def __init__(self, task: UploadTask, env: Environment) -> None:
+        super().__init__(task, env)
         self.upload = task
 
     @property
@@ -37,7 +37,7 @@ class Upload(Transfer):
     @property
     def store(self) -> ObjectStore:
         # Asked for each time: credentials and config may have changed since the last request.
-        return self.room.store_for(self.upload.analysis, None)
+        return self.env.store_for(self.upload.analysis, None)
 
     def verdict_of(self, error: Exception) -> Outcome:
         if isinstance(error, FileVanished):
@@ -68,7 +68,7 @@ class Upload(Transfer):
 
     def source(self) -> Source:
         task = self.upload
-        return Source(task.path, task.expect, self.room.disks, task.link, self.room.open_link)
+        return Source(task.path, task.expect, self.env.disks, task.link, self.env.open_link)
 
     def met(self, source: Source) -> Outcome:
         """412: somebody's object is at the key, or our own whose answer was lost."""
@@ -100,8 +100,8 @@ class WholeUpload(Upload):
 
     small = True
 
-    def __init__(self, task: UploadTask, room: Room) -> None:
-        super().__init__(task, room)
+    def __init__(self, task: UploadTask, env: Environment) -> None:
+        super().__init__(task, env)
         self.memory = self.size
         self._taken = False
 
@@ -119,7 +119,7 @@ class WholeUpload(Upload):
         with self.source() as source:
             if task.look_first and (found := store.find(task.key)) and (known := self.adopted(source, found)):
                 return known
-            with self.room.buffers.lend(self.size) as body:
+            with self.env.buffers.lend(self.size) as body:
                 source.read(0, body)
                 source.check()
                 crc = crc64(body)
@@ -128,7 +128,7 @@ class WholeUpload(Upload):
                         info = store.put(task.key, body, crc=crc, only_if_absent=not task.ours, pace=pace)
                 except Exists:
                     return self.met(source)
-            self.room.crash("upload.put")
+            self.env.crash("upload.put")
             # The server verified the checksum of these bytes, and the listing is read again before a job uses them.
             return self.stored(source, Stored(task.key, self.size, info.etag, crc))
 
@@ -138,8 +138,8 @@ class MultipartUpload(Upload):
 
     small = False
 
-    def __init__(self, task: UploadTask, room: Room) -> None:
-        super().__init__(task, room)
+    def __init__(self, task: UploadTask, env: Environment) -> None:
+        super().__init__(task, env)
         self.memory = task.part_size
         self._count = -(-task.expect.size // task.part_size)
         self._upload_id = task.upload_id
@@ -224,16 +224,16 @@ class MultipartUpload(Upload):
             )
         self._parts.clear()
         self.meter.start_at(0)
-        self.room.log.upload_lost(self.upload.file_id)
+        self.env.log.upload_lost(self.upload.file_id)
         self._create()
         self._ready()
         return None
 
     def _create(self) -> None:
         upload_id = self.store.create_multipart(self.upload.key)
-        self.room.crash("upload.created")
-        self.room.log.upload_created(self.upload.file_id, upload_id)
-        self.room.crash("upload.logged")
+        self.env.crash("upload.created")
+        self.env.log.upload_created(self.upload.file_id, upload_id)
+        self.env.crash("upload.logged")
         self._upload_id = upload_id
 
     def _ready(self) -> None:
@@ -243,7 +243,7 @@ class MultipartUpload(Upload):
     def _send(self, number: int) -> Outcome | None:
         task, store, source, size = self.upload, self.store, self._opened(), self._size_of(number)
         assert self._upload_id is not None
-        with self.room.buffers.lend(size) as body:
+        with self.env.buffers.lend(size) as body:
             source.read((number - 1) * task.part_size, body)
             source.check()  # after the read: these bytes are of the version that was observed
             crc = crc64(body)
@@ -253,8 +253,8 @@ class MultipartUpload(Upload):
             except NoSuchUpload:
                 self._lost = True
                 return None
-        self.room.crash("upload.part")
-        self.room.log.part_stored(task.file_id, part)
+        self.env.crash("upload.part")
+        self.env.log.part_stored(task.file_id, part)
         self._parts[number] = part
         return None
 
@@ -264,8 +264,8 @@ class MultipartUpload(Upload):
         parts = [self._parts[number] for number in range(1, self._count + 1)]
         crc = combined_crc(parts)
         if self._completed is None:
-            self.room.log.flush()  # killed from here on, no part is sent again (F07)
-            self.room.crash("upload.parts_done")
+            self.env.log.flush()  # killed from here on, no part is sent again (F07)
+            self.env.crash("upload.parts_done")
             source.check()
             source.check_path()
             try:
@@ -277,7 +277,7 @@ class MultipartUpload(Upload):
                 return None
             except Exists:
                 return self.met(source)
-            self.room.crash("upload.completed")
+            self.env.crash("upload.completed")
         info, found = self._completed, store.find(task.key)
         stored = Stored(task.key, self.size, info.etag, crc)
         if found is None or (found.size, found.etag) != (self.size, info.etag):

@@ -99,12 +99,12 @@ def _fetch_here(config: Config, ids: list[str], analysis: str, every: bool) -> t
     selection = Selection(ids=tuple(ids), analysis=analysis)
     with PassView(config, quiet=False) as view:
 
-        def each(house: Running) -> None:
+        def each(runtime: Running) -> None:
             if not done:  # in the engine's thread, before the first time that it may be quiet
-                found = find_elsewhere(house.engine, selection, every=every)
-                with house.engine.house.transaction():
-                    done.extend(mark(house.engine, selection, found))
-            view.turn(house)
+                found = find_elsewhere(runtime.engine, selection, every=every)
+                with runtime.engine.runtime.transaction():
+                    done.extend(mark(runtime.engine, selection, found))
+            view.turn(runtime)
 
         result = run_pass(config, each=each)
     for trouble in result.troubles:

@@ -47,11 +47,11 @@ class PassView:
             self._progress.stop()
             set_up(level="info", json_lines=False)
 
-    def turn(self, house: Running) -> None:
+    def turn(self, runtime: Running) -> None:
         """Bring the bars up to date: what is over is taken away."""
         if self._progress is None:
             return
-        under_way = {(p.analysis, p.name, p.upload): p for p in house.progress()}
+        under_way = {(p.analysis, p.name, p.upload): p for p in runtime.progress()}
         for gone in self._tasks.keys() - under_way.keys():
             self._progress.remove_task(self._tasks.pop(gone))
         for key, p in under_way.items():

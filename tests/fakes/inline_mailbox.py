@@ -1,25 +1,25 @@
-"""The engine's desk without threads, so that a state machine can choose where it crashes."""
+"""The engine's mailbox without threads, so that a state machine can choose where it crashes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
 
-from ncaasd.engine.desk import Result, Stopping, Writing
+from ncaasd.engine.mailbox import Result, Stopping, Writing
 from ncaasd.errors import JournalError
 
 T = TypeVar("T")
 
 
-class InlineDesk:
-    """A `Desk`: work is done at once, in the caller's thread, and its note waits for `read`."""
+class InlineMailbox:
+    """A `Mailbox`: work is done at once, in the caller's thread, and its note waits for `read`."""
 
     def __init__(self, writing: Writing) -> None:
         self._writing = writing
         self._notes: list[Callable[[], None]] = []
         self._failed: JournalError | None = None
 
-    def do(self, lane: str, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
+    def do(self, worker: str, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
         try:
             result = Result(work())
         except Stopping:
@@ -40,7 +40,7 @@ class InlineDesk:
     def tell(self, what: Callable[[], None]) -> None:
         self._notes.append(what)
 
-    def busy(self, lane: str) -> bool:
+    def busy(self, worker: str) -> bool:
         return False
 
     def read(self, wait: float) -> int:

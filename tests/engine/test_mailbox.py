@@ -1,4 +1,4 @@
-"""The desk's promise: who asks is answered after the commit, or not at all."""
+"""The mailbox's promise: who asks is answered after the commit, or not at all."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import cast
 import pytest
 
 from ncaasd.adapters.journal import open_journal, open_reader
-from ncaasd.engine.desk import Stopping, ThreadDesk
-from ncaasd.engine.house import House
+from ncaasd.engine.mailbox import Stopping, ThreadMailbox
+from ncaasd.engine.runtime import Runtime
 from ncaasd.engine.uploading import JournaledTransfers
 from ncaasd.errors import JournalError
 from ncaasd.model import FileState, Part, Place, Stat
@@ -25,18 +25,18 @@ MIB = 1 << 20
 def test_an_answer_comes_after_the_commit(tmp_path: Path) -> None:
     path = str(tmp_path / "j.sqlite")
     journal = open_journal(path)
-    desk = ThreadDesk(journal)
+    mailbox = ThreadMailbox(journal)
     seen: list[str | None] = []
 
     def ask() -> None:
-        desk.ask(lambda: journal.set_meta("key", "value"))
+        mailbox.ask(lambda: journal.set_meta("key", "value"))
         reader = open_reader(path)  # sees commits only
         seen.append(reader.get_meta("key"))
         reader.close()
 
     asker = threading.Thread(target=ask)
     asker.start()
-    assert desk.read(5.0) == 1
+    assert mailbox.read(5.0) == 1
     asker.join(10)
     assert seen == ["value"]
     journal.close()
@@ -44,12 +44,12 @@ def test_an_answer_comes_after_the_commit(tmp_path: Path) -> None:
 
 def test_who_asked_for_what_could_not_be_committed_does_not_go_on(tmp_path: Path) -> None:
     journal = open_journal(str(tmp_path / "j.sqlite"))
-    desk = ThreadDesk(journal)
+    mailbox = ThreadMailbox(journal)
     outcome: list[str] = []
 
     def ask() -> None:
         try:
-            desk.ask(lambda: journal.set_meta("key", "value"))
+            mailbox.ask(lambda: journal.set_meta("key", "value"))
             outcome.append("went on")
         except Stopping:
             outcome.append("stopped")
@@ -59,10 +59,10 @@ def test_who_asked_for_what_could_not_be_committed_does_not_go_on(tmp_path: Path
 
     asker = threading.Thread(target=ask)
     asker.start()
-    while desk.read(0.0) == 0 and not outcome:  # both notes in one batch: the second spoils it
-        desk.tell(no_space)
+    while mailbox.read(0.0) == 0 and not outcome:  # both notes in one batch: the second spoils it
+        mailbox.tell(no_space)
         try:
-            if desk.read(0.05):
+            if mailbox.read(0.05):
                 break
         except JournalError:
             break
@@ -74,10 +74,10 @@ def test_who_asked_for_what_could_not_be_committed_does_not_go_on(tmp_path: Path
 
 def test_after_closing_nobody_waits_for_ever(tmp_path: Path) -> None:
     journal = open_journal(str(tmp_path / "j.sqlite"))
-    desk = ThreadDesk(journal)
-    desk.close()
+    mailbox = ThreadMailbox(journal)
+    mailbox.close()
     with pytest.raises(Stopping):
-        desk.ask(lambda: None)
+        mailbox.ask(lambda: None)
     journal.close()
 
 
@@ -85,13 +85,13 @@ def test_F06_a_part_is_committed_before_its_worker_sends_another(tmp_path: Path)
     """So a kill costs the parts that are in flight, however busy the engine is."""
     path = str(tmp_path / "j.sqlite")
     journal = open_journal(path)
-    desk = ThreadDesk(journal)
+    mailbox = ThreadMailbox(journal)
     stat = Stat(2 * MIB, 1, 1, 1)
     with journal.transaction():
         file_id = journal.see_file(Place("a", "", "inputs/x"), stat, "lab/inputs/x", FileState.WHOLE, "", 0.0)
         journal.begin_upload(file_id, "lab/inputs/x", stat, MIB, 0.0)
         journal.upload_created(file_id, "an-id")
-    log = JournaledTransfers(cast(House, SimpleNamespace(desk=desk, journal=journal)))
+    log = JournaledTransfers(cast(Runtime, SimpleNamespace(mailbox=mailbox, journal=journal)))
     seen: list[int] = []
 
     def work() -> None:
@@ -103,7 +103,7 @@ def test_F06_a_part_is_committed_before_its_worker_sends_another(tmp_path: Path)
     worker.start()
     worker.join(0.2)
     assert (worker.is_alive(), seen) == (True, [])
-    assert desk.read(5.0) == 1
+    assert mailbox.read(5.0) == 1
     worker.join(10)
     assert seen == [1]
     journal.close()
@@ -112,20 +112,20 @@ def test_F06_a_part_is_committed_before_its_worker_sends_another(tmp_path: Path)
 def test_what_nobody_waits_for_shares_a_commit(tmp_path: Path) -> None:
     """Of several tries on a machine that may be busy, one shows it."""
     journal = open_journal(str(tmp_path / "j.sqlite"))
-    desk = ThreadDesk(journal)
+    mailbox = ThreadMailbox(journal)
 
     def tell_twice() -> None:
-        desk.tell(lambda: journal.set_meta("first", ""))
+        mailbox.tell(lambda: journal.set_meta("first", ""))
         time.sleep(0.005)
-        desk.tell(lambda: journal.set_meta("second", ""))
+        mailbox.tell(lambda: journal.set_meta("second", ""))
 
     reads: list[int] = []
     for _ in range(10):
         teller = threading.Thread(target=tell_twice)
         teller.start()
-        reads.append(desk.read(5.0))
+        reads.append(mailbox.read(5.0))
         teller.join()
-        while desk.read(0.0):
+        while mailbox.read(0.0):
             pass
     assert 2 in reads
     journal.close()

@@ -9,26 +9,26 @@ from builders import T, cases, dataset, ended, job, package_of, row, sent
 
 from ncaasd.declare.sections import AfterResults
 from ncaasd.model import Artefact, ArtefactState, Dataset, FileRow, FileState, JobRow, JobState, Origin, Phase, Stat
-from ncaasd.plan.aftercare import archive_path, is_link, linked, needed, not_here, stays, steps, well_done
+from ncaasd.plan.after_results import archive_path, is_link, linked, needed, not_here, stays, steps, well_done
 
 MOVE = {"local_inputs": {"move": "/archive/{path}"}}
 DELETE = {"local_inputs": {"delete": {"copy_at": "/copies/{path}"}}}
 REMOTE, TOOL = {"remote_inputs": "delete"}, {"run": "tell"}
 
 
-def care(*parts: dict[str, Any]) -> AfterResults:
+def wanted(*parts: dict[str, Any]) -> AfterResults:
     return AfterResults.model_validate({k: v for part in parts for k, v in part.items()})
 
 
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     cases(
-        ("nothing is touched unless it is written", care(), []),
-        ("a tool", care(TOOL), ["run"]),
-        ("moved", care(MOVE), ["local inputs"]),
-        ("deleted", care(DELETE), ["local inputs"]),
-        ("deleted in S3", care(REMOTE), ["remote inputs"]),
-        ("all, each after those before it", care(REMOTE, DELETE, TOOL), ["run", "local inputs", "remote inputs"]),
+        ("nothing is touched unless it is written", wanted(), []),
+        ("a tool", wanted(TOOL), ["run"]),
+        ("moved", wanted(MOVE), ["local inputs"]),
+        ("deleted", wanted(DELETE), ["local inputs"]),
+        ("deleted in S3", wanted(REMOTE), ["remote inputs"]),
+        ("all, each after those before it", wanted(REMOTE, DELETE, TOOL), ["run", "local inputs", "remote inputs"]),
     ),
 )
 def test_what_is_done_and_in_which_order(settings: AfterResults, wanted: list[str]) -> None:
@@ -38,12 +38,12 @@ def test_what_is_done_and_in_which_order(settings: AfterResults, wanted: list[st
 @pytest.mark.parametrize(
     ("settings", "path", "copy"),
     cases(
-        ("no archive", care(), "inputs/M7/a.tif", ""),
-        ("S3 is no archive", care(REMOTE), "inputs/M7/a.tif", ""),
-        ("where it is moved to", care(MOVE), "inputs/M7/a.tif", "/archive/M7/a.tif"),
-        ("where somebody else's copy is", care(DELETE), "inputs/M7/a.tif", "/copies/M7/a.tif"),
-        ("only the first inputs/ is ours", care(MOVE), "inputs/inputs/a.tif", "/archive/inputs/a.tif"),
-        ("a name with braces", care(MOVE), "inputs/{path}.tif", "/archive/{path}.tif"),
+        ("no archive", wanted(), "inputs/M7/a.tif", ""),
+        ("S3 is no archive", wanted(REMOTE), "inputs/M7/a.tif", ""),
+        ("where it is moved to", wanted(MOVE), "inputs/M7/a.tif", "/archive/M7/a.tif"),
+        ("where somebody else's copy is", wanted(DELETE), "inputs/M7/a.tif", "/copies/M7/a.tif"),
+        ("only the first inputs/ is ours", wanted(MOVE), "inputs/inputs/a.tif", "/archive/inputs/a.tif"),
+        ("a name with braces", wanted(MOVE), "inputs/{path}.tif", "/archive/{path}.tif"),
     ),
 )
 def test_where_the_copy_is(settings: AfterResults, path: str, copy: str) -> None:

@@ -1,9 +1,9 @@
 """Whose turn it is. No threads and no clock in here: the pool asks under its lock.
 
-Every analysis has a lane. The lane that was served least (in bytes, and something for each request) is next, so
-analyses share the line evenly whatever they move. Within a lane, uploads and downloads, small and large, share it evenly
+Every analysis has a flow. The flow that was served least (in bytes, and something for each request) is next, so
+analyses share the line evenly whatever they move. Within a flow, uploads and downloads, small and large, share it evenly
 in the same way, so none of the four kinds waits behind another; within each, lower `order` is first. What has a negative order
-(manifests, configs) goes before everything. A lane whose store answers with errors is asked less and less often, by one
+(manifests, configs) goes before everything. A flow whose store answers with errors is asked less and less often, by one
 request at a time, until it answers well again.
 """
 
@@ -21,7 +21,7 @@ MEMORY = 80 << 20  # bytes of buffers in flight, if at least one part fits
 
 
 class Queue:
-    """Transfers of one kind in one lane, lowest order first; those that are started before those that wait."""
+    """Transfers of one kind in one flow, lowest order first; those that are started before those that wait."""
 
     def __init__(self) -> None:
         self.served = 0.0
@@ -64,7 +64,7 @@ class Queue:
 
 
 class Limits:
-    """What all lanes together may have in flight: buffers, and a worker that large files leave to small ones."""
+    """What all flows together may have in flight: buffers, and a worker that large files leave to small ones."""
 
     def __init__(self, parallel: int) -> None:
         self.parallel = parallel
@@ -87,7 +87,7 @@ class Limits:
         self._large -= not transfer.small
 
 
-class Lane:
+class Flow:
     """One analysis: its transfers, and how its store answers."""
 
     def __init__(self) -> None:
@@ -153,50 +153,50 @@ class Lane:
         self._not_before = now + wait_after(self._failures, jitter)
 
 
-class Lanes:
+class Flows:
     """All analyses."""
 
     def __init__(self, parallel: int) -> None:
         self.limits = Limits(parallel)
-        self._lanes: dict[str, Lane] = {}
+        self._flows: dict[str, Flow] = {}
 
     def add(self, transfer: Transfer) -> None:
-        lane = self.of(transfer)
-        if not lane:
-            lane.served = max(lane.served, _least(other.served for other in self._lanes.values() if other))
-        lane.add(transfer)
+        flow = self.of(transfer)
+        if not flow:
+            flow.served = max(flow.served, _least(other.served for other in self._flows.values() if other))
+        flow.add(transfer)
 
-    def of(self, transfer: Transfer) -> Lane:
-        lane = self._lanes.get(transfer.task.analysis)
-        if lane is None:
-            lane = self._lanes[transfer.task.analysis] = Lane()
-        return lane
+    def of(self, transfer: Transfer) -> Flow:
+        flow = self._flows.get(transfer.task.analysis)
+        if flow is None:
+            flow = self._flows[transfer.task.analysis] = Flow()
+        return flow
 
     def remove(self, transfer: Transfer) -> None:
-        lane = self.of(transfer)
-        lane.queue_of(transfer).remove(transfer)
+        flow = self.of(transfer)
+        flow.queue_of(transfer).remove(transfer)
 
     def take(self, now: float) -> tuple[Transfer, Step] | None:
         """The next step, counted as running from here on."""
-        lanes = sorted((lane for lane in self._lanes.values() if lane and lane.open(now)), key=lambda lane: lane.served)
+        flows = sorted((flow for flow in self._flows.values() if flow and flow.open(now)), key=lambda flow: flow.served)
         turns = itertools.chain(
-            ((lane, lane.urgent) for lane in lanes),
-            ((lane, queue) for lane in lanes for queue in sorted(lane.kinds.values(), key=lambda queue: queue.served)),
+            ((flow, flow.urgent) for flow in flows),
+            ((flow, queue) for flow in flows for queue in sorted(flow.kinds.values(), key=lambda queue: queue.served)),
         )
-        for lane, queue in turns:
+        for flow, queue in turns:
             if queue and (found := queue.take(now, self.limits)):
                 transfer, step = found
-                lane.began(transfer, step)
+                flow.began(transfer, step)
                 self.limits.began(transfer)
                 return transfer, step
         return None
 
-    def ended(self, transfer: Transfer) -> Lane:
+    def ended(self, transfer: Transfer) -> Flow:
         """A step of the transfer doesn't run any more."""
-        lane = self.of(transfer)
-        lane.ended(transfer)
+        flow = self.of(transfer)
+        flow.ended(transfer)
         self.limits.ended(transfer)
-        return lane
+        return flow
 
     def set_aside(self, transfer: Transfer) -> None:
         """A step of the transfer hangs: what it takes up is for others, until it goes on."""
@@ -209,7 +209,7 @@ class Lanes:
 
     def wakes(self, now: float) -> float | None:
         """Monotonic: when to ask `take` again if nothing ends before."""
-        times = [at for lane in self._lanes.values() if (at := lane.wakes(now)) is not None]
+        times = [at for flow in self._flows.values() if (at := flow.wakes(now)) is not None]
         return min(times, default=None)
 
 

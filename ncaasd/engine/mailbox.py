@@ -1,7 +1,7 @@
 """Where threads meet the engine: everybody else posts notes, the engine alone reads them and writes the journal.
 
-`Desk.do` has work done on a lane (a thread of its own, so that what hangs there hangs alone) and its result brought back
-into the engine thread. `Desk.ask` lets such work have something done by the engine and committed before it goes on.
+`Mailbox.do` has work done on a worker (a thread of its own, so that what hangs there hangs alone) and its result brought back
+into the engine thread. `Mailbox.ask` lets such work have something done by the engine and committed before it goes on.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class Result(Generic[T]):
 
 
 class Writing(Protocol):
-    """What a desk does its notes in: the house, or a journal alone."""
+    """What a mailbox does its notes in: the runtime's transactions, or a journal's alone."""
 
     def transaction(self) -> AbstractContextManager[None]: ...
 
 
-class Desk(Protocol):
-    def do(self, lane: str, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
-        """Do `work` on `lane`; call `then` with its result in the engine thread, inside a transaction."""
+class Mailbox(Protocol):
+    def do(self, worker: str, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
+        """Do `work` on `worker`; call `then` with its result in the engine thread, inside a transaction."""
 
     def ask(self, what: Callable[[], T]) -> T:
-        """From a lane: have the engine do `what` inside a transaction; returns after the commit. Raises Stopping."""
+        """From a worker: have the engine do `what` inside a transaction; returns after the commit. Raises Stopping."""
 
     def tell(self, what: Callable[[], None]) -> None:
         """From any thread: have the engine do `what`, some time soon."""
 
-    def busy(self, lane: str) -> bool: ...
+    def busy(self, worker: str) -> bool: ...
 
     def read(self, wait: float) -> int:
         """In the engine thread: wait up to `wait` seconds for a note, then do all there are in one transaction."""
@@ -70,20 +70,20 @@ class _Asked(Generic[T]):
         self.ready.set()
 
 
-class ThreadDesk:
-    """The desk of the daemon: lanes are daemon threads, so that one that hangs in a dead mount can't keep us from ending."""
+class ThreadMailbox:
+    """The mailbox of the daemon: workers are daemon threads, so that one that hangs in a dead mount can't keep us from ending."""
 
-    def __init__(self, writing: Writing, *, lanes: dict[str, int] | None = None) -> None:
+    def __init__(self, writing: Writing, *, workers: dict[str, int] | None = None) -> None:
         self._writing = writing
         self._notes: queue.SimpleQueue[Callable[[], None] | _Asked[Any]] = queue.SimpleQueue()
-        self._lanes: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
-        self._threads = lanes or {}  # lane -> how many threads; one where not named
+        self._workers: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
+        self._threads = workers or {}  # worker -> how many threads; one where not named
         self._pending: dict[str, int] = {}
         self._urgent = threading.Event()  # somebody asks
         self._lock = threading.Lock()
         self._closed = False
 
-    def do(self, lane: str, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
+    def do(self, worker: str, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
         def run() -> None:
             try:
                 result = Result(work())
@@ -93,16 +93,16 @@ class ThreadDesk:
                 result = Result(error=error)
             self._notes.put(lambda: then(result))
             with self._lock:
-                self._pending[lane] -= 1
+                self._pending[worker] -= 1
 
         with self._lock:
-            self._pending[lane] = self._pending.get(lane, 0) + 1
-            if lane not in self._lanes:
-                self._lanes[lane] = queue.SimpleQueue()
-                for number in range(self._threads.get(lane, 1)):
-                    name = f"{lane}-{number}"
-                    threading.Thread(target=_serve, args=(self._lanes[lane],), name=name, daemon=True).start()
-        self._lanes[lane].put(run)
+            self._pending[worker] = self._pending.get(worker, 0) + 1
+            if worker not in self._workers:
+                self._workers[worker] = queue.SimpleQueue()
+                for number in range(self._threads.get(worker, 1)):
+                    name = f"{worker}-{number}"
+                    threading.Thread(target=_serve, args=(self._workers[worker],), name=name, daemon=True).start()
+        self._workers[worker].put(run)
 
     def ask(self, what: Callable[[], T]) -> T:
         asked = _Asked(what)
@@ -118,9 +118,9 @@ class ThreadDesk:
     def tell(self, what: Callable[[], None]) -> None:
         self._notes.put(what)
 
-    def busy(self, lane: str) -> bool:
+    def busy(self, worker: str) -> bool:
         with self._lock:
-            return self._pending.get(lane, 0) > 0
+            return self._pending.get(worker, 0) > 0
 
     def read(self, wait: float) -> int:
         try:
@@ -158,8 +158,8 @@ class ThreadDesk:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            for lane, works in self._lanes.items():
-                for _ in range(self._threads.get(lane, 1)):
+            for worker, works in self._workers.items():
+                for _ in range(self._threads.get(worker, 1)):
                     works.put(None)  # its thread ends, unless it hangs
         while True:
             try:
@@ -180,6 +180,6 @@ def _attempt(what: Callable[[], T]) -> Result[T]:
         return Result(error=error)
 
 
-def _serve(lane: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    while (work := lane.get()) is not None:
+def _serve(worker: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (work := worker.get()) is not None:
         work()

@@ -35,7 +35,7 @@ Call = Callable[..., Answer]
 
 
 @dataclass
-class Desk:
+class Machine:
     """A rig that no daemon runs on: its config, its folders, its journal."""
 
     folder: Path

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import Analysis
-from ncaasd.engine.desk import Desk
+from ncaasd.engine.mailbox import Mailbox
 from ncaasd.errors import BadCredentials, ClockSkewed, Denied, NoSuchBucket
 from ncaasd.model import FileRow, LinkTarget
 from ncaasd.neurocaas.evidence import Patience
@@ -75,11 +75,11 @@ class Context:
 
 
 @dataclass
-class House:
+class Runtime:
     """The engine's one copy of everything."""
 
     journal: Journal
-    desk: Desk = field(init=False)  # given when the house is there, whose transactions it uses
+    mailbox: Mailbox = field(init=False)  # given when the runtime is there, whose transactions it uses
     clock: Clock
     contexts: dict[str, Context]
     rig: str  # its name; one that the root's own file gives is known when an analysis is open

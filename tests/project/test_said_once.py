@@ -78,7 +78,7 @@ def texts(node: ast.AST) -> Iterator[str]:
         yield from texts(inner)
 
 
-SUBJECT_AT = {"event": (1, 2), "events": (1,)}  # of House.event; of Journal.event, which is told the time first
+SUBJECT_AT = {"event": (1, 2), "events": (1,)}  # of Runtime.event; of Journal.event, which is told the time first
 
 
 @each_file

@@ -1,4 +1,4 @@
-"""What `after_results` wants, step by step, for each job that is done. Decided in the engine thread; done on lanes.
+"""What `after_results` wants, step by step, for each job that is done. Decided in the engine thread; done on workers.
 
 Every step is journaled when its job ends, and can be begun again after a crash: a copy that is there is compared, a
 recording that is gone is gone. Before anything is deleted, the engine is asked once more whether it may go.
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from ncaasd.declare.sections import Move
-from ncaasd.engine.desk import Result
-from ncaasd.engine.house import Context, House
+from ncaasd.engine.mailbox import Result
 from ncaasd.engine.packaging import Packager
 from ncaasd.engine.part import Part, Waits
+from ncaasd.engine.runtime import Context, Runtime
 from ncaasd.errors import FileVanished, LocalError, NcaasdError, ToolFailed
 from ncaasd.model import Artefact, Dataset, FileRow, FileState, JobRow
-from ncaasd.plan.aftercare import (
+from ncaasd.plan.after_results import (
     LOCAL,
     REMOTE,
     RUN,
@@ -51,9 +51,9 @@ class _Item:
     copy: str
 
 
-class Aftercare(Part):
-    def __init__(self, house: House, packager: Packager, *, root: str, tools: Mapping[str, Sequence[str]]) -> None:
-        self._house = house
+class Afterwards(Part):
+    def __init__(self, runtime: Runtime, packager: Packager, *, root: str, tools: Mapping[str, Sequence[str]]) -> None:
+        self._runtime = runtime
         self._packager = packager
         self._root = root
         self._tools = tools
@@ -72,40 +72,40 @@ class Aftercare(Part):
         """A job has ended, and all of it is here. In a transaction."""
         if well_done(job):
             for step in steps(context.settings.after_results):
-                self._house.journal.want_aftercare(job.row, step)
+                self._runtime.journal.want_after_step(job.row, step)
 
     def turn(self) -> None:
         for context, job in list(self._due()):
-            known = self._house.journal.aftercare(job.row)
+            known = self._runtime.journal.after_steps(job.row)
             first = next(s for s in (RUN, LOCAL, REMOTE) if s in known and known[s].state == "wanted")
             self._begin(context, job, first)
 
     def _due(self) -> Iterator[tuple[Context, JobRow]]:
-        house = self._house
-        for row in house.journal.due_aftercare(house.clock.now(), AT_A_TIME + len(self._busy)):
-            job = house.journal.job(row)
-            context = house.contexts.get(job.spec.analysis) if job else None
-            if job and context and row not in self._busy and context.opened and house.awake(context):
+        runtime = self._runtime
+        for row in runtime.journal.due_after_steps(runtime.clock.now(), AT_A_TIME + len(self._busy)):
+            job = runtime.journal.job(row)
+            context = runtime.contexts.get(job.spec.analysis) if job else None
+            if job and context and row not in self._busy and context.opened and runtime.awake(context):
                 yield context, job
 
     def _begin(self, context: Context, job: JobRow, step: str) -> None:
         settings = context.settings.after_results
         if step not in steps(settings) or not well_done(job):
-            with self._house.transaction():
-                self._house.journal.set_aftercare(job.row, step, "left", "the config does not want it any more")
+            with self._runtime.transaction():
+                self._runtime.journal.set_after_step(job.row, step, "left", "the config does not want it any more")
             return
-        lane = f"aftercare:{context.name}"
+        worker = f"afterwards:{context.name}"
         work: Callable[[], list[str]]
         if step == RUN:
             work = partial(self._run, context, job, self._command(context, job))
         elif step == LOCAL:
             work = partial(self._local, context, job, self._items(context, job))
         else:
-            # Submits are on this lane too, one after the other: none can look for a dataset between our look and our delete.
-            lane = f"submit:{context.name}"
+            # Submits are on this worker too, one after the other: none can look for a dataset between our look and our delete.
+            worker = f"submit:{context.name}"
             work = partial(self._remote, context, job)
         self._busy.add(job.row)
-        self._house.desk.do(lane, work, lambda r: self._done(context, job, step, r))
+        self._runtime.mailbox.do(worker, work, lambda r: self._done(context, job, step, r))
 
     # -- the tool ----------------------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class Aftercare(Part):
 
     def _run(self, context: Context, job: JobRow, command: list[str]) -> list[str]:
         self._check_results(context, job)
-        tools = self._house.tools
+        tools = self._runtime.tools
         assert tools is not None
         return [f"the tool said: {tools.run(command).strip()[-SAID:] or 'nothing'}"]
 
@@ -125,7 +125,7 @@ class Aftercare(Part):
 
     def _items(self, context: Context, job: JobRow) -> list[_Item]:
         """The recordings of a job that are here: its datasets, or what its package was made of."""
-        journal = self._house.journal
+        journal = self._runtime.journal
         rows: list[FileRow] = []
         for dataset in job.spec.datasets:
             row = journal.file_of(dataset)
@@ -137,13 +137,13 @@ class Aftercare(Part):
         return [_Item(r, f"{root}/{r.place.path}", archive_path(settings, r.place.path)) for r in here]
 
     def _local(self, context: Context, job: JobRow, items: list[_Item]) -> list[str]:
-        archive = self._house.archive
+        archive = self._runtime.archive
         assert archive is not None
         moves = isinstance(context.settings.after_results.local_inputs, Move)
         self._check_results(context, job)
         told, waits = [], []
         for item in items:
-            why = self._house.desk.ask(partial(self._why_not, job, item))
+            why = self._runtime.mailbox.ask(partial(self._why_not, job, item))
             if why:
                 told.append(f"{item.row.place.path} stays: {why}")
                 continue
@@ -163,7 +163,7 @@ class Aftercare(Part):
 
     def _delete(self, context: Context, job: JobRow, item: _Item) -> None:
         """Last look, record, delete: in this order, so that the story is never behind the disk."""
-        archive = self._house.archive
+        archive = self._runtime.archive
         assert archive is not None
 
         def allow() -> str:
@@ -172,19 +172,19 @@ class Aftercare(Part):
                 text = (
                     f"deleted here: job {job.job_id} is done, its results are here, and {item.copy} has the same bytes"
                 )
-                self._house.event(context.name, of_file(item.row.place), "archived", text)
+                self._runtime.event(context.name, of_file(item.row.place), "archived", text)
             return why
 
-        why = self._house.desk.ask(allow)
+        why = self._runtime.mailbox.ask(allow)
         if why:
             raise _Wait(why)
-        self._house.crash("aftercare.before_delete")
+        self._runtime.crash("afterwards.before_delete")
         archive.delete(item.path, item.row.stat)
-        self._house.crash("aftercare.deleted")
+        self._runtime.crash("afterwards.deleted")
 
     def _why_not(self, job: JobRow, item: _Item) -> str:
         """In the engine: why a recording stays. Raises _Wait when that may pass."""
-        journal = self._house.journal
+        journal = self._runtime.journal
         row, fresh = journal.file(item.row.id), journal.job(job.row)
         if row is None or fresh is None or not well_done(fresh):
             return "its job is not done any more"
@@ -211,7 +211,7 @@ class Aftercare(Part):
         told = []
         for dataset in job.spec.datasets:
             key = dataset.key
-            why = self._house.desk.ask(partial(self._why_not_remote, context, dataset))
+            why = self._runtime.mailbox.ask(partial(self._why_not_remote, context, dataset))
             if why:
                 told.append(f"{key} stays in S3: {why}")
                 continue
@@ -220,7 +220,7 @@ class Aftercare(Part):
         return told
 
     def _why_not_remote(self, context: Context, dataset: Dataset) -> str:
-        journal, key = self._house.journal, dataset.key
+        journal, key = self._runtime.journal, dataset.key
         if not key.startswith(context.layout.inputs):
             return "it is not below this group's inputs/"
         stored = [r for r in journal.files_with_key(context.name, key) if r.stored is not None and r.ours]
@@ -236,8 +236,8 @@ class Aftercare(Part):
     # -- both --------------------------------------------------------------------------------------------------------
 
     def _check_results(self, context: Context, job: JobRow) -> None:
-        """On a lane: everything that the job left is here now. Raises _Wait."""
-        artefacts: list[Artefact] = self._house.desk.ask(lambda: self._house.journal.artefacts(job.row))
+        """On a worker: everything that the job left is here now. Raises _Wait."""
+        artefacts: list[Artefact] = self._runtime.mailbox.ask(lambda: self._runtime.journal.artefacts(job.row))
         context.results.check()
         why = not_here(artefacts)
         gone = [a.path for a in artefacts if not why and not context.results.matches(a.path, a.size)]
@@ -245,36 +245,36 @@ class Aftercare(Part):
             raise _Wait(why or f"results/{gone[0]} is not here any more: `ncaasd fetch {job.job_id}` brings it back")
 
     def _done(self, context: Context, job: JobRow, step: str, result: Result[list[str]]) -> None:
-        house = self._house
+        runtime = self._runtime
         self._busy.discard(job.row)
-        before = house.journal.aftercare(job.row)[step]
+        before = runtime.journal.after_steps(job.row)[step]
         failures = before.failures + 1
         error = result.error
         if error is None:
             for line in result.get():
-                house.event(context.name, of_job(job), "after results", line)
-            house.journal.set_aftercare(job.row, step, "done", "")
+                runtime.event(context.name, of_job(job), "after results", line)
+            runtime.journal.set_after_step(job.row, step, "done", "")
             return
         if not isinstance(error, NcaasdError):
             raise error
-        house.handle(context, error)
+        runtime.handle(context, error)
         if step == RUN and failures >= TRIES_OF_A_TOOL:
-            house.journal.set_aftercare(job.row, step, "left", str(error))
+            runtime.journal.set_after_step(job.row, step, "left", str(error))
             for later in (LOCAL, REMOTE):
-                house.journal.set_aftercare(job.row, later, "left", "the tool of after_results.run failed")
+                runtime.journal.set_after_step(job.row, later, "left", "the tool of after_results.run failed")
             text = f"{step}: given up after {failures} tries, and nothing is deleted: {error}"
-            house.event(context.name, of_job(job), "after results", text, level=logging.ERROR)
+            runtime.event(context.name, of_job(job), "after results", text, level=logging.ERROR)
             return
-        wait = backoff(failures, first=60, most=6 * 3600, spread=house.spread())
-        at = house.clock.now() + wait
-        house.journal.set_aftercare(job.row, step, "wanted", str(error), retry_at=at, failures=failures)
-        known = house.journal.aftercare(job.row)
+        wait = backoff(failures, first=60, most=6 * 3600, spread=runtime.spread())
+        at = runtime.clock.now() + wait
+        runtime.journal.set_after_step(job.row, step, "wanted", str(error), retry_at=at, failures=failures)
+        known = runtime.journal.after_steps(job.row)
         for later in (RUN, LOCAL, REMOTE):  # those after it are not due before it
             if later in known and known[later].state == "wanted" and later != step:
-                house.journal.set_aftercare(job.row, later, "wanted", "", retry_at=at)
+                runtime.journal.set_after_step(job.row, later, "wanted", "", retry_at=at)
         if before.reason != str(error):
             output = (
                 f": {error.output.strip()[-SAID:]}" if isinstance(error, ToolFailed) and error.output.strip() else ""
             )
             text = f"{step} not done yet: {error}{output}"
-            house.event(context.name, of_job(job), "after results", text, level=logging.WARNING)
+            runtime.event(context.name, of_job(job), "after results", text, level=logging.WARNING)

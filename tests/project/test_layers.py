@@ -100,7 +100,7 @@ def test_the_daemon_alone_knows_the_adapters() -> None:
 def test_the_engine_opens_its_transactions_itself() -> None:
     """So that what is done last within each is done in all; commands are of the command line too, and join the engine's."""
     for path in (PACKAGE / "engine").glob("*.py"):
-        if path.name not in ("house.py", "commands.py"):
+        if path.name not in ("runtime.py", "commands.py"):
             assert "journal.transaction(" not in path.read_text(), path.name
 
 
