@@ -26,8 +26,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from fakes.sdk_requests import SdkRequests
 
-from ncaasd.adapters.s3 import S3Store
-from ncaasd.adapters.s3_sign import UNSIGNED, Keys, Signer
+from ncaasd.adapters.s3.signing import UNSIGNED, Keys, Signer
+from ncaasd.adapters.s3.store import S3Store
 
 KEY, SECRET, REGION = "AKIDEXAMPLE", "secret", "us-east-1"
 SIZE = 16 * 1024

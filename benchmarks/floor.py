@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from awscrt.checksums import crc64nvme
 
-from ncaasd.adapters.credentials import StoreFactory
+from ncaasd.adapters.s3.credentials import StoreFactory
 from ncaasd.declare.config import load_config
 from ncaasd.ports import ObjectStore
 

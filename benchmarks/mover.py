@@ -22,16 +22,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ncaasd.adapters.credentials import CredentialSource
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.journal import Journal, open_journal
-from ncaasd.adapters.s3 import S3Store
-from ncaasd.adapters.s3_answers import encoded
+from ncaasd.adapters.s3.answers import encoded
+from ncaasd.adapters.s3.credentials import CredentialSource
+from ncaasd.adapters.s3.store import S3Store
 from ncaasd.adapters.transfers import TransferPool
 from ncaasd.adapters.transfers.checksums import crc64
-from ncaasd.engine.clock import SystemClock
-from ncaasd.engine.mailbox import ThreadMailbox
-from ncaasd.engine.uploading import QUEUED
+from ncaasd.engine.arriving.uploading import QUEUED
+from ncaasd.engine.core.clock import SystemClock
+from ncaasd.engine.core.mailbox import ThreadMailbox
 from ncaasd.model import DownloadTask, FileState, JobSpec, Origin, Outcome, Part, Place, Stat, UploadTask, Verdict
 from ncaasd.neurocaas.naming import part_size
 

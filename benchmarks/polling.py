@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import yaml
 
-from ncaasd.adapters import s3_fast
 from ncaasd.adapters.journal import Journal, open_journal
+from ncaasd.adapters.s3 import requests as s3_fast
 from ncaasd.engine.daemon import journal_path
 from ncaasd.engine.service import serve
 from ncaasd.model import Dataset, JobSpec, JobState, Origin, Phase

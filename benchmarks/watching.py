@@ -40,8 +40,8 @@ from ncaasd.adapters import control
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.declare import ignored
-from ncaasd.engine.observing import Observer
-from ncaasd.engine.runtime import Context, Runtime
+from ncaasd.engine.arriving.observing import Observer
+from ncaasd.engine.core.runtime import Context, Runtime
 from ncaasd.model import (
     Dataset,
     FileRow,

@@ -16,7 +16,7 @@ NcaasdError                what happened, to which thing, why; `hint` says what 
 │   └── SyncFailed         an fsync of a fetched file failed: what was written is lost, the process ends
 ├── JournalError           the journal cannot be written or trusted; nothing is submitted
 │   └── JournalBroken      an fsync failed or the file is corrupt: the process ends
-└── StoreError             what S3 answered, translated once, in adapters/s3.py
+└── StoreError             what S3 answered, translated once, in adapters/s3/store.py
     ├── Denied             403: which permission, on what
     ├── BadCredentials     no, wrong or expired credentials
     ├── ClockSkewed        RequestTimeTooSkewed: this machine's clock is wrong

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, GetJ
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
-from ncaasd.declare import units, yamlio
+from ncaasd.declare import measures, yamlio
 
 MAX_TEXT = 1024  # an S3 key has no more bytes; no name, path or pattern here is longer
 
@@ -88,7 +88,7 @@ def _at_least_one(value: int) -> int:
 
 
 def _rate(value: Any) -> Any:
-    return None if _absent(value) is None else _measured(units.rate)(value)
+    return None if _absent(value) is None else _measured(measures.rate)(value)
 
 
 def one_line(text: str) -> str:
@@ -174,22 +174,22 @@ Listed = Takes(_listed)  # beside a tuple
 
 Seconds = Annotated[
     float,
-    BeforeValidator(_measured(units.duration)),
+    BeforeValidator(_measured(measures.duration)),
     WithJsonSchema({"type": "string", "pattern": "^[0-9]"}),
-    Written(units.say_duration),
+    Written(measures.say_duration),
 ]
 Duration = Annotated[Seconds, AfterValidator(_positive)]
 Keep = Annotated[
     float | None,
-    BeforeValidator(_measured(units.keep)),
+    BeforeValidator(_measured(measures.keep)),
     WithJsonSchema({"type": "string", "pattern": "^([0-9]|forever$)"}),
-    Written(units.say_days),
+    Written(measures.say_days),
 ]
 Size = Annotated[
     int,
-    BeforeValidator(_measured(units.size)),
+    BeforeValidator(_measured(measures.size)),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^[0-9]"}, {"const": 0}]}),
-    Written(units.say_size),
+    Written(measures.say_size),
 ]
 Rate = Annotated[
     int | None,
@@ -197,13 +197,13 @@ Rate = Annotated[
     WithJsonSchema(
         {"anyOf": [{"type": "string", "pattern": "^([0-9]|none$|unlimited$)"}, {"const": 0}, {"type": "null"}]}
     ),
-    Written(units.say_rate),
+    Written(measures.say_rate),
 ]
 Hours = Annotated[
     tuple[int, int],
-    BeforeValidator(_measured(units.hours)),
+    BeforeValidator(_measured(measures.hours)),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,2}:[0-9]{2}\s*[-–]\s*[0-9]{1,2}:[0-9]{2}$"}),
-    Written(units.say_hours),
+    Written(measures.say_hours),
 ]
 Flag = Annotated[bool, BeforeValidator(_measured(_flag)), WithJsonSchema({"type": "boolean"})]
 Whole = Annotated[int, BeforeValidator(_measured(_whole)), WithJsonSchema({"type": "integer", "minimum": 0})]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ncaasd.declare import ignored, kinds, units, yamlio
+from ncaasd.declare import ignored, kinds, measures, yamlio
 from ncaasd.declare.kinds import (
     Absent,
     Count,
@@ -165,7 +165,7 @@ def _bands(value: Any) -> Any:
 
 
 def _say_bands(bands: tuple[Band, ...]) -> str:
-    said = (f'{{hours: "{units.say_hours(band.hours)}", limit: {units.say_rate(band.limit)}}}' for band in bands)
+    said = (f'{{hours: "{measures.say_hours(band.hours)}", limit: {measures.say_rate(band.limit)}}}' for band in bands)
     return f"[{', '.join(said)}]" if bands else "none"
 
 
@@ -205,7 +205,7 @@ class Poll(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Poll:
         if self.min > self.max:
-            shortest, longest = units.say_duration(self.min), units.say_duration(self.max)
+            shortest, longest = measures.say_duration(self.min), measures.say_duration(self.max)
             raise Misfit([(("min",), f"must not be longer than max; it is {shortest}, and max is {longest}")])
         return self
 

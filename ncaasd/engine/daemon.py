@@ -15,7 +15,6 @@ from functools import partial
 
 import platformdirs
 
-from ncaasd.adapters.credentials import StoreFactory
 from ncaasd.adapters.files.archive import LocalArchive
 from ncaasd.adapters.files.earlier import LocalEarlierJobs
 from ncaasd.adapters.files.links import open_target
@@ -27,20 +26,21 @@ from ncaasd.adapters.files.rigfile import LocalRigFile
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.adapters.lock import Locked
-from ncaasd.adapters.public import SignedOrPublic
+from ncaasd.adapters.s3.credentials import StoreFactory
+from ncaasd.adapters.s3.public import SignedOrPublic
 from ncaasd.adapters.statusfiles import LocalStatusFiles
 from ncaasd.adapters.tools import LocalTools
 from ncaasd.adapters.transfers import partial_token
 from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.adapters.watcher import Hint, Watcher
 from ncaasd.declare.config import Analysis, Config, bandwidth_limit, inside
-from ncaasd.engine.clock import SystemClock
-from ncaasd.engine.engine import Engine
-from ncaasd.engine.mailbox import Result, ThreadMailbox
-from ncaasd.engine.nightly import Nightly
-from ncaasd.engine.opening import remembered_rig
-from ncaasd.engine.runtime import Context, Runtime
-from ncaasd.engine.uploading import JournaledTransfers
+from ncaasd.engine.arriving.uploading import JournaledTransfers
+from ncaasd.engine.core.clock import SystemClock
+from ncaasd.engine.core.mailbox import Result, ThreadMailbox
+from ncaasd.engine.core.nightly import Nightly
+from ncaasd.engine.core.opening import remembered_rig
+from ncaasd.engine.core.runtime import Context, Runtime
+from ncaasd.engine.loop import Engine
 from ncaasd.errors import JournalError, LocalError, StateError
 from ncaasd.model import DownloadTask, Progress, UploadTask
 from ncaasd.neurocaas.evidence import Patience

@@ -19,20 +19,20 @@ from ncaasd.adapters.control import ControlServer
 from ncaasd.adapters.systemd import notify
 from ncaasd.declare.config import Config, load_config
 from ncaasd.engine import commands
-from ncaasd.engine.crash import armed
+from ncaasd.engine.core.crash import armed
+from ncaasd.engine.core.documents import job_document
+from ncaasd.engine.core.part import Waits
 from ncaasd.engine.daemon import Running, running, state_folder
-from ncaasd.engine.documents import job_document
-from ncaasd.engine.elsewhere import every_job, those_there
-from ncaasd.engine.engine import Engine, silence
-from ncaasd.engine.part import Waits
-from ncaasd.engine.waiting import root_answers
+from ncaasd.engine.following.elsewhere import every_job, those_there
+from ncaasd.engine.loop import Engine, silence
+from ncaasd.engine.root import root_answers
 from ncaasd.errors import JournalBroken, JournalError, NcaasdError, UserError
 from ncaasd.model import JobRow, Phase
 from ncaasd.neurocaas.evidence import Patience
 from ncaasd.ports import CrashPoint
 
 if TYPE_CHECKING:
-    from ncaasd.engine.scheduler import Schedule
+    from ncaasd.engine.core.schedule import Schedule
 
 log = logging.getLogger("ncaasd")
 
@@ -167,7 +167,7 @@ def _serve_one(
 def scheduled(runtime: Running) -> Schedule:
     """What is to happen by the clock on the wall. Its notes are posted to the engine from now on, until it is stopped."""
     # APScheduler takes longer to be imported than a pass of `once` that has nothing to do.
-    from ncaasd.engine.scheduler import Beat, Job, Nightly, Schedule
+    from ncaasd.engine.core.schedule import Beat, Job, Nightly, Schedule
 
     engine, known = runtime.engine, runtime.engine.runtime
     jobs = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ncaasd.declare.manifest import Rule
-from ncaasd.declare.units import say_duration
+from ncaasd.declare.measures import say_duration
 from ncaasd.model import ABORTED, FileRow, FileState
 from ncaasd.neurocaas.naming import safe_key
 from ncaasd.plan.configs import KEEP

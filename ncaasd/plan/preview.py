@@ -390,7 +390,7 @@ class _Planner:
         return self._with_submit_file(made, job)
 
     def _facts_of(self, job: JobRow, each: float) -> Facts:
-        """As the engine gathers them (`engine/assessing`), of what will be when all that may go up has gone."""
+        """As the engine gathers them (`engine/submitting/assessing`), of what will be when all that may go up has gone."""
         spec, settings = job.spec, self._facts.settings.jobs
         declares = spec.origin is Origin.RULE
         rule = next((m for m in self._matchers if declares and m.rule.name == spec.name), None)
@@ -562,7 +562,7 @@ class _Planner:
         return replace(made, job_id=job_id, submit_key=self._facts.layout.submit_key(job_id), body=body.render())
 
     def _new_id(self, job: JobRow) -> str:
-        """The next one that no other file's job had: as engine/submitting chooses it, but for what only S3 can tell."""
+        """The next one that no other file's job had: as engine/submitting/submit_once chooses it, but for what only S3 can tell."""
         others = {i for d in job.spec.datasets for i in ids_of_others(d, self._users.get(d.key, ()))}
         ids = (identity(job, self._facts.layout, job.attempt + more) for more in range(len(others) + 1))
         return next(job_id for job_id in ids if job_id not in others)

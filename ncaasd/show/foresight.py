@@ -13,8 +13,8 @@ from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import Config
 from ncaasd.declare.manifest import Manifest, parse_manifest
-from ncaasd.engine.documents import job_document, text
-from ncaasd.engine.opening import doubted, noted_jobs
+from ncaasd.engine.core.documents import job_document, text
+from ncaasd.engine.core.opening import doubted, noted_jobs
 from ncaasd.errors import DeclarationError, NcaasdError, Problem
 from ncaasd.model import Artefact, FileRow, FileState, JobSpec, MachinesUsed, Place, ScanDelta, Stat
 from ncaasd.neurocaas.naming import Layout

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ncaasd.adapters.journal import Journal
-from ncaasd.engine.documents import text
+from ncaasd.engine.core.documents import text
 from ncaasd.model import ArtefactState, JobRow
 from ncaasd.neurocaas.certificate import Certificate, DatasetStatus, parse_certificate, parse_status, readable_log
 

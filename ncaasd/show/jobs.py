@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ncaasd.adapters.journal import Journal
-from ncaasd.engine.documents import job_document, text, when
+from ncaasd.engine.core.documents import job_document, text, when
 from ncaasd.model import Dataset, Event, FetchProgress, FileRow, FileState, JobRow, JobState, Phase
 from ncaasd.show import words
 from ncaasd.show.status import changed_since, known_as, title, way_on

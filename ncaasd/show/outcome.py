@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ncaasd.adapters.journal import Journal
-from ncaasd.engine.documents import job_document, text
+from ncaasd.engine.core.documents import job_document, text
 from ncaasd.model import FileRow, FileState, JobRow, JobState, Phase
 
 _BAD_ENDS = (JobState.FAILED, JobState.REFUSED, JobState.TIMED_OUT)

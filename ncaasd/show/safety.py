@@ -12,8 +12,8 @@ from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import Config
 from ncaasd.declare.manifest import parse_manifest
-from ncaasd.engine.documents import text
-from ncaasd.engine.unitbook import packed
+from ncaasd.engine.arriving.sessions import packed
+from ncaasd.engine.core.documents import text
 from ncaasd.errors import NcaasdError, UserError
 from ncaasd.model import FileRow, FileState, JobRow, Phase, Place, Stat
 from ncaasd.plan.after_results import archive_path, is_link, linked, needed, not_here, well_done

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ncaasd.adapters.journal import Journal
-from ncaasd.engine.documents import text, when
+from ncaasd.engine.core.documents import text, when
 from ncaasd.model import FileRow, FileState, JobRow, JobState, Place, Skipped
 from ncaasd.plan.holds import OF_THE_DATA, is_mended
 from ncaasd.plan.holds import command as command_of

@@ -11,7 +11,7 @@ from engine.lab import END, HOUR, LAUNCHED, NO_CAPACITY, Lab, done
 from state_machine.inline_rig import BUCKET
 
 from ncaasd.adapters.journal import open_reader
-from ncaasd.engine.documents import job_document
+from ncaasd.engine.core.documents import job_document
 from ncaasd.model import JobRow, JobState, Phase
 from ncaasd.show.foresight import foresee
 from ncaasd.show.jobs import job_report

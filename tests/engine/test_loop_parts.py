@@ -11,12 +11,12 @@ import pytest
 from engine.lab import Lab
 from state_machine.inline_rig import BUCKET, GROUP
 
-from ncaasd.engine import engine as loop
-from ncaasd.engine.engine import Engine
-from ncaasd.engine.packaging import _Order
-from ncaasd.engine.part import Part, Waits
-from ncaasd.engine.runtime import Context
-from ncaasd.engine.uploading import QUEUED
+from ncaasd.engine import loop
+from ncaasd.engine.arriving.packaging import _Order
+from ncaasd.engine.arriving.uploading import QUEUED
+from ncaasd.engine.core.part import Part, Waits
+from ncaasd.engine.core.runtime import Context
+from ncaasd.engine.loop import Engine
 from ncaasd.model import (
     DownloadTask,
     FileRow,

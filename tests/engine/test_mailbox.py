@@ -13,9 +13,9 @@ from typing import cast
 import pytest
 
 from ncaasd.adapters.journal import open_journal, open_reader
-from ncaasd.engine.mailbox import Stopping, ThreadMailbox
-from ncaasd.engine.runtime import Runtime
-from ncaasd.engine.uploading import JournaledTransfers
+from ncaasd.engine.arriving.uploading import JournaledTransfers
+from ncaasd.engine.core.mailbox import Stopping, ThreadMailbox
+from ncaasd.engine.core.runtime import Runtime
 from ncaasd.errors import JournalError
 from ncaasd.model import FileState, Part, Place, Stat
 

@@ -13,10 +13,11 @@ from engine.lab import HOUR, Lab
 from state_machine.inline_rig import BUCKET, InlineSchedule
 
 from ncaasd.adapters.journal import backups
-from ncaasd.engine import nightly, service
-from ncaasd.engine.nightly import Nightly
-from ncaasd.engine.scheduler import Beat, Job
-from ncaasd.engine.scheduler import Nightly as Night
+from ncaasd.engine import service
+from ncaasd.engine.core import nightly
+from ncaasd.engine.core.nightly import Nightly
+from ncaasd.engine.core.schedule import Beat, Job
+from ncaasd.engine.core.schedule import Nightly as Night
 from ncaasd.model import JobState, Phase
 
 DAY = 86400.0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from engine.lab import HOUR, LAUNCHED, Lab, done
 from state_machine.inline_rig import BUCKET, GROUP
 
-from ncaasd.engine.following import LOG_LIMIT, look
+from ncaasd.engine.following.looking import LOG_LIMIT, look
 from ncaasd.model import JobState, Phase
 
 RUNNING = JobState.RUNNING

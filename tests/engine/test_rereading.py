@@ -8,7 +8,7 @@ import pytest
 from engine.lab import Lab
 from state_machine.inline_rig import BUCKET
 
-from ncaasd.engine.declaring import Declarer
+from ncaasd.engine.arriving.declaring import Declarer
 from ncaasd.model import FileState, Place
 
 CONFIG = Place(BUCKET, "", "configs/c.yaml")
@@ -57,7 +57,7 @@ def test_F90_another_inode_after_a_remount_is_no_other_config(lab: Lab) -> None:
 def test_a_config_that_can_not_be_read_is_said_once_and_tried_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stays what it is, in S3; a disk's error is not taken for a bad config, now and after a restart."""
     begun(lab)
-    monkeypatch.setattr("ncaasd.engine.declaring.CONFIG_LIMIT", 1)
+    monkeypatch.setattr("ncaasd.engine.arriving.declaring.CONFIG_LIMIT", 1)
     lab.drop_inputs("b.tif")
     lab.pass_time(60, step=2)
     assert len(lab.submits()) == 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from state_machine.test_steps import Setting
 
-from ncaasd.engine import reporting
+from ncaasd.engine.telling import reporting
 from ncaasd.errors import LocalError
 
 PATH = "submissions/one.status.json"

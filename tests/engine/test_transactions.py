@@ -8,7 +8,7 @@ import pytest
 from engine.lab import Lab
 
 from ncaasd.adapters.journal import Journal, open_reader
-from ncaasd.engine.runtime import Runtime
+from ncaasd.engine.core.runtime import Runtime
 
 
 @pytest.fixture

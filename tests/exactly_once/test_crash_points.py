@@ -13,7 +13,7 @@ from fakes.fault_proxy import Rule
 from support.rig import BUCKET, GROUP, MIB, Bench, Rig, blob
 
 from ncaasd.adapters.transfers import CRASH_POINTS
-from ncaasd.engine.crash import ENGINE_POINTS
+from ncaasd.engine.core.crash import ENGINE_POINTS
 from ncaasd.model import FileState, Phase
 
 BIG = 20 * MIB  # three parts up, two ranges down

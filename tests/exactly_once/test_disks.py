@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.rig import MIB, Rig, blob, run_command
 
-from ncaasd.engine.crash import VARIABLE
+from ncaasd.engine.core.crash import VARIABLE
 from ncaasd.model import JobState, Phase
 
 

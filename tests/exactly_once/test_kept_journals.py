@@ -21,9 +21,9 @@ from awscrt.checksums import crc64nvme
 from support.keep_journal import FIXTURES, KILLED, NAME, RECORDINGS, configs_of, content
 from support.rig import BUCKET, GROUP, MIB, Rig
 
-from ncaasd.adapters.credentials import StoreFactory
 from ncaasd.adapters.files.results import LocalResults
 from ncaasd.adapters.journal import schema
+from ncaasd.adapters.s3.credentials import StoreFactory
 from ncaasd.engine.service import read_config
 from ncaasd.model import EVENTUALLY, JobState, Phase
 

@@ -12,9 +12,9 @@ from awscrt.checksums import crc64nvme
 from fakes.memory_store import MemoryStore
 from fakes.sdk_requests import SdkRequests
 
-from ncaasd.adapters.s3 import S3Store
-from ncaasd.adapters.s3_answers import Requests
-from ncaasd.adapters.s3_fast import FastRequests
+from ncaasd.adapters.s3.answers import Requests
+from ncaasd.adapters.s3.requests import FastRequests
+from ncaasd.adapters.s3.store import S3Store
 from ncaasd.model import ObjectInfo
 from ncaasd.ports import ObjectStore
 from ncaasd.sandbox.policy import Credentials

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from ncaasd.engine.mailbox import Result, Stopping, Writing
+from ncaasd.engine.core.mailbox import Result, Stopping, Writing
 from ncaasd.errors import JournalError
 
 T = TypeVar("T")

@@ -11,9 +11,9 @@ import botocore.handlers
 import botocore.session
 from botocore import UNSIGNED
 
-from ncaasd.adapters.s3_answers import Body, Options, Page, Requests, encoded
-from ncaasd.adapters.s3_errors import AbandonedError, Request
-from ncaasd.adapters.s3_http import PACED
+from ncaasd.adapters.s3.answers import Body, Options, Page, Requests, encoded
+from ncaasd.adapters.s3.errors import AbandonedError, Request
+from ncaasd.adapters.s3.http import PACED
 from ncaasd.model import ObjectInfo, Part
 from ncaasd.ports import Pace
 

@@ -17,7 +17,7 @@ from ncaasd.adapters.files.links import open_expected, open_target
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.transfers.disks import Disks
 from ncaasd.adapters.transfers.source import Source
-from ncaasd.engine.clock import SystemClock
+from ncaasd.engine.core.clock import SystemClock
 from ncaasd.errors import NcaasdError
 
 NOBODY = 65534

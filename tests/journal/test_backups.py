@@ -19,7 +19,7 @@ from support.spawner import Spawner
 
 from ncaasd.adapters.journal import backups, open_journal, schema
 from ncaasd.adapters.journal.backups import Backup, backups_of, check_backup, is_due, make_backup
-from ncaasd.engine.crash import VARIABLE
+from ncaasd.engine.core.crash import VARIABLE
 from ncaasd.errors import DiskFull, JournalBroken, LocalError
 
 TODAY = date(2026, 11, 28)

@@ -10,7 +10,7 @@ import pytest
 
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.declare.manifest import parse_manifest
-from ncaasd.engine.unitbook import UnitBook
+from ncaasd.engine.arriving.sessions import UnitBook
 from ncaasd.model import FileRow, FileState, Place, Stat, Stored
 from ncaasd.plan import grouping
 

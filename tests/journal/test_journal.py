@@ -17,7 +17,7 @@ from support.spawner import Process, Spawner
 import ncaasd
 from ncaasd.adapters.journal import Journal, open_journal, open_reader, schema
 from ncaasd.adapters.journal.opening import _migrate
-from ncaasd.engine.crash import VARIABLE
+from ncaasd.engine.core.crash import VARIABLE
 from ncaasd.errors import JournalBroken, JournalError, StateError
 
 MORE = """

@@ -94,7 +94,7 @@ def test_the_daemon_alone_knows_the_adapters() -> None:
         if path.name in ("daemon.py", "service.py"):
             continue
         named = {n for n in imports(path) if n.startswith("ncaasd.adapters")}
-        assert named <= {"ncaasd.adapters.journal", "ncaasd.adapters.probe"}, f"{path.name} names {named}"
+        assert named <= {"ncaasd.adapters.journal", "ncaasd.adapters.s3.probe"}, f"{path.name} names {named}"
 
 
 def test_the_engine_opens_its_transactions_itself() -> None:

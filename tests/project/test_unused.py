@@ -16,14 +16,14 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 # Who else calls it, or why it stays.
 CALLED_BY_OTHERS = {
-    "adapters/s3_http.py _Received.readinto": "io.RawIOBase's, called by the reader of a response",
+    "adapters/s3/http.py _Received.readinto": "io.RawIOBase's, called by the reader of a response",
     "adapters/watcher.py _Handler.on_any_event": "watchdog calls it",
     "adapters/watcher.py _Instance.add_callback": "watchdog calls it",
     "adapters/watcher.py _Instance.handle_event": "watchdog calls it",
     "declare/analysis_config.py _Dumper.ignore_aliases": "PyYAML calls it",
     "declare/example.py _Plainer.get_title_from_name": "pydantic calls it",
-    "engine/scheduler.py Beat.get_next_fire_time": "APScheduler calls it",
-    "engine/scheduler.py Nightly.get_next_fire_time": "APScheduler calls it",
+    "engine/core/schedule.py Beat.get_next_fire_time": "APScheduler calls it",
+    "engine/core/schedule.py Nightly.get_next_fire_time": "APScheduler calls it",
     "sandbox/server.py SandboxServer.revoke_lab_credentials": "for tests of people's own rigs (docs/sandbox.md)",
     "sandbox/server.py SandboxServer.rotate_lab_credentials": "for tests of people's own rigs (docs/sandbox.md)",
     "sandbox/server.py SandboxServer.submit_versions": "for tests of people's own rigs (docs/sandbox.md)",

@@ -19,8 +19,8 @@ from ncaasd.adapters.lock import Locked
 from ncaasd.model import Listing
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.sandbox.server import LAB_PROFILE, SandboxServer, find_weed
-from ncaasd.show import check_machine
-from ncaasd.show.check_store import _clock
+from ncaasd.show.check import machine as check_machine
+from ncaasd.show.check.store import _clock
 
 
 def found(ncaasd: Call, *arguments: str) -> list[tuple[str, str]]:

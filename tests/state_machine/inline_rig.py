@@ -25,11 +25,11 @@ from ncaasd.adapters.statusfiles import LocalStatusFiles
 from ncaasd.adapters.tools import LocalTools
 from ncaasd.adapters.transfers.pool import TransferPool
 from ncaasd.declare.config import load_config
-from ncaasd.engine.engine import Engine
-from ncaasd.engine.opening import remembered_rig
-from ncaasd.engine.runtime import Context, Runtime
-from ncaasd.engine.scheduler import JUMP, Beat, Job
-from ncaasd.engine.uploading import JournaledTransfers
+from ncaasd.engine.arriving.uploading import JournaledTransfers
+from ncaasd.engine.core.opening import remembered_rig
+from ncaasd.engine.core.runtime import Context, Runtime
+from ncaasd.engine.core.schedule import JUMP, Beat, Job
+from ncaasd.engine.loop import Engine
 from ncaasd.model import Listing, ObjectInfo, Part
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.ports import ObjectStore
@@ -71,7 +71,7 @@ class ServerClock:
 class InlineSchedule:
     """The daemon's schedule on a clock that moves when told to: what is due is told before a turn.
 
-    As the real one (`ncaasd.engine.scheduler.Schedule`), it is made anew when the clock has jumped.
+    As the real one (`ncaasd.engine.core.schedule.Schedule`), it is made anew when the clock has jumped.
     """
 
     def __init__(

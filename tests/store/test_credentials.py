@@ -14,8 +14,8 @@ from awscrt.checksums import crc64nvme
 from fakes.backends import BUCKET, GROUP, put
 from fakes.fault_proxy import FaultProxy, Rule
 
-from ncaasd.adapters.credentials import RENEW_EVERY, CredentialSource, StoreFactory
-from ncaasd.adapters.s3 import S3Store
+from ncaasd.adapters.s3.credentials import RENEW_EVERY, CredentialSource, StoreFactory
+from ncaasd.adapters.s3.store import S3Store
 from ncaasd.errors import BadCredentials, Denied, NoSuchBucket
 from ncaasd.sandbox.server import SandboxServer, find_weed
 

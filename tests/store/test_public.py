@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes.memory_store import MemoryStore
 
-from ncaasd.adapters.public import SignedOrPublic
+from ncaasd.adapters.s3.public import SignedOrPublic
 from ncaasd.errors import Denied
 
 

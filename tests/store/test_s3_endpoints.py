@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from fakes.backends import WAYS, FixedSession, put
 
-from ncaasd.adapters.s3 import S3Store
+from ncaasd.adapters.s3.store import S3Store
 from ncaasd.errors import Unreachable
 from ncaasd.sandbox.policy import Credentials
 

@@ -13,7 +13,7 @@ from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncaasd.adapters.s3_sign import UNSIGNED, Keys, Signer
+from ncaasd.adapters.s3.signing import UNSIGNED, Keys, Signer
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30)
 TOKENS = st.text("ABCxyz019+/=", min_size=1, max_size=60)

@@ -12,8 +12,8 @@ import pytest
 from awscrt.checksums import crc64nvme
 from fakes.backends import put
 
-from ncaasd.adapters.probe import honours_if_none_match
-from ncaasd.adapters.s3_answers import multipart_etag
+from ncaasd.adapters.s3.answers import multipart_etag
+from ncaasd.adapters.s3.probe import honours_if_none_match
 from ncaasd.errors import Absent, Busy, Corrupted, Denied, Exists, NoSuchUpload, StoreError
 from ncaasd.model import Part
 from ncaasd.ports import ObjectStore

@@ -13,11 +13,11 @@ from awscrt.checksums import crc64nvme
 from fakes.backends import BUCKET, WAYS, FixedSession, put
 from fakes.fault_proxy import FaultProxy, Rule
 
-from ncaasd.adapters import s3
-from ncaasd.adapters.probe import honours_if_none_match
-from ncaasd.adapters.s3 import S3Store
-from ncaasd.adapters.s3_answers import multipart_etag
-from ncaasd.adapters.s3_errors import WrongRegionError
+from ncaasd.adapters.s3 import store as s3
+from ncaasd.adapters.s3.answers import multipart_etag
+from ncaasd.adapters.s3.errors import WrongRegionError
+from ncaasd.adapters.s3.probe import honours_if_none_match
+from ncaasd.adapters.s3.store import S3Store
 from ncaasd.errors import (
     Absent,
     BadCredentials,

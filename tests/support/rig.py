@@ -24,7 +24,7 @@ from support.spawner import Process, Spawner
 
 from ncaasd.adapters import control
 from ncaasd.adapters.journal import Journal, open_journal, open_reader
-from ncaasd.engine.crash import VARIABLE
+from ncaasd.engine.core.crash import VARIABLE
 from ncaasd.errors import JournalError, StateError
 from ncaasd.model import Event, FileRow, FileState, JobRow, JobState, Origin, Phase
 from ncaasd.sandbox.home import Sandbox

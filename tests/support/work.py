@@ -11,7 +11,7 @@ from datetime import date
 
 from ncaasd.adapters.journal import backups, open_journal, open_reader, schema
 from ncaasd.engine import service
-from ncaasd.engine.crash import armed
+from ncaasd.engine.core.crash import armed
 from ncaasd.engine.daemon import running
 from ncaasd.engine.service import read_config, serve
 from ncaasd.errors import StateError

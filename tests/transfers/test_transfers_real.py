@@ -14,7 +14,7 @@ from fakes.backends import BUCKET, GROUP, FixedSession
 from transfer_rig import MIB, RANGE, Rig, verdicts
 
 from ncaasd.adapters.files.results import LocalResults
-from ncaasd.adapters.s3 import S3Store
+from ncaasd.adapters.s3.store import S3Store
 from ncaasd.errors import DiskFull
 from ncaasd.sandbox.server import SandboxServer, find_weed
 

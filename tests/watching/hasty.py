@@ -6,7 +6,9 @@ from support.work import daemon as patient
 
 from ncaasd.adapters.transfers import disks
 from ncaasd.engine import daemon as building
-from ncaasd.engine import fetching, observing, waiting
+from ncaasd.engine import root as waiting
+from ncaasd.engine.arriving import observing
+from ncaasd.engine.following import fetching
 
 
 def daemon(config: str) -> None:

@@ -17,7 +17,7 @@ from fakes.memory_store import MemoryStore
 from state_machine.inline_rig import BUCKET, InlineRig, ServerClock, VirtualClock
 from support.rig import Rig, blob, run_command
 
-from ncaasd.engine.scheduler import Beat, Job, Nightly, Schedule
+from ncaasd.engine.core.schedule import Beat, Job, Nightly, Schedule
 from ncaasd.model import FileState, Phase
 
 YEAR = 365.25 * 86400

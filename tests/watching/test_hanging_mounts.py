@@ -13,9 +13,9 @@ import pytest
 from files.tiny_fuse import TinyFuse, mounted
 from support.rig import BUCKET, GROUP, MIB, Rig, blob
 
-from ncaasd.engine import waiting
-from ncaasd.engine.engine import silence
-from ncaasd.engine.uploading import QUEUED
+from ncaasd.engine import root as waiting
+from ncaasd.engine.arriving.uploading import QUEUED
+from ncaasd.engine.loop import silence
 from ncaasd.errors import DiskSilent
 from ncaasd.model import FileState, JobState, Phase
 

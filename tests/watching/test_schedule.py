@@ -18,8 +18,8 @@ import pytest
 from ncaasd.adapters.journal import backups
 from ncaasd.declare.config import Config, load_config
 from ncaasd.engine import service
+from ncaasd.engine.core.schedule import Schedule
 from ncaasd.engine.daemon import Running, running
-from ncaasd.engine.scheduler import Schedule
 from ncaasd.engine.service import live, run_pass, scheduled
 
 ANALYSIS = "demo-analysis"
@@ -140,7 +140,7 @@ def test_F83_rescans_go_on_after_a_jump_of_the_clock(
 
 def test_a_missing_folder_is_tried_again_by_itself(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by the schedule: the next rescan may be hours away."""
-    monkeypatch.setattr("ncaasd.engine.observing.RETRY_MISSING", 0.2)
+    monkeypatch.setattr("ncaasd.engine.arriving.observing.RETRY_MISSING", 0.2)
     with house_of(place.config()) as runtime:
         assert runtime.until(lambda: runtime.scans() >= 1)
         place.inputs.parent.rename(place.base / "away")

@@ -72,7 +72,7 @@ def since_when(text: str, now: float) -> float:
     """A point in time from what people write. Raises UserError."""
     from datetime import datetime, timedelta
 
-    from ncaasd.declare.units import duration
+    from ncaasd.declare.measures import duration
 
     today = datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
     if text in ("today", "yesterday"):

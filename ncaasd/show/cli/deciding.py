@@ -197,7 +197,7 @@ def _carry_out(config: Config, action: str, ids: list[str], new: str = "") -> li
         effects: list[dict[str, Any]] = answer["effects"]
         return effects
     from ncaasd.engine.commands import Selection, apply
-    from ncaasd.engine.documents import job_document
+    from ncaasd.engine.core.documents import job_document
 
     with _alone(config) as journal:
         done = apply(journal, action, Selection(ids=tuple(ids)), time.time(), config=new)

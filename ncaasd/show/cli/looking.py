@@ -104,7 +104,7 @@ def jobs(
         counts = journal.count_jobs(analysis, newest=not all_attempts)
     like_that = [c for c in counts if not state or c.state in state]
     if as_json:
-        from ncaasd.engine.documents import job_document
+        from ncaasd.engine.core.documents import job_document
 
         say_json([job_document(row, loaded.root) for row in found])
         return
