@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
 
 from ncaasd.declare.reading import Loc
-
-if TYPE_CHECKING:
-    from ncaasd.declare.config import Config
 
 MARK = "Not built yet in this version: refused."  # in the description of each
 KEYS = {
@@ -23,7 +21,7 @@ def say(key: str) -> str:
     return f"not built yet: {KEYS[key]}; leave it out ({INSTEAD})"
 
 
-def of_config(config: Config) -> Iterator[tuple[Loc, str]]:
+def of_config(config: BaseModel) -> Iterator[tuple[Loc, str]]:
     """What would be ignored. A key at its default asks for nothing."""
     for key in KEYS:
         name, _, field = key.partition(".")

@@ -562,7 +562,7 @@ class _Planner:
         return replace(made, job_id=job_id, submit_key=self._facts.layout.submit_key(job_id), body=body.render())
 
     def _new_id(self, job: JobRow) -> str:
-        """The next one that no other file's job had: as engine/submitting/submit_once chooses it, but for what only S3 can tell."""
+        """The next one that no other file's job had: as `submit_once` chooses it, but for what only S3 can tell."""
         others = {i for d in job.spec.datasets for i in ids_of_others(d, self._users.get(d.key, ()))}
         ids = (identity(job, self._facts.layout, job.attempt + more) for more in range(len(others) + 1))
         return next(job_id for job_id in ids if job_id not in others)

@@ -131,9 +131,9 @@ def test_a_failure_is_said_once_shown_over_a_restart_and_over_when_one_succeeds(
     made.at("2026-11-28T18:00")
     assert made.backups() == []
     (said,) = made.events("backup failed")
-    assert made.nightly.trouble == said.text and said.text.startswith("there is no room for a backup of the journal")
+    assert said.text.startswith("there is no room for a backup of the journal")
     made.begin()
-    assert made.nightly.trouble == said.text
+    assert made.nightly.trouble.startswith("there is no room for a backup of the journal")
     made.keep_free = 0
     made.begin()
     made.pass_time(300, step=60)

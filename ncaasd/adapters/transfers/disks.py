@@ -12,13 +12,10 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from ncaasd.model import DownloadTask, UploadTask
 from ncaasd.ports import Clock
-
-if TYPE_CHECKING:
-    from ncaasd.adapters.transfers.transfer import Transfer
 
 HANGS_AFTER = 10.0  # seconds
 SYNC_HANGS_AFTER = 120.0  # seconds; an fsync waits for much that others wrote
@@ -26,13 +23,23 @@ SYNC_HANGS_AFTER = 120.0  # seconds; an fsync waits for much that others wrote
 DiskOf = Callable[[UploadTask | DownloadTask], str]
 
 
-class Activity:
+class HasTask(Protocol):
+    """What a worker is at: a transfer."""
+
+    @property
+    def task(self) -> UploadTask | DownloadTask: ...
+
+
+T = TypeVar("T", bound=HasTask)
+
+
+class Activity(Generic[T]):
     """A worker at work on a transfer. As a context: in a call to the file system; what that yields says that the call has got on,
     where it is made of many."""
 
     __slots__ = ("_clock", "disk", "hung_since", "returned", "since", "stepping", "syncing", "transfer")
 
-    def __init__(self, transfer: Transfer | None, clock: Clock, *, stepping: bool = False) -> None:
+    def __init__(self, transfer: T | None, clock: Clock, *, stepping: bool = False) -> None:
         self._clock = clock
         self.transfer = transfer
         self.stepping = stepping  # in a step that its flow counts as running
@@ -61,19 +68,19 @@ class Activity:
         return since is not None and now - since > (SYNC_HANGS_AFTER if self.syncing else HANGS_AFTER)
 
 
-class Disks:
+class Disks(Generic[T]):
     """Everything but `call`, `reading`, `mine` and `hangs` is called under the pool's lock. `disk_of` names the disk that a
     task's local file is on, without touching it."""
 
     def __init__(self, clock: Clock, disk_of: DiskOf) -> None:
         self._clock = clock
         self.disk_of = disk_of
-        self._activities: dict[int, Activity] = {}  # of what each thread is at, or was at last
-        self._nobody = Activity(None, clock)  # whoever is no worker waits at their own risk
+        self._activities: dict[int, Activity[T]] = {}  # of what each thread is at, or was at last
+        self._nobody: Activity[T] = Activity(None, clock)  # whoever is no worker waits at their own risk
         self._answered: set[str] = set()  # disks that hung, and whose worker has gone on since the last look
         self.silent: frozenset[str] = frozenset()
 
-    def call(self, *, sync: bool = False) -> Activity:
+    def call(self, *, sync: bool = False) -> Activity[T]:
         """Around a call to the file system, in any thread."""
         activity = self.mine()
         activity.syncing = sync
@@ -93,7 +100,7 @@ class Disks:
     def hangs(self, task: UploadTask | DownloadTask) -> bool:
         return bool(self.silent) and self.disk_of(task) in self.silent
 
-    def begin(self, transfer: Transfer, *, stepping: bool) -> None:
+    def begin(self, transfer: T, *, stepping: bool) -> None:
         """The calling thread is at work on it from now on. What it was at before is over."""
         self.leave()
         self._activities[threading.get_ident()] = Activity(transfer, self._clock, stepping=stepping)
@@ -104,7 +111,7 @@ class Disks:
         if activity is not None and activity.hangs:
             self._answered.add(activity.disk)
 
-    def mine(self) -> Activity:
+    def mine(self) -> Activity[T]:
         return self._activities.get(threading.get_ident(), self._nobody)
 
     def hung(self) -> int:
@@ -115,16 +122,16 @@ class Disks:
         activity = self._activities.get(thread.ident or 0)
         return activity is not None and activity.hangs
 
-    def went_on(self) -> list[Activity]:
+    def went_on(self) -> list[Activity[T]]:
         """Workers that hung, and whose call has returned."""
         return [p for p in self._activities.values() if p.hangs and p.since != p.hung_since]
 
-    def overdue(self) -> list[Activity]:
+    def overdue(self) -> list[Activity[T]]:
         """Workers whose call hangs, as is now known."""
         now = self._clock.monotonic()
         return [p for p in self._activities.values() if not p.hangs and p.overdue(now)]
 
-    def note(self, went_on: list[Activity], overdue: list[Activity]) -> tuple[frozenset[str], frozenset[str]]:
+    def note(self, went_on: list[Activity[T]], overdue: list[Activity[T]]) -> tuple[frozenset[str], frozenset[str]]:
         """Take in what was found. Returns the disks that don't answer from now on, and those that do again."""
         self._answered.update(activity.disk for activity in went_on)
         for activity in went_on:
@@ -140,7 +147,7 @@ class Disks:
         self.silent = silent | new
         return new, back - new
 
-    def _answers_others(self, hung: Activity) -> bool:
+    def _answers_others(self, hung: Activity[T]) -> bool:
         """Whether a call of another worker to its disk has returned since its own began."""
         return any(
             p.returned > (hung.since or 0.0) and self._disk(p) == hung.disk
@@ -148,6 +155,6 @@ class Disks:
             if p is not hung
         )
 
-    def _disk(self, activity: Activity) -> str:
+    def _disk(self, activity: Activity[T]) -> str:
         assert activity.transfer is not None  # it is a worker's
         return self.disk_of(activity.transfer.task)

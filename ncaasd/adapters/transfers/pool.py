@@ -72,7 +72,7 @@ class TransferPool:
         open_link: OpenLink | None = None,
     ) -> None:
         self._bandwidth = Bandwidth(limit, clock)
-        self._disks = Disks(clock, disk_of)
+        self._disks: Disks[Transfer] = Disks(clock, disk_of)
         self._env = Environment(
             store_for, results_for, log, clock, crash, self._bandwidth, range_size, self._disks, open_link
         )
@@ -372,7 +372,7 @@ class TransferPool:
 
     # -- disks that hang
 
-    def _goes_on(self, activity: Activity) -> None:
+    def _goes_on(self, activity: Activity[Transfer]) -> None:
         if activity.hangs and activity.stepping and activity.transfer is not None:
             self._flows.goes_on(activity.transfer)
 

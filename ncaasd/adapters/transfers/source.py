@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from ncaasd.adapters.transfers.checksums import Digest, digest_as
 from ncaasd.adapters.transfers.disks import Disks
@@ -33,7 +34,12 @@ class Source:
     """
 
     def __init__(
-        self, path: str, expect: Stat, disks: Disks, link: LinkTarget | None = None, open_link: OpenLink | None = None
+        self,
+        path: str,
+        expect: Stat,
+        disks: Disks[Any],
+        link: LinkTarget | None = None,
+        open_link: OpenLink | None = None,
     ) -> None:
         """link: where `path` leads, when it is a link that is followed; `open_link` then opens that."""
         self._path = path

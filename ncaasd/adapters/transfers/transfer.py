@@ -39,7 +39,7 @@ class Environment:
     crash: CrashPoint
     bandwidth: Bandwidth
     range_size: int  # bytes of one range of a large download; smaller objects come in one request
-    disks: Disks
+    disks: Disks[Transfer]
     open_link: OpenLink | None = None
     buffers: Buffers = field(default_factory=Buffers)
 

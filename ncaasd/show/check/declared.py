@@ -17,7 +17,7 @@ from ncaasd.plan.expand import with_keys
 from ncaasd.plan.files import Role, role_of
 from ncaasd.plan.gates import ungated
 from ncaasd.show import words
-from ncaasd.show.check.checks import Finding, Level
+from ncaasd.show.check.findings import Finding, Level
 
 LIMIT = 4 * 2**20
 SHOWN = 50

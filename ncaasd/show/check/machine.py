@@ -16,7 +16,7 @@ from ncaasd.declare import ignored
 from ncaasd.declare.config import Config, inside
 from ncaasd.errors import NcaasdError, RootMissing
 from ncaasd.show import words
-from ncaasd.show.check.checks import Finding, Level, above
+from ncaasd.show.check.findings import Finding, Level
 from ncaasd.show.places import journal_of, state_of
 
 INOTIFY = "/proc/sys/fs/inotify"
@@ -169,7 +169,7 @@ def _state(config: Config) -> Iterator[Finding]:
         text = f"{state} is on a network file system ({mount.fstype}), which can't keep a journal safe"
         yield Finding("state", Level.BAD, text, "set `state:` to a folder on a local disk")
         return
-    nearest = above(state)
+    nearest = _above(state)
     if not os.access(nearest, os.W_OK | os.X_OK):
         yield Finding(
             "state", Level.BAD, f"{state} can't be written by this user ({_user()})", "set `state:`, or chown it"
@@ -218,7 +218,7 @@ def _disks(config: Config) -> Iterator[Finding]:
     least = max(a.watch.min_free for a in config.analyses.values())
     seen: set[int] = set()
     for what, path, wanted in (("results", config.root, least), ("the journal", state_of(config), 100 * 10**6)):
-        nearest = above(path)
+        nearest = _above(path)
         device = os.stat(nearest).st_dev
         if device in seen or (what == "results" and not os.path.isdir(path)):
             continue
@@ -268,3 +268,10 @@ def _count_folders(trees: list[str]) -> tuple[int, bool]:
 
 def _user() -> str:
     return f"uid {os.geteuid()}"
+
+
+def _above(path: str) -> str:
+    """The nearest folder at or above `path` that is there."""
+    while not os.path.isdir(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path

@@ -18,7 +18,7 @@ from ncaasd.errors import Absent, Corrupted, Denied, StoreError
 from ncaasd.neurocaas.naming import ID_DIGITS, ID_LIMIT, Layout
 from ncaasd.ports import ObjectStore
 from ncaasd.show import words
-from ncaasd.show.check.checks import Finding, Level
+from ncaasd.show.check.findings import Finding, Level
 
 BODY = b"ncaasd check puts this here for a moment. It may be deleted.\n"
 SKEW_NOTED, SKEW_BAD = 30.0, 300.0  # seconds; AWS refuses requests that are 15 minutes off

@@ -27,7 +27,8 @@ def check(
     What it puts into S3 are small objects of its own (…/.ncaasd/check-RIG), which start no job, and which it deletes again.
     Ends with 0 when all is well, with 1 when something is wrong.
     """
-    from ncaasd.show.check.checks import Finding, Level, findings
+    from ncaasd.show.check.checks import findings
+    from ncaasd.show.check.findings import Finding, Level
     from ncaasd.show.terminal import BAD, DIM, GOOD, WARN, console
     from ncaasd.show.words import plain
 
