@@ -69,7 +69,7 @@ MUTATIONS = (
     Mutation(
         "listing the inputs just before",
         "ncaasd/engine/submitting/submit_once.py",
-        "missing = _unverified(order, store, foreign, config=True)",
+        "missing = _unverified(order, store, foreign, config=not order.shared)",
         "missing = None",
         STEPS,
     ),
@@ -194,10 +194,31 @@ MUTATIONS = (
     ),
     Mutation(
         "asking again, with the intent, whether it was renamed",
-        "ncaasd/engine/submitting/considering.py",
-        "if doubt := self._jobs.data_stop(self._context, job):",
-        "if doubt := None:",
+        "ncaasd/engine/submitting/committing.py",
+        "            if not step.submit:\n",
+        "            if False:\n",
         "tests/declared/test_renames.py",
+    ),
+    Mutation(
+        "holding what NeuroCAAS could not run as it is declared",
+        "ncaasd/plan/considering.py",
+        "kept = _lacking(facts) or _impossible(facts) or _waiting(facts)",
+        "kept = _lacking(facts) or _waiting(facts)",
+        "tests/engine/test_supplies.py",
+    ),
+    Mutation(
+        "that being held again uses up an earlier release",
+        "ncaasd/plan/holds.py",
+        "return job.released if hold is None else job.released - {hold}",
+        "return job.released",
+        "tests/plan/test_hold_kinds.py",
+    ),
+    Mutation(
+        "holding another recording of a name whose job files here tell of",
+        "ncaasd/plan/journals.py",
+        "(job_id in noted or was_there(files, first_scan))",
+        "was_there(files, first_scan)",
+        "tests/declared/test_plan.py",
     ),
     Mutation(
         "asking whose file is at a dataset's key",
