@@ -10,7 +10,7 @@ from ncaasd.engine.arriving.gating import Gate
 from ncaasd.engine.arriving.observing import Observer
 from ncaasd.engine.arriving.packaging import Packager
 from ncaasd.engine.arriving.pauses import Pauses
-from ncaasd.engine.arriving.sessions import UnitBook
+from ncaasd.engine.arriving.sessions import Sessions
 from ncaasd.engine.arriving.uploading import Uploader
 from ncaasd.engine.core.opening import Opener
 from ncaasd.engine.core.part import Part, Waits
@@ -40,18 +40,24 @@ class Engine:
         tools: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.runtime = runtime
-        self.book = UnitBook(runtime.journal)
-        self.pauses = Pauses(runtime, self.book, scanned=self._scanned, over=self._pause_is_over)
-        self.packager = Packager(runtime, self.book, self.pauses, tools=tools or {})
+        self.sessions = Sessions(runtime.journal)
+        self.pauses = Pauses(runtime, self.sessions, scanned=self._scanned, over=self._pause_is_over)
+        self.packager = Packager(runtime, self.sessions, self.pauses, tools=tools or {})
         self.declarer = Declarer(
-            runtime, self.packager, self.book, sources=sources, tools=tools or {}, rules_changed=self._rules_changed
+            runtime, self.packager, self.sessions, sources=sources, tools=tools or {}, rules_changed=self._rules_changed
         )
         runtime.before_commit = self.declarer.look_at_touched
         self.fetcher = Fetcher(runtime, root=root, finished=self._job_finished)
         self.afterwards = Afterwards(runtime, self.packager, root=root, tools=tools or {})
-        recordings = Recordings(runtime, self.packager, self.book)
+        recordings = Recordings(runtime, self.packager, self.sessions)
         self.jobs = Jobs(
-            runtime, self.declarer, self.fetcher, self.book, self.pauses, recordings, put_in_place=self._put_in_place
+            runtime,
+            self.declarer,
+            self.fetcher,
+            self.sessions,
+            self.pauses,
+            recordings,
+            put_in_place=self._put_in_place,
         )
         self.observer = Observer(
             runtime,
@@ -64,20 +70,20 @@ class Engine:
         )
         self.uploader = Uploader(
             runtime,
-            gate=Gate(runtime, self.book),
+            gate=Gate(runtime, self.sessions),
             stored=self._stored,
             changed=self._changed_under_way,
             leaves=self.observer.names.look_at,
         )
         self.opener = Opener(runtime)
         self.reporter = Reporter(runtime, self.declarer, root=root)
-        self.units = Units(runtime, self.reporter, self.book)
+        self.units = Units(runtime, self.reporter, self.sessions)
         # The order of a turn: the way of a dataset and its job, so that what one part has recorded, those after it find in the
-        # same turn. What must stay: the book is first, for what it remembers of a turn is of no other; pauses come after the
+        # same turn. What must stay: sessions are first, for what they remember of a turn is of no other; pauses come after the
         # observer, which tells them what has changed, so that no unit's pause ends that has just begun anew; the reporter is
         # last, for what all others have changed is one write then.
         self.parts: tuple[Part, ...] = (
-            self.book,
+            self.sessions,
             self.observer,
             self.declarer,
             self.pauses,

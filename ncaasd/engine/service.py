@@ -298,7 +298,7 @@ def fetch(engine: Engine, selection: commands.Selection, found: Found | None = N
         if job.job_id in new:
             continue
         if job.phase is Phase.ENDED and job.job_id:
-            engine.jobs.watch.again(runtime.contexts[job.spec.analysis], job)
+            engine.jobs.judging.again(runtime.contexts[job.spec.analysis], job)
             answers.append(_answer(engine, job, True, "being fetched"))
         else:
             text = f"it is {job.state}: its results come by themselves when it has ended"

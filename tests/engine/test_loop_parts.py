@@ -274,7 +274,7 @@ ALWAYS, SETTLING, UNENDED, NEVER = "always", "settling", "unended", ""
 Arranged = Callable[[Setting], object]
 # Work, whose it is, seconds until it is due, whether it is under way, which passes go on for it though it isn't.
 WORK: list[tuple[str, Arranged, str, float | None, bool, str]] = [
-    ("nothing", lambda s: None, "book", None, False, NEVER),
+    ("nothing", lambda s: None, "sessions", None, False, NEVER),
     ("a scan is due", scan_is_due, "observer", NOW, False, NEVER),
     ("no scan yet", not_scanned, "observer", None, True, NEVER),
     ("scanning", scanning, "observer", None, True, NEVER),

@@ -10,7 +10,7 @@ import pytest
 
 from ncaasd.adapters.journal import Journal, open_journal
 from ncaasd.declare.manifest import parse_manifest
-from ncaasd.engine.arriving.sessions import UnitBook
+from ncaasd.engine.arriving.sessions import Sessions
 from ncaasd.model import FileRow, FileState, Place, Stat, Stored
 from ncaasd.plan import grouping
 
@@ -112,10 +112,10 @@ def test_a_rollback_loses_nothing_that_was_to_be_told(journal: Journal) -> None:
 
 
 def test_a_book_without_units_lets_nothing_gather(journal: Journal) -> None:
-    book = UnitBook(journal)
+    sessions = Sessions(journal)
     for number in range(5):
         see(journal, f"{number}.tif", key=f"lab/inputs/{number}.tif")
-    book.turn()
+    sessions.turn()
     assert not journal._changed
 
 
@@ -130,10 +130,10 @@ def test_a_book_follows_a_transaction_and_its_rollback(journal: Journal) -> None
         ).rules[0]
     )
     row = see(journal, "M7/a.tif")
-    book = UnitBook(journal)
+    sessions = Sessions(journal)
 
     def state() -> FileState:
-        unit = book.at("a", matcher, "M7")
+        unit = sessions.at("a", matcher, "M7")
         assert unit is not None
         return unit.files["a.tif"].state
 

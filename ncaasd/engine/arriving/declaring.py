@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.arriving.packaging import Packager
-from ncaasd.engine.arriving.sessions import UnitBook
+from ncaasd.engine.arriving.sessions import Sessions
 from ncaasd.engine.core.mailbox import Result
 from ncaasd.engine.core.part import Part
 from ncaasd.engine.core.runtime import Context, Runtime
@@ -58,7 +58,7 @@ class Declarer(Part):
         self,
         runtime: Runtime,
         packager: Packager,
-        book: UnitBook,
+        sessions: Sessions,
         *,
         sources: Iterable[str],
         tools: Iterable[str],
@@ -68,7 +68,7 @@ class Declarer(Part):
         self._runtime = runtime
         self._rules_changed = rules_changed
         self._packager = packager
-        self._book = book
+        self._sessions = sessions
         self._touched: dict[tuple[str, str, int, str], _Touched] = {}  # units of which something has changed
         self._sources, self._tools = frozenset(sources), frozenset(tools)
         self._configs: dict[tuple[str, str], tuple[str, bytes]] = {}  # (analysis, path) -> (checksum, text)
@@ -404,7 +404,7 @@ class Declarer(Part):
                     self._look_at_unit(one.context, one.manifest, one.matcher, one.unit)
 
     def _look_at_unit(self, context: Context, path: str, m: Matcher, unit_path: str) -> None:
-        unit = self._book.at(context.name, m, unit_path)
+        unit = self._sessions.at(context.name, m, unit_path)
         if unit is None or unit.aborted(m) or unit.missing(m):
             return
         tree = m.rule.source or ""
@@ -412,7 +412,7 @@ class Declarer(Part):
         if m.packs:
             self._packager.look(context, m, unit)
         each = m.rule.job_per == "dataset" and not m.packs and not m.rule.rerun_on
-        known = self._book.declared(context.name, m, unit_path) if each else set()
+        known = self._sessions.declared(context.name, m, unit_path) if each else set()
         specs = expand.jobs_of_unit(
             m,
             unit,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ncaasd.engine.arriving.sessions import UnitBook
+from ncaasd.engine.arriving.sessions import Sessions
 from ncaasd.engine.core.runtime import Context, Runtime
 from ncaasd.model import FileRow, FileState, Place
 from ncaasd.plan import gates
@@ -10,9 +10,9 @@ from ncaasd.plan.gates import MANIFEST, Permit, When
 
 
 class Gate:
-    def __init__(self, runtime: Runtime, book: UnitBook) -> None:
+    def __init__(self, runtime: Runtime, sessions: Sessions) -> None:
         self._runtime = runtime
-        self._book = book
+        self._sessions = sessions
 
     def __call__(self, context: Context, row: FileRow) -> Permit:
         is_input = bool(row.place.tree) or row.place.path.startswith("inputs/")
@@ -21,8 +21,8 @@ class Gate:
         return gates.permit(
             row,
             [m for ms in context.rules.values() for m in ms],
-            lambda m: self._book.of(context.name, m, row),
-            lambda m, unit: self._book.late(context.name, m, unit, row),
+            lambda m: self._sessions.of(context.name, m, row),
+            lambda m, unit: self._sessions.late(context.name, m, unit, row),
         )
 
     def _unread(self, context: Context) -> bool:

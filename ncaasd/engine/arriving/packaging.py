@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ncaasd.declare.manifest import PackageTool
 from ncaasd.engine.arriving.pauses import Pauses
-from ncaasd.engine.arriving.sessions import UnitBook, packed, to_pack
+from ncaasd.engine.arriving.sessions import Sessions, packed, to_pack
 from ncaasd.engine.core.mailbox import Result
 from ncaasd.engine.core.part import Part
 from ncaasd.engine.core.runtime import Context, Runtime, target_of_link
@@ -41,9 +41,11 @@ class _Order:
 
 
 class Packager(Part):
-    def __init__(self, runtime: Runtime, book: UnitBook, pauses: Pauses, *, tools: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, runtime: Runtime, sessions: Sessions, pauses: Pauses, *, tools: Mapping[str, Sequence[str]]
+    ) -> None:
         self._runtime = runtime
-        self._book = book
+        self._sessions = sessions
         self._pauses = pauses
         self._tools = tools
         self._orders: dict[int, _Order] = {}  # by the package's file id
@@ -158,7 +160,7 @@ class Packager(Part):
         """Whether all that a package was made of is gone: then it needs its name no more."""
         for m, unit_path in self._packed_by(context, row):
             if m.packs:
-                unit = self._book.at(context.name, m, unit_path)
+                unit = self._sessions.at(context.name, m, unit_path)
                 return unit is None or all(r.state is FileState.GONE for r in unit.files.values())
         return False
 
@@ -175,7 +177,7 @@ class Packager(Part):
     def made_of(self, context: Context, row: FileRow) -> list[FileRow]:
         """One file of the unit that a package was made of: it names the unit."""
         for m, unit_path in self._packed_by(context, row):
-            unit = self._book.at(context.name, m, unit_path)
+            unit = self._sessions.at(context.name, m, unit_path)
             return list(unit.files.values())[:1] if unit else []
         return []
 
@@ -212,7 +214,7 @@ class Packager(Part):
     def _begin(self, file_id: int, order: _Order) -> None:
         runtime, packer = self._runtime, self._runtime.packer
         row = runtime.journal.file(file_id)
-        unit = self._book.at(order.context.name, order.matcher, order.unit)
+        unit = self._sessions.at(order.context.name, order.matcher, order.unit)
         if packer is None or row is None or unit is None or not self._may_be_packed(order.context, order.matcher, unit):
             del self._orders[file_id]  # when it is whole again, it is wanted again
             return

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ncaasd.declare.measures import say_duration
-from ncaasd.engine.arriving.sessions import UnitBook
+from ncaasd.engine.arriving.sessions import Sessions
 from ncaasd.engine.core.part import Part, Waits
 from ncaasd.engine.core.runtime import Context, Runtime
 from ncaasd.model import FileRow, FileState
@@ -32,14 +32,14 @@ class Pauses(Part):
     def __init__(
         self,
         runtime: Runtime,
-        book: UnitBook,
+        sessions: Sessions,
         *,
         scanned: Callable[[Context, str], bool],
         over: Callable[[Context, Matcher, str], None],
     ) -> None:
         """`scanned`: whether a tree was looked at as a whole by this process. `over`: a unit may be packed and submitted."""
         self._runtime = runtime
-        self._book = book
+        self._sessions = sessions
         self._scanned = scanned
         self._over = over
         self._timers: dict[_Key, _Timer] = {}

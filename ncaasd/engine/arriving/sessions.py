@@ -27,7 +27,7 @@ class _Entry:
     sent: bool | None = None  # whether a job of it was submitted, as asked in this turn
 
 
-class UnitBook(Part):
+class Sessions(Part):
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._entries: dict[_Key, _Entry] = {}  # the one used last is last

@@ -31,7 +31,7 @@ class Show(Protocol):
     def __call__(self, job: JobRow, state: JobState, reason: str, **details: Unpack[JobDetails]) -> None: ...
 
 
-class Watch:
+class Judging:
     def __init__(self, runtime: Runtime, fetcher: Fetcher, elsewhere: Elsewhere, busy: set[int], show: Show) -> None:
         """`busy` holds the rows under way; `show` commits a state and its reason."""
         self._runtime = runtime

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ncaasd.engine.arriving.pauses import Pauses
-from ncaasd.engine.arriving.sessions import UnitBook
+from ncaasd.engine.arriving.sessions import Sessions
 from ncaasd.engine.core.runtime import Context, Runtime
 from ncaasd.engine.submitting.recordings import Recordings
 from ncaasd.engine.submitting.supplies import Supplies
@@ -39,11 +39,11 @@ def rule_of(context: Context, job: JobRow) -> Matcher | None:
 
 class Assessor:
     def __init__(
-        self, runtime: Runtime, supplies: Supplies, book: UnitBook, pauses: Pauses, recordings: Recordings
+        self, runtime: Runtime, supplies: Supplies, sessions: Sessions, pauses: Pauses, recordings: Recordings
     ) -> None:
         self._runtime = runtime
         self._supplies = supplies
-        self._book = book
+        self._sessions = sessions
         self._pauses = pauses
         self._recordings = recordings
         self._going: dict[int, _Going] = {}  # by the job's row
@@ -115,7 +115,7 @@ class Assessor:
             return NOTHING
         if m.unit is None:
             return grouping.beside(m, self._accompanying(context, m), "", lambda _row: True)
-        unit = self._book.at(context.name, m, grouping.unit_of_job(m, job.spec))
+        unit = self._sessions.at(context.name, m, grouping.unit_of_job(m, job.spec))
         if unit is None:
             return NOTHING  # all of it is gone: what its job is made of is said to be
         found = grouping.beside(m, unit, self._pauses.why(context, m, unit), lambda row: self._goes(context, row))
@@ -126,7 +126,7 @@ class Assessor:
     def _goes(self, context: Context, row: FileRow) -> bool:
         """Whether a file ever goes up by itself."""
         rules = [m for ms in context.rules.values() for m in ms]
-        permit = gates.permit(row, rules, lambda m: self._book.of(context.name, m, row), lambda _m, _unit: False)
+        permit = gates.permit(row, rules, lambda m: self._sessions.of(context.name, m, row), lambda _m, _unit: False)
         return permit.when is not gates.When.NEVER
 
     def _accompanying(self, context: Context, m: Matcher) -> grouping.Unit:
@@ -144,7 +144,7 @@ class Assessor:
                 if m.beside and grouping.is_of(m, row) and m.accompanies(grouping.below(row)):
                     self._runtime.journal.wake_unit(context.name, m.rule.name, "")
                 continue
-            unit = self._book.of(context.name, m, row)
+            unit = self._sessions.of(context.name, m, row)
             if unit is not None and not any(self._goes(context, r) for r in unit.to_store(m)):
                 self._runtime.journal.wake_unit(context.name, m.rule.name, unit.path)
 

@@ -9,14 +9,14 @@ from typing import Unpack
 
 from ncaasd.engine.arriving.declaring import Declarer
 from ncaasd.engine.arriving.pauses import Pauses
-from ncaasd.engine.arriving.sessions import UnitBook
+from ncaasd.engine.arriving.sessions import Sessions
 from ncaasd.engine.core.mailbox import Result
 from ncaasd.engine.core.opening import doubted
 from ncaasd.engine.core.part import Part, Waits
 from ncaasd.engine.core.runtime import Context, Runtime
 from ncaasd.engine.following.elsewhere import Elsewhere
 from ncaasd.engine.following.fetching import Fetcher
-from ncaasd.engine.following.judging import Watch
+from ncaasd.engine.following.judging import Judging
 from ncaasd.engine.submitting.assessing import Assessor, rule_of
 from ncaasd.engine.submitting.committing import JournaledSubmit
 from ncaasd.engine.submitting.recordings import Recordings
@@ -45,7 +45,7 @@ class Jobs(Part):
         runtime: Runtime,
         declarer: Declarer,
         fetcher: Fetcher,
-        book: UnitBook,
+        sessions: Sessions,
         pauses: Pauses,
         recordings: Recordings,
         *,
@@ -57,9 +57,9 @@ class Jobs(Part):
         self._declarer = declarer
         self._busy: set[int] = set()  # rows being submitted or looked at
         self._supplies = Supplies(runtime, declarer)
-        self.assessor = Assessor(runtime, self._supplies, book, pauses, recordings)
+        self.assessor = Assessor(runtime, self._supplies, sessions, pauses, recordings)
         self.elsewhere = Elsewhere(runtime)
-        self.watch = Watch(runtime, fetcher, self.elsewhere, self._busy, self.show)
+        self.judging = Judging(runtime, fetcher, self.elsewhere, self._busy, self.show)
         self._fetcher = fetcher
 
     def busy(self) -> bool:
@@ -79,7 +79,7 @@ class Jobs(Part):
 
     def finished(self, context: Context, job: JobRow) -> None:
         """All that a job left is here, and it is in its end."""
-        self.watch.finished(context, job)
+        self.judging.finished(context, job)
 
     def about_to_intend(self, context: Context, row: int, job_id: str) -> None:
         """In the intent's transaction: no other row may have its id."""
@@ -131,7 +131,7 @@ class Jobs(Part):
                     self._submission(context, job, config if not config.problem else ConfigFact(key=job.config_key))
                 ]
             case Phase.SUBMITTED:
-                return [self.watch.looking(context, job)]
+                return [self.judging.looking(context, job)]
             case Phase.ENDED:
                 return []
 

@@ -4,7 +4,7 @@ the engine thread; the decisions are `plan`'s, the facts the journal's."""
 from __future__ import annotations
 
 from ncaasd.engine.arriving.packaging import Packager
-from ncaasd.engine.arriving.sessions import UnitBook
+from ncaasd.engine.arriving.sessions import Sessions
 from ncaasd.engine.core.runtime import Context, Runtime
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, Place
 from ncaasd.plan import renames
@@ -14,10 +14,10 @@ from ncaasd.plan.renames import Piece
 
 
 class Recordings:
-    def __init__(self, runtime: Runtime, packager: Packager, book: UnitBook) -> None:
+    def __init__(self, runtime: Runtime, packager: Packager, sessions: Sessions) -> None:
         self._runtime = runtime
         self._packager = packager
-        self._book = book
+        self._sessions = sessions
 
     def stop(self, context: Context, job: JobRow) -> Stop | None:
         """Why `job`, whose data is all in S3, is held for what its data is."""
@@ -69,5 +69,5 @@ class Recordings:
     def _packed(self, context: Context, job: JobRow, row: FileRow) -> Piece | None:
         rules = (m for ms in context.rules.values() for m in ms)
         m = next((m for m in rules if m.packs and row.place.package_of == m.rule.name), None)
-        unit = self._book.at(context.name, m, job.spec.unit) if m else None
+        unit = self._sessions.at(context.name, m, job.spec.unit) if m else None
         return renames.packed(m, unit, self._packager.of(context, m.rule.name)) if m and unit else None

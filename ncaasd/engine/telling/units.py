@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from ncaasd.engine.arriving.sessions import UnitBook
+from ncaasd.engine.arriving.sessions import Sessions
 from ncaasd.engine.core.part import Part
 from ncaasd.engine.core.runtime import Context, Runtime
 from ncaasd.engine.telling.reporting import Reporter
@@ -26,9 +26,9 @@ class _Seen:
 
 
 class Units(Part):
-    def __init__(self, runtime: Runtime, reporter: Reporter, book: UnitBook) -> None:
+    def __init__(self, runtime: Runtime, reporter: Reporter, sessions: Sessions) -> None:
         self._runtime = runtime
-        self._book = book
+        self._sessions = sessions
         self._reporter = reporter
         self._seen: dict[_Key, _Seen] = {}
         self._next = 0.0
@@ -58,7 +58,7 @@ class Units(Part):
             for row in rows:
                 hit = m.unit_of(grouping.below(row)) if (m.rule.source or "") == row.place.tree else None
                 key = (context.name, m.rule.name, hit[0] if hit else "")
-                if hit and key not in found and (unit := self._book.at(context.name, m, hit[0])):
+                if hit and key not in found and (unit := self._sessions.at(context.name, m, hit[0])):
                     found[key] = (path, m, unit)
         for key, (path, m, unit) in found.items():
             state, reason = state_of(m, unit, self._runtime.clock.now())
