@@ -23,8 +23,10 @@ from ncaasd.plan import expand, gates, grouping, skipping
 from ncaasd.plan.afterwards import AfterSteps, PlannedFetch, PlannedRemoval
 from ncaasd.plan.files import Mapped, Role, map_file, role_of, seen_as, waits_for_name, with_names_given
 from ncaasd.plan.grouping import Matcher
-from ncaasd.plan.preview import PlannedJob, Preview, Situation, preview
+from ncaasd.plan.planned_jobs import PlannedJob
+from ncaasd.plan.preview import Preview, preview
 from ncaasd.plan.settling import unchanged
+from ncaasd.plan.situation import Situation
 
 LIMIT = 4 * 2**20  # bytes of a manifest or config that are read, as the daemon does
 NEW = "once it is whole"

@@ -16,7 +16,7 @@ from ncaasd.show.status import AnalysisStatus, Attention, StatusReport, Transfer
 from ncaasd.show.words import plain
 
 if TYPE_CHECKING:
-    from ncaasd.plan.preview import PlannedJob
+    from ncaasd.plan.planned_jobs import PlannedJob
 
 GOOD, BAD, WARN, DIM = "green", "red", "yellow", "dim"
 STYLE = {

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from test_plan import foreseen
 
 from ncaasd.model import Hold, JobRow, JobState, Phase
-from ncaasd.plan.preview import PlannedJob
+from ncaasd.plan.planned_jobs import PlannedJob
 
 PHASES = [
     stage for stage in Stage if stage is not Stage.explain

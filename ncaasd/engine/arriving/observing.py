@@ -7,14 +7,14 @@ clock are looks at settling files, and the next try of a scan that failed.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ncaasd.engine.arriving.names import Names, Packages
+from ncaasd.engine.arriving.watched import Unsettled, Watched
 from ncaasd.engine.core.mailbox import Result
 from ncaasd.engine.core.opening import PENDING, first_scan
 from ncaasd.engine.core.part import Part, Waits
@@ -24,7 +24,6 @@ from ncaasd.model import FileRow, FileState, Look, Place, ScanDelta, Stat
 from ncaasd.plan import skipping
 from ncaasd.plan.files import Role, role_of, waits_for_name
 from ncaasd.plan.settling import Observation, Settled, Sign, Wait, long_untouched, observe, settle, unchanged
-from ncaasd.ports import FileTree
 from ncaasd.subjects import of_file
 
 LOOK_BATCH = 500  # files of a look: what is whole is uploaded while the next ones are looked at
@@ -32,75 +31,6 @@ NEWS_BATCH = 1000  # files of a scan that are taken in at a time, so that the lo
 HANGS_AFTER = 60.0  # a tree that has not answered for so long is said to hang
 RETRY_MISSING = 15.0
 OTHERS_SAID = 100  # skipped things that no rule could want are said, so many of each scan
-
-
-@dataclass
-class _Unsettled:
-    file_id: int
-    observation: Observation
-    look_at: float
-    why: str = ""
-    link: str = ""
-
-
-@dataclass
-class Watched:
-    """One tree of one analysis."""
-
-    context: Context
-    name: str  # "" or the source's
-    tree: FileTree
-    rescan: float
-    known: dict[str, Stat] = field(default_factory=dict)
-    unsettled: dict[str, _Unsettled] = field(default_factory=dict)
-    looks: list[tuple[float, str]] = field(default_factory=list)  # a heap of when to look at which unsettled file
-    news: Iterator[Callable[[], None]] | None = None  # what the last scan found, as far as it is not taken in yet
-    hinted: set[str] = field(default_factory=set)
-    published: set[str] = field(default_factory=set)  # renamed into place, as the watcher saw
-    scan_at: float = 0.0  # monotonic; infinite: when it is asked for
-    working_since: float | None = None
-    scanning: bool = False  # that work is a scan
-    scanned_at: float = -math.inf  # when the last scan ended, monotonic
-    progress: int = 0  # the tree's, at `working_since` or when it last answered
-    scans: int = 0
-    files: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)  # path -> why, as the journal has it
-    of_no_matter: dict[str, str] = field(default_factory=dict)  # what the last scan skipped that no rule could want
-    slow_said: bool = False
-    disk_short: bool = False
-    # The event log's last word is that the tree is missing or hangs: maybe said by an earlier process.
-    said_away: bool = False
-
-    def look_later(self, path: str, waiting: _Unsettled) -> None:
-        self.unsettled[path] = waiting
-        heapq.heappush(self.looks, (waiting.look_at, path))
-
-    def next_look(self) -> float | None:
-        """When the next unsettled file is to be looked at. Heap entries of files that have settled or are to be looked
-        at another time are dropped as they come up."""
-        while self.looks:
-            at, path = self.looks[0]
-            waiting = self.unsettled.get(path)
-            if waiting is not None and waiting.look_at == at:
-                return at
-            heapq.heappop(self.looks)
-        return None
-
-    def due(self, now: float, limit: int) -> list[str]:
-        """At most `limit` unsettled files that are to be looked at now. They stay unsettled, without an appointment."""
-        found: list[str] = []
-        while len(found) < limit and (at := self.next_look()) is not None and at <= now:
-            found.append(heapq.heappop(self.looks)[1])
-        return found
-
-    @property
-    def worker(self) -> str:
-        return f"tree:{self.context.name}:{self.name}"
-
-
-def _said_away(watched: Watched) -> str:
-    """The journal's name for `Watched.said_away`."""
-    return f"away:{watched.context.name}:{watched.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +68,7 @@ class Observer(Part):
                 watched = Watched(context, name, tree, rescan(context))
                 watched.known = runtime.journal.known(context.name, name)
                 watched.skipped = runtime.journal.skipped(context.name, name)
-                watched.said_away = runtime.journal.get_meta(_said_away(watched)) == "yes"
+                watched.said_away = runtime.journal.get_meta(watched.said_away_key) == "yes"
                 self.trees[context.name, name] = watched
                 self._resume(watched)
         self.names.resume()
@@ -148,7 +78,7 @@ class Observer(Part):
         now = self._runtime.clock.monotonic()
         for row in self._runtime.journal.files(watched.context.name, tree=watched.name, states=[FileState.SETTLING]):
             observation = Observation(row.stat, now, now, self._old(watched, Look(row.stat, row.link)))
-            watched.look_later(row.place.path, _Unsettled(row.id, observation, now, link=row.link))
+            watched.look_later(row.place.path, Unsettled(row.id, observation, now, link=row.link))
 
     # -- from outside ------------------------------------------------------------------------------------------------
 
@@ -239,7 +169,7 @@ class Observer(Part):
     def _note_away(self, watched: Watched, away: bool) -> None:
         if watched.said_away != away:
             watched.said_away = away
-            self._runtime.journal.set_meta(_said_away(watched), "yes" if away else "no")
+            self._runtime.journal.set_meta(watched.said_away_key, "yes" if away else "no")
 
     def _start_scan(self, watched: Watched, now: float) -> None:
         watched.working_since, watched.progress = now, watched.tree.progress
@@ -543,13 +473,13 @@ class Observer(Part):
         observation = observe(waiting.observation if waiting else None, stat, now, sign)
         verdict = settle(observation, now, _settle_for(watched, look.link))
         look_at = verdict.until if isinstance(verdict, Wait) else now
-        watched.look_later(path, _Unsettled(file_id, observation, look_at, link=look.link))
+        watched.look_later(path, Unsettled(file_id, observation, look_at, link=look.link))
 
     def _settle_again(self, context: Context, row: FileRow) -> None:
         """No other file has its name in S3 any more: it goes up once it is whole."""
         now, watched = self._runtime.clock.monotonic(), self.trees[context.name, row.place.tree]
         observation = Observation(row.stat, now, now, self._old(watched, Look(row.stat, row.link)))
-        watched.look_later(row.place.path, _Unsettled(row.id, observation, now, link=row.link))
+        watched.look_later(row.place.path, Unsettled(row.id, observation, now, link=row.link))
 
     def _unsettle(self, context: Context, row: FileRow) -> None:
         """It has to wait for its name: nobody looks whether it is whole."""
