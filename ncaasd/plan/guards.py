@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ncaasd.declare.sections import Jobs
 from ncaasd.model import Hold, JobRow, JobState, Origin, Phase
 from ncaasd.plan.holds import OF_THE_DATA
 
@@ -25,6 +26,10 @@ class Limits:
     ask_above: int
     stop_after_failures: int
     canary: int = 0
+
+    @classmethod
+    def of(cls, jobs: Jobs, canary: int) -> Limits:
+        return cls(jobs.max_active, jobs.max_per_day, jobs.ask_above, jobs.stop_after_failures, canary)
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ class JobPlanner:
 
     def _facts_of(self, job: JobRow, each: float) -> Facts:
         """As the engine gathers them (`engine/submitting/assessing`), of what will be when all that may go up has gone."""
-        spec, settings = job.spec, self._facts.settings.jobs
+        spec = job.spec
         declares = spec.origin is Origin.RULE
         rule = next((m for m in self._files.matchers if declares and m.rule.name == spec.name), None)
         config = self._config(spec)
@@ -184,13 +184,7 @@ class JobPlanner:
             beside=self._beside(spec, rule),
             same=self._same(job),
             tally=tally(self._made.get(spec.name, []), self._active, self._day, self._facts.now, each),
-            limits=Limits(
-                max_active=settings.max_active,
-                max_per_day=settings.max_per_day,
-                ask_above=settings.ask_above,
-                stop_after_failures=settings.stop_after_failures,
-                canary=rule.rule.canary if rule else 0,
-            ),
+            limits=Limits.of(self._facts.settings.jobs, rule.rule.canary if rule else 0),
             doubt=self._data_stop,
         )
 

@@ -12,15 +12,15 @@ from typing import Any
 from ncaasd.adapters.files.tree import LocalTree
 from ncaasd.adapters.journal import Journal
 from ncaasd.declare.config import Config
-from ncaasd.declare.manifest import Manifest, parse_manifest
+from ncaasd.declare.manifest import parse_manifest
 from ncaasd.engine.core.documents import job_document, text
 from ncaasd.engine.core.opening import doubted, noted_jobs
 from ncaasd.errors import DeclarationError, NcaasdError, Problem
 from ncaasd.model import Artefact, FileRow, FileState, JobSpec, MachinesUsed, Place, ScanDelta, Stat
 from ncaasd.neurocaas.naming import Layout
-from ncaasd.neurocaas.submission import parse_submit, validate_job
-from ncaasd.plan import expand, gates, grouping, skipping
+from ncaasd.plan import gates, grouping, skipping
 from ncaasd.plan.afterwards import AfterSteps, PlannedFetch, PlannedRemoval
+from ncaasd.plan.declarations import Declared, read_declaration
 from ncaasd.plan.files import Mapped, Role, map_file, role_of, seen_as, waits_for_name, with_names_given
 from ncaasd.plan.grouping import Matcher
 from ncaasd.plan.planned_jobs import PlannedJob
@@ -140,18 +140,12 @@ def foresee_manifest(
     path = "manifest.yaml" if standing else f"submissions/{name}"
     look = _look(config, journal, analysis, now)
     facts = look.facts
-    if role_of(path) is Role.SUBMIT:
-        submit = _submit(data, path, analysis, facts.layout, file, facts.settings.upload.prefix, look.found)
-        asked = [*[s for s in facts.asked if s.declared_in != path], submit]
-        facts = replace(facts, asked=asked, only=path)
-    else:
-        parsed = parse_manifest(data, file, standing=standing, sources=config.sources, tools=config.tools)
-        rules, asked = _declared(parsed, path, facts.settings.upload.prefix, analysis, facts.layout, look.found)
-        facts = replace(facts, rows=_as_rules_want(facts.rows, rules, facts.layout, config, journal))
-        others = {p: ms for p, ms in facts.rules.items() if p != path}
-        kept = [s for s in facts.asked if s.declared_in != path]
-        facts = replace(facts, rules={**others, path: rules}, asked=[*kept, *asked], only=path)
-    return Foresight((preview(facts),), look.troubles, tuple(gates.warnings(facts.rules.get(path, ()))))
+    declared = _declared(data, path, config, facts.layout, look.found, file)
+    rows = _as_rules_want(facts.rows, declared.rules, facts.layout, config, journal) if declared.rules else facts.rows
+    others = {p: ms for p, ms in facts.rules.items() if p != path}
+    kept = [s for s in facts.asked if s.declared_in != path]
+    facts = replace(facts, rows=rows, rules={**others, path: declared.rules}, asked=[*kept, *declared.jobs], only=path)
+    return Foresight((preview(facts),), look.troubles, tuple(gates.warnings(declared.rules)))
 
 
 def _has_rules(data: bytes, file: str) -> bool:
@@ -399,43 +393,32 @@ def _manifests(
     rules: dict[str, list[Matcher]] = {}
     asked: list[JobSpec] = []
     problems: list[Problem] = []
-    prefix = config.analyses[analysis].upload.prefix
-
-    def read(path: str, data: bytes) -> tuple[list[Matcher], list[JobSpec]]:
-        if role_of(path) is Role.SUBMIT:
-            return [], [_submit(data, path, analysis, layout, path, prefix, found)]
-        standing = role_of(path) is Role.MANIFEST
-        parsed = parse_manifest(data, path, standing=standing, sources=config.sources, tools=config.tools)
-        return _declared(parsed, path, prefix, analysis, layout, found)
-
     for row in rows:
         path = row.place.path
         if row.place.tree or role_of(path) not in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
             continue
         try:
-            rules[path], jobs = read(path, home.read(path, limit=LIMIT)[0])
+            declared = _declared(home.read(path, limit=LIMIT)[0], path, config, layout, found)
         except NcaasdError as error:
             problems += error.problems if isinstance(error, DeclarationError) else [Problem(path, 0, 0, "", str(error))]
             if path not in good:
                 continue
-            rules[path], jobs = read(path, good[path])
-        asked += jobs
+            declared = _declared(good[path], path, config, layout, found)
+        rules[path] = declared.rules
+        asked += declared.jobs
     return rules, asked, problems
 
 
-def _declared(
-    parsed: Manifest, path: str, prefix: str, analysis: str, layout: Layout, found: _Found
-) -> tuple[list[Matcher], list[JobSpec]]:
-    jobs = [
-        expand.job_of_one_off(one, analysis=analysis, declared_in=path, layout=layout, prefix=prefix, known=found)
-        for one in parsed.jobs
-    ]
-    return [grouping.matcher(rule) for rule in parsed.rules], jobs
-
-
-def _submit(data: bytes, path: str, analysis: str, layout: Layout, file: str, prefix: str, found: _Found) -> JobSpec:
-    body = parse_submit(data, file, bucket=layout.bucket)
-    problems = validate_job(expand.with_keys(body, layout), layout)
-    if problems:
-        raise DeclarationError([Problem(file, 0, 0, "", problem) for problem in problems])
-    return expand.job_of_submit(body, analysis=analysis, declared_in=path, layout=layout, prefix=prefix, known=found)
+def _declared(data: bytes, path: str, config: Config, layout: Layout, found: _Found, file: str = "") -> Declared:
+    """As the daemon reads it. Raises DeclarationError."""
+    return read_declaration(
+        data,
+        path,
+        analysis=layout.bucket,
+        layout=layout,
+        prefix=config.analyses[layout.bucket].upload.prefix,
+        sources=config.sources,
+        tools=config.tools,
+        known=found,
+        file=file,
+    )

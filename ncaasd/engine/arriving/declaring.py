@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from ncaasd.declare.manifest import Manifest, parse_manifest
 from ncaasd.engine.arriving.packaging import Packager
 from ncaasd.engine.arriving.sessions import Sessions
 from ncaasd.engine.core.mailbox import Result
@@ -21,8 +20,8 @@ from ncaasd.engine.core.runtime import Context, Runtime
 from ncaasd.errors import DeclarationError, FileChanged, FileVanished, NcaasdError, Problem, RootMissing
 from ncaasd.model import Dataset, FileRow, FileState, JobRow, JobSpec, Origin, Phase, Place, Stat
 from ncaasd.neurocaas.addresses import is_address
-from ncaasd.neurocaas.submission import parse_submit, validate_job
 from ncaasd.plan import expand, gates, grouping
+from ncaasd.plan.declarations import Declared, read_declaration
 from ncaasd.plan.files import Role, role_of
 from ncaasd.plan.grouping import Matcher
 from ncaasd.plan.holds import OWN_CONFIG
@@ -33,14 +32,6 @@ MANIFEST_LIMIT = 4 * 2**20
 CONFIG_LIMIT = 4 * 2**20
 READ_AGAIN = 5.0  # seconds until what could not be read is tried again
 UNREAD = (FileState.WHOLE, FileState.STORED, FileState.HELD)  # whole; a manifest that was read is READ
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """What one manifest or submit file says."""
-
-    rules: list[Matcher]
-    jobs: list[JobSpec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,36 +88,16 @@ class Declarer(Part):
 
     def parse(self, context: Context, path: str, data: bytes) -> Declared:
         """Pure but for what the journal has of the files that are named. Raises DeclarationError with every problem."""
-        role = role_of(path)
-        if role is Role.SUBMIT:
-            body = parse_submit(data, path, bucket=context.layout.bucket)
-            problems = validate_job(expand.with_keys(body, context.layout), context.layout)
-            if problems:
-                raise DeclarationError([Problem(path, 0, 0, "", text) for text in problems])
-            spec = expand.job_of_submit(
-                body,
-                analysis=context.name,
-                declared_in=path,
-                layout=context.layout,
-                prefix=context.prefix,
-                known=self._runtime.journal,
-            )
-            return Declared([], [spec])
-        manifest: Manifest = parse_manifest(
-            data, path, standing=role is Role.MANIFEST, sources=self._sources, tools=self._tools
+        return read_declaration(
+            data,
+            path,
+            analysis=context.name,
+            layout=context.layout,
+            prefix=context.prefix,
+            sources=self._sources,
+            tools=self._tools,
+            known=self._runtime.journal,
         )
-        jobs = [
-            expand.job_of_one_off(
-                one,
-                analysis=context.name,
-                declared_in=path,
-                layout=context.layout,
-                prefix=context.prefix,
-                known=self._runtime.journal,
-            )
-            for one in manifest.jobs
-        ]
-        return Declared([grouping.matcher(rule) for rule in manifest.rules], jobs)
 
     def whole(self, context: Context, row: FileRow) -> None:
         """A file became whole: a manifest is read, a config kept, an input matched against the rules."""

@@ -207,11 +207,5 @@ class Assessor:
         return replace(seen, active=seen.active + coming, day=seen.day + coming, under_way=under_way)
 
     def _limits(self, context: Context, job: JobRow) -> Limits:
-        jobs, m = context.settings.jobs, rule_of(context, job)
-        return Limits(
-            max_active=jobs.max_active,
-            max_per_day=jobs.max_per_day,
-            ask_above=jobs.ask_above,
-            stop_after_failures=jobs.stop_after_failures,
-            canary=m.rule.canary if m else 0,
-        )
+        m = rule_of(context, job)
+        return Limits.of(context.settings.jobs, m.rule.canary if m else 0)
