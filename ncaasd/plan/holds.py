@@ -134,6 +134,11 @@ def is_mended(hold: Hold | None) -> bool:
     return hold is not None and HOLDS[hold].ends is Ends.MENDING
 
 
+def asks_a_person(hold: Hold | None) -> bool:
+    """Whether it goes on only when a person has said so, by a command."""
+    return hold is not None and HOLDS[hold].ends not in (Ends.MENDING, Ends.TIME)
+
+
 def can_be_released(hold: Hold) -> bool:
     return HOLDS[hold].ends is Ends.RELEASE
 
@@ -149,7 +154,7 @@ def command(job: JobRow, *, hold: Hold | None = None, who: str = "", all_alike: 
     who: what the job is called there, else its id, unit or name. all_alike: for all of its name that are held so.
     """
     kind = hold or job.hold
-    if kind is None or HOLDS[kind].ends in (Ends.MENDING, Ends.TIME):
+    if kind is None or not asks_a_person(kind):
         return ""
     verb = HOLDS[kind].ends.value.strip("`")
     if all_alike or (not who and HOLDS[kind].of_rule and job.spec.origin is Origin.RULE):
@@ -162,7 +167,7 @@ def with_way_on(reason: str, hold: Hold, job: JobRow) -> str:
     """The reason of a hold, with what a person does about it."""
     said = f"`{command(job, hold=hold)}`"
     match hold:
-        case _ if HOLDS[hold].ends in (Ends.MENDING, Ends.TIME):
+        case _ if not asks_a_person(hold):
             return reason
         case Hold.FOREIGN | Hold.REPLACED:
             way = f"{said} submits it under a new id"

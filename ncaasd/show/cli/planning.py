@@ -160,7 +160,7 @@ def _show_removals(preview: Preview) -> None:
 
 
 def _show_jobs(preview: Preview, *, one: bool) -> None:
-    from ncaasd.plan.holds import is_mended
+    from ncaasd.plan.holds import asks_a_person
     from ncaasd.show import words
     from ncaasd.show.terminal import console, render_plan
 
@@ -178,5 +178,5 @@ def _show_jobs(preview: Preview, *, one: bool) -> None:
     much = f"{words.count(preview.machines, 'machine')}, {words.size(sum(j.size for j in fresh))}"
     new = "new job" if one else "job"
     out.print(f"{words.count(len(fresh), new)} ({much}); {len(preview.jobs) - len(fresh)} made already")
-    if any(j.plan == "hold" and not is_mended(j.guard) for j in fresh):
-        out.print("what is held is let go by `ncaasd release`: `ncaasd status` has the commands")
+    if any(j.plan == "hold" and asks_a_person(j.guard) for j in fresh):
+        out.print("what is held waits for a person: `ncaasd status` has the command for each")
