@@ -284,7 +284,7 @@ class JobPlanner:
         """What is submitted counts for those after it."""
         if config.shared:
             using = self._configs_at.setdefault(config.key, [])
-            using.append((f"the job of {job.spec.name} {job.spec.unit}", config.etag, True))
+            using.append((f"job {job.job_id or self._new_id(job)}", config.etag, True))
         if not job.attempt:
             self._declared.setdefault(identity(job, self._facts.layout, 0), job)
         self._active, self._day = self._active + machines, self._day + machines

@@ -16,13 +16,13 @@ from ncaasd.declare.manifest import parse_manifest
 from ncaasd.engine.core.documents import job_document, text
 from ncaasd.engine.core.opening import doubted, noted_jobs
 from ncaasd.errors import DeclarationError, NcaasdError, Problem
-from ncaasd.model import Artefact, FileRow, FileState, JobSpec, MachinesUsed, Place, ScanDelta, Stat
+from ncaasd.model import ABORTED, Artefact, FileRow, FileState, JobSpec, MachinesUsed, Place, ScanDelta, Stat
 from ncaasd.neurocaas.naming import Layout
 from ncaasd.plan import gates, grouping, skipping
 from ncaasd.plan.afterwards import AfterSteps, PlannedFetch, PlannedRemoval
 from ncaasd.plan.declarations import Declared, read_declaration
 from ncaasd.plan.files import Mapped, Role, map_file, role_of, seen_as, waits_for_name, with_names_given
-from ncaasd.plan.grouping import Matcher
+from ncaasd.plan.grouping import Matcher, Unit
 from ncaasd.plan.planned_jobs import PlannedJob
 from ncaasd.plan.preview import Preview, preview
 from ncaasd.plan.settling import unchanged
@@ -318,11 +318,19 @@ def _as_rules_want(
 def _as_left(rows: Sequence[FileRow], rules: Sequence[Matcher]) -> list[FileRow]:
     """What is not to go up at all keeps no name from others: as the engine notes it when it asks for its permit."""
 
+    units = {id(m): {u.path: u for u in grouping.units(m, (r for r in rows if grouping.is_of(m, r)))} for m in rules}
+
     def left(row: FileRow) -> FileRow:
+        def unit_of(m: Matcher) -> Unit | None:
+            hit = m.unit_of(grouping.below(row))
+            return units[id(m)].get(hit[0]) if hit else None
+
         if row.state is not FileState.WHOLE or row.stored is not None or row.place.is_package:
             return row
-        permit = gates.permit(row, rules, lambda _m: None, lambda _m, _unit: False)
-        return replace(row, reason=permit.reason, retry_at=math.inf) if permit.when is gates.When.NEVER else row
+        permit = gates.permit(row, rules, unit_of, lambda _m, _unit: False)
+        if permit.when is gates.When.NEVER:
+            return replace(row, reason=permit.reason, retry_at=math.inf)
+        return replace(row, reason=permit.reason) if permit.reason.startswith(ABORTED) else row
 
     return [left(row) for row in rows]
 

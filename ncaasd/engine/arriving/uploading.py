@@ -12,7 +12,7 @@ from ncaasd.engine.core.part import Part as EnginePart
 from ncaasd.engine.core.part import Waits
 from ncaasd.engine.core.runtime import Context, Runtime, target_of_link
 from ncaasd.errors import DiskSilent, FileUnreadable, StoreError
-from ncaasd.model import NEVER, DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
+from ncaasd.model import ABORTED, NEVER, DownloadTask, FileRow, FileState, Outcome, Part, UploadTask, Verdict
 from ncaasd.neurocaas.naming import first_safe_key, needs_mapping, part_size
 from ncaasd.plan.files import collision, holder, in_use, in_words, key_of
 from ncaasd.plan.gates import EMPTY, Permit, When
@@ -254,6 +254,8 @@ class Uploader(EnginePart):
             case When.LATER:
                 wait = LOOK_AGAIN_AT_UNIT if permit.unit else LOOK_AGAIN
                 runtime.journal.put_off_file(row.id, now + wait, permit.reason)
+                if permit.reason.startswith(ABORTED) and row.reason != permit.reason:
+                    self._leaves(context, row.key)  # its name to others
             case When.NEVER:
                 runtime.journal.put_off_file(row.id, NEVER, permit.reason)
                 if permit.reason == EMPTY != row.reason:
