@@ -106,7 +106,7 @@ class Declarer(Part):
         if role in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
             self._read(context, row, MANIFEST_LIMIT, self._declare)
         elif role is Role.CONFIG:
-            self._configs.pop((context.name, row.place.path), None)  # what it said before counts no more
+            self._configs.pop((context.name, row.place.path), None)  # its earlier content is not used any more
             self._read(context, row, CONFIG_LIMIT, self._keep_config)
         elif role is Role.INPUT:
             self._match(context, [row])

@@ -38,7 +38,7 @@ class Packages(Protocol):
         """A package's key, for which it waits, is free now: have it built."""
 
     def abandoned(self, context: Context, row: FileRow) -> bool:
-        """Whether all that a package was made of is gone."""
+        """Whether all files that a package was made of are gone."""
 
     def keys_of(self, context: Context, row: FileRow) -> Sequence[str]:
         """The keys of the packages that are made of a file."""

@@ -24,7 +24,7 @@ class _Entry:
     matcher: Matcher
     unit: Unit
     declared: set[str] = field(default_factory=set)  # names whose jobs were wanted already
-    sent: bool | None = None  # whether a job of it was submitted, as asked in this turn
+    sent: bool | None = None  # whether a job of it was submitted, as queried in this turn
 
 
 class Sessions(Part):

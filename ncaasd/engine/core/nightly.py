@@ -22,7 +22,7 @@ DELETED = 100  # of them deleted in a turn
 # from one night to the next, so a clock that is ahead by years deletes at most a week of the event log.
 PRUNED = "pruned at"
 LONGEST_STEP = 7 * DAY
-TROUBLE = "backup trouble"  # in meta: the kind of error, and what it says; empty when the last backup went well
+TROUBLE = "backup trouble"  # meta key: the kind of error and its message; empty when the last backup succeeded
 
 
 class Nightly:

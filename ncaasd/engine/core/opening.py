@@ -179,8 +179,8 @@ class Opener(Part):
         return False
 
     def _unknown(self, context: Context, ids: Collection[str]) -> frozenset[str]:
-        """Those of `ids` that are neither submitted by the journal nor judged before; none when such files are not used
-        any more."""
+        """Those of `ids` that the journal doesn't have as submitted and that were not judged before; none when local files
+        are not used any more."""
         noted, usable = _noted(self._runtime, context)
         return frozenset(ids) - self._runtime.journal.submitted_ids(context.name) - noted if usable else frozenset()
 

@@ -92,7 +92,7 @@ class Runtime:
     rig_file: RigFile | None = None  # None: the config names the rig
     host: str = ""  # this machine's name
     spread: Callable[[], float] = lambda: 0.5  # random in [0, 1): spreads retries over time
-    # What the engine does last within each of its transactions: see `transaction`.
+    # Called at the end of each of the engine's transactions: see `transaction`.
     before_commit: Callable[[], None] = lambda: None
     _writing: bool = field(default=False, init=False)
 

@@ -278,7 +278,7 @@ class Fetcher(Part):
                     runtime.journal.artefact_done(artefact.id, outcome.path)
                 runtime.unpause(context)
             case Verdict.REPLACED:
-                # Another version is there now, or none: the next listing tells which.
+                # Another version is there now, or none: the next listing shows which.
                 runtime.journal.drop_artefact(artefact.id)
             case Verdict.UNSAFE:
                 runtime.journal.artefact_failed(artefact.id, str(outcome.error), retry_at=0, failures=0, final=True)

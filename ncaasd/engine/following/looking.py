@@ -56,7 +56,7 @@ class Snapshot:
     unseen: str  # why part of the job can't be seen: another bucket refuses access
 
     def known(self) -> dict[str, Text]:
-        """What the next look need not read again."""
+        """The texts that the next look need not read again."""
         return {name: text.read_before() for name, text in self.texts.items()}
 
     @property
@@ -86,7 +86,7 @@ def look(job: JobRow, layout: Layout, store_for: StoreFor, known: Mapping[str, T
 
 
 class _Look:
-    """What is gathered during one look."""
+    """The state of one look."""
 
     def __init__(self, layout: Layout, store_for: StoreFor, known: Mapping[str, Text]) -> None:
         self._home = layout.bucket
@@ -167,7 +167,7 @@ class _Look:
         try:
             data, info = self._store_for(seen.place.bucket).read(seen.place.key, limit=LOG_LIMIT)
         except (Absent, Exists):
-            return False  # deleted or replaced since the listing: the next look tells
+            return False  # deleted or replaced since the listing: the next look finds out
         except CLOSED as error:
             self._closed(seen.place.bucket, error)
             return False

@@ -1,4 +1,5 @@
-"""Take every job that is due one step further: consider, submit, look. In the engine thread; S3 is asked on workers."""
+"""Take every job that is due one step further: consider, submit, look. In the engine thread; requests to S3 are sent on
+workers."""
 
 from __future__ import annotations
 

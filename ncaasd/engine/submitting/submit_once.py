@@ -73,7 +73,7 @@ class SameJob(NcaasdError):
 
 
 class SubmitLog(Protocol):
-    """What is committed, and when. Every call returns after the commit."""
+    """The commits that a submit needs. Every call returns after its commit."""
 
     def intend(
         self,
@@ -180,7 +180,7 @@ def _list_and_put(
         crash("submit.counted")
         store.put(mark.key, MARK, crc=crc64nvme(MARK), only_if_absent=False)
         crash("submit.marked")
-        # 6: from here on a PUT may be on its way, whatever happens to us.
+        # 6: from here on a PUT may be under way, whatever happens to this process.
         log.attempt()
         attempted = attempted or clock.now()
         crash("submit.attempted")
@@ -192,7 +192,7 @@ def _list_and_put(
         crash("submit.put")
         log.submitted(at=put.modified, adopted=False, reason="")
         for older in (*mark.older, *marked):
-            with contextlib.suppress(StoreError):  # what is left does no harm: the highest tells all
+            with contextlib.suppress(StoreError):  # a mark that is left does no harm: the highest one counts
                 store.delete(older)
         return Report(Ending.SUBMITTED)
     return Report(Ending.UNSURE, reason="S3 gave no clear answer to the submit; it is looked at again")

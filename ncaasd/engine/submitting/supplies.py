@@ -1,5 +1,5 @@
-"""What a job needs before its submit: its datasets and its config, here or in S3. In the engine thread; S3 is asked on a
-worker."""
+"""What a job needs before its submit: its datasets and its config, here or in S3. In the engine thread; requests to S3 are
+sent on a worker."""
 
 from __future__ import annotations
 
