@@ -112,9 +112,7 @@ class Packager(Part):
         now = self._runtime.clock.now()
         tried = known and row and (known.file_id, known.inputs) == (row.id, fingerprint) and known.failures
         if tried and known and row and row.state is FileState.REFUSED and not waits_for_name(row):
-            self._orders[row.id] = _Order(
-                context, m, unit.path, known.retry_at
-            )  # its reason stays until it is tried again
+            self._orders[row.id] = _Order(context, m, unit.path, known.retry_at)  # its reason stays until then
             return
         key, refused = _mapped(context, name, base=m.rule.key == "base")
         key = row.key if row and row.key else key
