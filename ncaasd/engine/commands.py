@@ -1,6 +1,6 @@
-"""What the operator decides: rerun, hold, release, forget, fetch. Journaled, in the event log, and idempotent.
+"""The operator's commands: rerun, hold, release, forget. Journaled, in the event log, and idempotent.
 
-They run in the engine thread when the daemon runs, and on the journal itself, under the lock, when it doesn't.
+They run in the engine thread when the daemon runs; otherwise directly on the journal, under the lock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ncaasd.subjects import of_file, of_job
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which jobs are meant: by id or name, by rule, by state. All that are given must hold."""
+    """Which jobs a command is for: by id or name, rule, parts of the unit's name, and time. All that are given must match."""
 
     ids: tuple[str, ...] = ()
     analysis: str = ""
@@ -41,7 +41,8 @@ class Effect:
 
 
 def select(journal: Journal, selection: Selection) -> list[JobRow]:
-    """The newest attempt of each job that is meant. Raises UserError for a name that means no job."""
+    """The selected jobs: the newest attempt of each, or the attempt that an id or number names. Raises UserError for a
+    name that no job has."""
     chosen: list[JobRow] = []
     for name in selection.ids:
         called = journal.jobs_called(name, selection.analysis)
@@ -84,8 +85,8 @@ def release(journal: Journal, job: JobRow, now: float) -> Effect:
 
 
 def release_file(journal: Journal, row: FileRow, now: float) -> None:
-    """Let a held file overwrite what is at its key in S3, which this rig did not put (F95); or try again to read one that could
-    not be read."""
+    """Release a held file: it may overwrite an object at its key that this rig did not put (F95); or, if it could not be
+    read, reading it is tried again."""
     if row.failures:
         journal.set_file(row.id, FileState.WHOLE, "", now)
         journal.event(now, row.place.analysis, of_file(row.place), "released", "released by hand: tried again")
@@ -96,7 +97,8 @@ def release_file(journal: Journal, row: FileRow, now: float) -> None:
 
 
 def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Effect:
-    """A new attempt, with a new id; with another config when `config` names one below configs/. Asked twice, it is made once."""
+    """Add a new attempt, with a new id; with another config when `config` names one below configs/. A repeated request
+    adds no second one."""
     if job.spec.origin is Origin.ELSEWHERE:
         return Effect(job, False, "it was started elsewhere: only who started it can run it again")
     attempts = journal.attempts(job.spec.analysis, job.spec.name, job.spec.unit, job.spec.version)
@@ -104,7 +106,7 @@ def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Eff
     if newest.phase is Phase.OPEN and newest.hold in (Hold.FOREIGN, Hold.REPLACED):
         return _once_more(journal, newest, now)
     if newest.phase is Phase.OPEN and newest.attempt > 0 and newest.hold is not None:
-        return release(journal, newest, now)  # it waits to be run again already (the budget), for a person's word
+        return release(journal, newest, now)  # its next attempt waits already (for budget) until a person releases it
     if newest.phase is Phase.OPEN and newest.attempt > 0:
         return Effect(newest, False, "a rerun of it is waiting already")
     if newest.phase is Phase.OPEN:
@@ -112,7 +114,7 @@ def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Eff
     if not newest.state.ended and newest.state not in (JobState.HELD, JobState.LOST):
         return Effect(newest, False, f"it is {newest.state}: a rerun would be paid for beside it; wait for its end")
     spec = replace(job.spec, datasets=tuple(replace(d, etag="") for d in job.spec.datasets))
-    # Who asks for one job by name means it: the guards that ask about surprises don't ask again.
+    # A rerun is a person's explicit choice, so the guards against surprises don't hold it again.
     released: set[str] = {Hold.BACKLOG, Hold.CANARY, Hold.FAILURES, Hold.BUDGET, Hold.REBUILT}
     if config:
         spec = replace(spec, config=config)
@@ -127,8 +129,8 @@ def rerun(journal: Journal, job: JobRow, now: float, *, config: str = "") -> Eff
 
 
 def _once_more(journal: Journal, job: JobRow, now: float) -> Effect:
-    """It has no id yet, so it needs no other: it is tried again. What was replaced in S3 is put again; since that is not ours
-    any more, its file is held first, for a person to say that it may be overwritten."""
+    """Try the same attempt again: it has no job id yet, so no new one is needed. A dataset replaced in S3 is uploaded
+    again; since the object there is not ours any more, its file is held first until a person allows the overwrite."""
     if job.hold is Hold.REPLACED:
         for dataset in job.spec.datasets:
             row = journal.file_of(dataset)
@@ -139,7 +141,7 @@ def _once_more(journal: Journal, job: JobRow, now: float) -> Effect:
 
 
 def forget(journal: Journal, job: JobRow, now: float) -> Effect:
-    """Stop following a job. It stays known, so that its rule doesn't make it again."""
+    """Stop following a job. It stays in the journal, so that its rule doesn't create it again."""
     if job.forgotten:
         return Effect(job, False, "it is forgotten already")
     if job.phase in (Phase.INTENT, Phase.ATTEMPTED):
@@ -158,14 +160,15 @@ def _did(journal: Journal, job: JobRow, now: float, kind: str, text: str) -> Eff
 
 
 def held_files(journal: Journal, names: Sequence[str], analysis: str = "") -> list[FileRow]:
-    """The held files that are named, by their path below the analysis's folder or below `inputs/`."""
+    """The held files with one of `names`: a path below the analysis's folder or below `inputs/`."""
     analyses = [analysis] if analysis else sorted({count.analysis for count in journal.count_files()})
     rows = [r for a in analyses for r in journal.files(a, states=[FileState.HELD])]
     return [r for r in rows if r.place.path in names or r.place.path.partition("/")[2] in names]
 
 
 def release_files(journal: Journal, names: Sequence[str], now: float, analysis: str = "") -> list[FileRow]:
-    """Let the held files that are named go up: those that are foreign at their key, and those that came late."""
+    """Release the held files with one of `names`: those with a foreign object at their key, those that came late, and
+    those that could not be read."""
     with journal.transaction():
         rows = held_files(journal, names, analysis)
         for row in rows:
@@ -186,7 +189,7 @@ def check_config(job: JobRow, config: str) -> None:
 
 
 def apply(journal: Journal, action: str, selection: Selection, now: float, *, config: str = "") -> Sequence[Effect]:
-    """One of hold, release, rerun, forget on each job that is meant, in one transaction. `config`: a rerun's."""
+    """Apply hold, release, rerun or forget to each selected job, in one transaction. `config`: the rerun's config."""
     actions: dict[str, Callable[[Journal, JobRow, float], Effect]]
     actions = {"hold": hold, "release": release, "rerun": partial(rerun, config=config), "forget": forget}
     with journal.transaction():

@@ -1,4 +1,4 @@
-"""The composition root: it alone knows which adapters there are, and puts a daemon together from a config."""
+"""The composition root: creates the adapters and assembles a daemon from a config."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from ncaasd.ports import CrashPoint, ObjectStore, no_crash
 AREAS = ("inputs", "configs", "submissions", "results")
 WORKERS = {"look": 4, "ask": 2}
 MOST_LEFT_FREE = 10**9  # bytes
-START_WAIT = 10.0  # seconds for an analysis's folders to answer at start; those that hang are taken up when they do
+START_WAIT = 10.0  # seconds to wait at start for an analysis's folders; one that hangs is taken up when it answers
 
 
 def state_folder(config: Config) -> str:
@@ -74,8 +74,8 @@ def prepare_state(folder: str) -> None:
 
 
 def refuse_links_to(state: str, links: Iterable[str]) -> None:
-    """Raise StateError when a symbolic link could lead to the journal. The folders of `links` are not touched: one may be on a
-    mount that hangs. (`ncaasd check` looks through links in their paths, too.)"""
+    """Raise StateError when a symbolic link could lead to the journal. The folders of `links` are not touched: one may be
+    on a mount that hangs. (`ncaasd check` also resolves symbolic links in their paths.)"""
     real = os.path.realpath(state)
     for path in links:
         if any(inside(one, path) or inside(path, one) for one in (state, real)):
@@ -113,9 +113,9 @@ class Running:
 def running(
     config: Config, *, crash: CrashPoint = no_crash, watch: bool = True, patience: Patience | None = None
 ) -> Iterator[Running]:
-    """Put a daemon together, locked, and take it down again: resumable, within seconds.
+    """Assemble a daemon, holding its lock; on leaving, shut it down within seconds. Everything is resumable.
 
-    `patience`: how long to wait for NeuroCAAS's signs of life, where it is not NeuroCAAS (a sandbox that runs faster).
+    `patience`: how long to wait for the platform's signs of life, where it is a faster sandbox instead of NeuroCAAS.
 
     Raises StateError when another daemon has the state or the root, or the journal can't be used.
     """
@@ -183,12 +183,12 @@ def running(
 
 
 def left_free(config: Config) -> int:
-    """How many bytes a backup of the journal leaves free on the disk of the state: it may be a small one of its own."""
+    """Bytes that a backup of the journal leaves free on the state folder's disk, which may be a small one of its own."""
     return min(MOST_LEFT_FREE, max(a.watch.min_free for a in config.analyses.values()))
 
 
 def disk_of(contexts: Mapping[str, Context]) -> Callable[[UploadTask | DownloadTask], str]:
-    """Names the mount that a transfer's local file is on."""
+    """Returns a function that names the mount of a transfer's local file."""
     mounts = MountPoints()
 
     def name(task: UploadTask | DownloadTask) -> str:
@@ -200,7 +200,7 @@ def disk_of(contexts: Mapping[str, Context]) -> Callable[[UploadTask | DownloadT
 
 
 def _stop(pool: TransferPool, mailbox: ThreadMailbox) -> None:
-    """Stop the pool while its last records are still taken: a worker may be waiting for a commit."""
+    """Stop the pool while the mailbox is still read: a pool worker may be waiting for a commit."""
     stopper = threading.Thread(target=pool.stop, kwargs={"timeout": 10.0}, name="stop-pool", daemon=True)
     stopper.start()
     with contextlib.suppress(JournalError):
@@ -215,7 +215,7 @@ def _pass_on(engine: Engine, hint: Hint) -> None:
 
 
 def make_context(config: Config, name: str, settings: Analysis, journal: Journal) -> Context:
-    """Nothing of its folders is touched yet: see `_take_up`."""
+    """An analysis's context. Its folders are not touched yet: see `_take_up`."""
     folder = os.path.join(config.root, name)
     factory = StoreFactory()
     others: dict[str, ObjectStore] = {}
@@ -251,7 +251,7 @@ def make_context(config: Config, name: str, settings: Analysis, journal: Journal
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What an analysis's folders are like."""
+    """What a look at an analysis's folders has found."""
 
     sends_events: bool
     results_id: str | None
@@ -259,7 +259,8 @@ class _Found:
 
 
 def _take_up(config: Config, runtime: Runtime) -> None:
-    """Look at every analysis's folders, each on a worker of its own: one that hangs is said, and keeps nobody else (F89)."""
+    """Look at every analysis's folders, each on its own worker: one that hangs is reported, and delays the start by no
+    more than START_WAIT (F89)."""
     waiting = set(runtime.contexts)
     started = False
 
@@ -316,14 +317,14 @@ def _results_id(analysis: str) -> str:
 
 
 def _partials(journal: Journal, analysis: str) -> set[str]:
-    """The temporary files that a download will go on with; those that earlier kills left behind are not among them."""
+    """The tokens of the temporary files that downloads will resume; files left behind by earlier kills are not among them."""
     jobs = [job for row in journal.jobs_to_fetch() if (job := journal.job(row)) and job.spec.analysis == analysis]
     wanted = [a for job in jobs for a in journal.artefacts(job.row, wanted=True)]
     return {partial_token(a.bucket, a.key, a.etag, a.size) for a in wanted}
 
 
 def _make_folders(root: str, folder: str, *, known: bool) -> None:
-    """Make an analysis's folders the first time. A root that isn't there, or a known folder that is gone or empty, is an
+    """Make an analysis's folders the first time. A missing root, or a known folder that is missing or empty, means an
     unmounted disk: nothing is made in its place."""
     if known or not os.path.isdir(root):
         return

@@ -1,4 +1,4 @@
-"""The loop: observe, plan, perform, record. One thread; it waits for nobody longer than `LONGEST_WAIT`."""
+"""The event loop: observe, plan, perform, record. One thread, which never waits longer than `LONGEST_WAIT`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from ncaasd.errors import JournalBroken, SyncFailed
 from ncaasd.model import DownloadTask, FileRow, JobRow, Outcome
 from ncaasd.plan.grouping import Matcher
 
-SHORTEST_WAIT = 0.02  # seconds, as the next one; so that the loop never spins
-LONGEST_WAIT = 5.0  # the heartbeat to systemd is sent once a turn
+SHORTEST_WAIT = 0.02  # seconds; keeps the loop from spinning
+LONGEST_WAIT = 5.0  # seconds; the heartbeat to systemd is sent once a turn
 JUMP = 30.0  # seconds by which wall and monotonic time may drift apart before it counts as a jump
 
 
@@ -78,10 +78,10 @@ class Engine:
         self.opener = Opener(runtime)
         self.reporter = Reporter(runtime, self.declarer, root=root)
         self.units = Units(runtime, self.reporter, self.sessions)
-        # The order of a turn: the way of a dataset and its job, so that what one part has recorded, those after it find in the
-        # same turn. What must stay: sessions are first, for what they remember of a turn is of no other; pauses come after the
-        # observer, which tells them what has changed, so that no unit's pause ends that has just begun anew; the reporter is
-        # last, for what all others have changed is one write then.
+        # The order of a turn follows a dataset and its job, so that each part sees in the same turn what earlier parts have
+        # recorded. Fixed positions: sessions first, because what they cache is valid for one turn; pauses after the observer,
+        # which reports changes to them, so that no pause ends that has just started anew; the reporter last, so that all
+        # changes of a turn are one write.
         self.parts: tuple[Part, ...] = (
             self.sessions,
             self.observer,
@@ -98,7 +98,7 @@ class Engine:
         )
         self.root = root
         self.config_trouble = ""
-        self.silent: frozenset[str] = frozenset()  # disks that don't answer, as was said
+        self.silent: frozenset[str] = frozenset()  # disks that don't answer, as last reported
         self._offset = runtime.clock.now() - runtime.clock.monotonic()
         with runtime.transaction():
             runtime.journal.forget_appointments(
@@ -113,7 +113,7 @@ class Engine:
     # -- called by others --------------------------------------------------------------------------------------------
 
     def sink(self, outcome: Outcome) -> None:
-        """From pool threads: a transfer has ended."""
+        """Called from pool threads when a transfer has ended."""
         self.runtime.mailbox.tell(lambda: self._outcome(outcome))
 
     def _outcome(self, outcome: Outcome) -> None:
@@ -174,10 +174,10 @@ class Engine:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def turn(self, wait: float) -> None:
-        """One turn: read what others posted (waiting up to `wait` seconds for the first), then do all that is due.
+        """One turn: read the posted notes (waiting up to `wait` seconds for the first), then do all that is due.
 
-        Raises JournalError when nothing can be recorded (no space, F13): what is in memory may then be ahead of the journal, so
-        the engine is to be taken down, and made anew from the journal when that can be written.
+        Raises JournalError when the journal can't be written (no space, F13): memory may then be ahead of the journal, so the
+        engine must be taken down, and rebuilt from the journal once that can be written.
         """
         self.runtime.mailbox.read(wait)
         self._notice_jump()
@@ -186,7 +186,7 @@ class Engine:
             part.turn()
 
     def _notice_jump(self) -> None:
-        """A clock that was put back must not keep appointments waiting for years (F83)."""
+        """After a jump of the wall clock, make appointments due now: after a backward jump they could be years away (F83)."""
         runtime = self.runtime
         offset = runtime.clock.now() - runtime.clock.monotonic()
         moved, self._offset = offset - self._offset, offset
@@ -196,13 +196,14 @@ class Engine:
             context.paused_until = min(context.paused_until, runtime.clock.now())
             context.results_retry = 0.0
         self.opener.forget_appointments()
-        self.observer.rescan_all()  # a suspend looks like this too, and other machines went on meanwhile (F85)
+        self.observer.rescan_all()  # a suspend looks the same, and other machines went on meanwhile (F85)
         with runtime.transaction():
             runtime.journal.forget_appointments(runtime.clock.now())
             runtime.event("", "", "clock", f"this machine's clock has jumped by {moved:+.0f} s", level=logging.WARNING)
 
     def _notice_disks(self) -> None:
-        """Say once that a disk does not answer, however much waits for it (F89), and go on when it does again."""
+        """Report once that a disk does not answer, however many transfers wait for it (F89), and resume them when it
+        answers again."""
         runtime = self.runtime
         silent = frozenset(runtime.transfers.hanging())
         new, back = silent - self.silent, self.silent - silent
@@ -224,7 +225,7 @@ class Engine:
         return max(SHORTEST_WAIT, min([LONGEST_WAIT, *dues]))
 
     def quiet(self, waits: Waits) -> bool:
-        """Whether a pass that waits for `waits` is over: nothing is under way, nothing is due, and nothing is waited for."""
+        """Whether a pass is over: nothing is under way, nothing is due, and nothing that `waits` names is still to come."""
         busy = any(part.busy() for part in self.parts)
         return not busy and not any(part.pending(waits) for part in self.parts)
 

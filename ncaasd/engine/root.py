@@ -1,4 +1,4 @@
-"""What is waited for before a daemon is put together: a root on a mount that hangs (F89)."""
+"""Wait for the root before a daemon is assembled: it may be on a mount that hangs (F89)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ROOT_WAIT = 20.0  # seconds
 
 
 def root_answers(root: str, stop: Callable[[], bool], *, tell: Callable[..., None], forever: bool = True) -> bool:
-    """Wait until `root` answers, if only that it isn't there: whoever asks it without looking may hang without a word.
+    """Wait until `root` can be opened or gives an error: a later access to a mount that hangs would block silently.
 
-    False when it was time to stop before. A mount that hangs is said after ROOT_WAIT, to the log and to systemd (`tell`),
-    which is told that we are well: a restart wouldn't help. Raises DiskSilent when it isn't to be waited for `forever`.
+    False when stopped before. After ROOT_WAIT the hang is reported to the log and to systemd (`tell`), together with READY,
+    because a restart wouldn't help. Raises DiskSilent at that point unless `forever`.
     """
     answered = threading.Event()
 

@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ncaasd")
 
-CONFIG_LIMIT = 16 * 2**20  # read; the parser's own limit is lower, and says so
+CONFIG_LIMIT = 16 * 2**20  # bytes read at most; the parser's own limit is lower, with a clear error
 LOOK_AT_CONFIG = 5.0
 JOURNAL_AGAIN = 5.0
-LAST_WORDS = 3.0  # seconds that a share may take over the last status files
-LOOK_FOR_GARBAGE = (700, 10, 10)  # as Python does by itself; the command line begins with more
-SOON = 120.0  # seconds after the start that missed nightly work is looked for, then each LOOK_AT_NIGHT
+LAST_WORDS = 3.0  # seconds at most for writing the last status files, maybe to a slow share
+LOOK_FOR_GARBAGE = (700, 10, 10)  # Python's default thresholds; the command line starts with higher ones
+SOON = 120.0  # seconds after the start: missed nightly work is looked for, then every LOOK_AT_NIGHT
 LOOK_AT_NIGHT = 3600.0
 SPREAD = 45 * 60.0  # seconds of the night over which many rigs do it
-LASTS = 5.0  # seconds: a pass that goes on for longer has a schedule
-GRACE = 3.0  # `once` waits so much longer than `settle` for what it finds
+LASTS = 5.0  # seconds after which a pass starts the schedule
+GRACE = 3.0  # seconds that `once` waits beyond `settle` for the files it has found
 
 
 def read_config(path: str) -> Config:
@@ -89,8 +89,9 @@ def serve(
     taken: Callable[[Config], None] = lambda _config: None,
     patience: Patience | None = None,
 ) -> None:
-    """The daemon, until SIGTERM or SIGINT. A changed config is taken up without a restart; a bad one leaves the old in
-    force and says so (F78). `taken` is called with each config that takes force, for the log's level and form."""
+    """Run the daemon until SIGTERM or SIGINT. A changed config is applied without a restart; an invalid one is reported,
+    and the old one stays in force (F78). `taken` is called with each config that comes into force, to set the log's level
+    and format."""
     crash = crash or armed()
     config = read_config(path)
     signals = _Signals()
@@ -109,7 +110,8 @@ def serve(
 
 
 def _wait_for_journal(config: Config, error: JournalError, stop: Callable[[], bool]) -> None:
-    """Nothing can be recorded, so nothing is done, and the engine is down; `ncaasd status` and systemd are told why (F13)."""
+    """The journal can't be written, so the engine is down: wait before the next try, and report why to `ncaasd status` and
+    systemd (F13)."""
     log.error("%s; tried again in %.0f s", error, JOURNAL_AGAIN)
     notify(f"STATUS={error}")
     answer = {"live": {"pid": os.getpid(), "rig": "", "transfers": [], "troubles": [str(error)], "watching": {}}}
@@ -133,7 +135,7 @@ def _serve_one(
     stop: Callable[[], bool],
     patience: Patience | None,
 ) -> Config:
-    """Serve with one config until it is time to stop, or there is a better one, which is returned."""
+    """Serve with one config until stopped, or until there is a changed one; returns the config to go on with."""
     taken = _mark(path)
     with _put_up(config, crash, patience) as runtime:
         schedule = scheduled(runtime)
@@ -165,7 +167,7 @@ def _serve_one(
 
 
 def scheduled(runtime: Running) -> Schedule:
-    """What is to happen by the clock on the wall. Its notes are posted to the engine from now on, until it is stopped."""
+    """Start the wall-clock schedule of rescans and nightly work. It posts its notes to the engine until it is stopped."""
     # APScheduler takes longer to be imported than a pass of `once` that has nothing to do.
     from ncaasd.engine.core.schedule import Beat, Job, Nightly, Schedule
 
@@ -181,8 +183,8 @@ def scheduled(runtime: Running) -> Schedule:
 
 @contextlib.contextmanager
 def _put_up(config: Config, crash: CrashPoint, patience: Patience | None) -> Iterator[Running]:
-    """A running daemon, without looking for garbage among what is made at its start and kept until its end: hundreds of thousands
-    of known files, of which each full look would take a moment of its own."""
+    """A running daemon whose long-lived objects, made at its start, are excluded from garbage collection: with hundreds of
+    thousands of known files, each full collection would take noticeable time."""
     gc.disable()
     try:
         with running(config, crash=crash, patience=patience) as runtime:
@@ -223,7 +225,8 @@ def _reload(path: str, runtime: Running) -> Config | None:
 
 
 def handle(runtime: Running, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer one request of the command line. Runs in a thread of the socket's; the engine does what is asked."""
+    """Answer one request of the command line. Runs in one of the control socket's threads; changes are made in the engine
+    thread."""
     mailbox = runtime.engine.runtime.mailbox
     match request.get("do"):
         case "live":
@@ -273,8 +276,8 @@ Found = Mapping[str, Sequence[str]]  # analysis -> ids of jobs in S3
 
 
 def find_elsewhere(engine: Engine, selection: commands.Selection, *, every: bool = False) -> Found:
-    """The jobs in S3 that are meant: those of `selection.ids`, or every job of the group. Asks S3, so not in the engine
-    thread of a daemon. Raises StoreError."""
+    """The selected jobs that exist in S3: those of `selection.ids`, or every job of the group. Sends requests to S3, so it
+    must not run in a daemon's engine thread. Raises StoreError."""
     contexts = [c for c in engine.runtime.contexts.values() if selection.analysis in ("", c.name)]
     ids = [i for i in selection.ids if not i.startswith("#")]
     if every:
@@ -283,7 +286,7 @@ def find_elsewhere(engine: Engine, selection: commands.Selection, *, every: bool
 
 
 def fetch(engine: Engine, selection: commands.Selection, found: Found | None = None) -> list[dict[str, Any]]:
-    """Results of the jobs that are meant are wanted again, also those that were deleted here; jobs of others that were
+    """Fetch the results of the selected jobs again, also those that were deleted here. Jobs started elsewhere that were
     `found` in S3 are followed and fetched from now on."""
     runtime = engine.runtime
     answers = []
@@ -311,7 +314,7 @@ def _answer(engine: Engine, job: JobRow, done: bool, text: str) -> dict[str, Any
 
 
 def live(runtime: Running) -> dict[str, Any]:
-    """What only the running daemon knows: transfers, and what is in the way."""
+    """What only the running daemon knows: transfers under way, current troubles, and how each tree is watched."""
     engine = runtime.engine
     contexts = engine.runtime.contexts.values()
     modes = runtime.watcher.modes()
@@ -399,16 +402,17 @@ def run_pass(
 
 
 def _last_words(runtime: Running) -> None:
-    """Write the status files that are behind what the journal says; what is not done in time, the next start does."""
+    """Write the status files that are older than the journal's state. Those not written in time are written at the next
+    start."""
     mailbox, names = runtime.engine.runtime.mailbox, list(runtime.engine.runtime.contexts)
     until = time.monotonic() + LAST_WORDS
 
     def finished(worker: str) -> None:
         while any(mailbox.busy(f"{worker}:{name}") for name in names) and time.monotonic() < until:
             mailbox.read(0.05)
-        mailbox.read(0.0)  # the last answer may have come between two looks at it
+        mailbox.read(0.0)  # the last result may have arrived after the last read
 
-    runtime.engine.opener.look()  # stopped right after its start: what is there is read before it is written over
+    runtime.engine.opener.look()  # stopped right after its start: existing files are read before they are overwritten
     finished("earlier")
     runtime.engine.reporter.turn(now=True)
     finished("status")

@@ -1,8 +1,8 @@
-"""Manifests and submit files as they are read, and the jobs they declare. In the engine thread; reading is on a worker.
+"""Read manifests and submit files, and create the jobs they declare. In the engine thread; the reading is on a worker.
 
-A manifest is read when it is whole, and takes force as a whole or not at all: a bad one leaves the old in force and says
-so (F35, F78). An edit makes no new job of one that was submitted (F36); jobs that are not declared any more and were not
-submitted are cancelled.
+A manifest is read when it is whole, and comes into force as a whole or not at all: an invalid one is reported, and the old
+one stays in force (F35, F78). An edit makes no new job of one that was submitted (F36); jobs that are not declared any more
+and were not submitted are cancelled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ncaasd.subjects import of_file, of_job
 MANIFEST_LIMIT = 4 * 2**20
 CONFIG_LIMIT = 4 * 2**20
 READ_AGAIN = 5.0  # seconds until what could not be read is tried again
-UNREAD = (FileState.WHOLE, FileState.STORED, FileState.HELD)  # whole; a manifest that was read is READ
+UNREAD = (FileState.WHOLE, FileState.STORED, FileState.HELD)  # whole, and not a manifest that was read: that is READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Declarer(Part):
         tools: Iterable[str],
         rules_changed: Callable[[Context], None],
     ) -> None:
-        """`rules_changed`: other rules are in force; asked before their jobs are made."""
+        """`rules_changed`: called when other rules are in force, before their jobs are made."""
         self._runtime = runtime
         self._rules_changed = rules_changed
         self._packager = packager
@@ -64,14 +64,14 @@ class Declarer(Part):
         self._sources, self._tools = frozenset(sources), frozenset(tools)
         self._configs: dict[tuple[str, str], tuple[str, bytes]] = {}  # (analysis, path) -> (checksum, text)
         self._reading: set[tuple[str, str]] = set()
-        self._unread: dict[tuple[str, str], float] = {}  # (analysis, path) -> monotonic: to be read again then
-        self._unreadable: dict[tuple[str, str], str] = {}  # configs -> why, as it was said
+        self._unread: dict[tuple[str, str], float] = {}  # (analysis, path) -> monotonic time of the next try to read
+        self._unreadable: dict[tuple[str, str], str] = {}  # configs -> why, as last reported
         self.changed: set[tuple[str, str]] = set()  # (analysis, manifest) whose status file is to be written
         for context in runtime.contexts.values():
             self._restore(context)
 
     def _restore(self, context: Context) -> None:
-        """The last right text of each manifest is in force from the start."""
+        """Put the last valid text of each manifest into force from the start."""
         for known in self._runtime.journal.manifests(context.name):
             path = known.path
             if known.good is not None:
@@ -87,7 +87,8 @@ class Declarer(Part):
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def parse(self, context: Context, path: str, data: bytes) -> Declared:
-        """Pure but for what the journal has of the files that are named. Raises DeclarationError with every problem."""
+        """Parse a declaration. Its only other input is what the journal has of the files that it names. Raises
+        DeclarationError with every problem."""
         return read_declaration(
             data,
             path,
@@ -105,13 +106,13 @@ class Declarer(Part):
         if role in (Role.MANIFEST, Role.ONE_OFF, Role.SUBMIT):
             self._read(context, row, MANIFEST_LIMIT, self._declare)
         elif role is Role.CONFIG:
-            self._configs.pop((context.name, row.place.path), None)  # what it said before counts no more
+            self._configs.pop((context.name, row.place.path), None)  # its earlier content is not used any more
             self._read(context, row, CONFIG_LIMIT, self._keep_config)
         elif role is Role.INPUT:
             self._match(context, [row])
 
     def skipped(self, context: Context, row: FileRow) -> None:
-        """Something is there that can't be taken: what a rule names has a job that says so."""
+        """An entry can't be uploaded: if a rule names it, its job is made all the same, and says so."""
         self._match(context, [row])
         self._runtime.journal.wake_jobs_using(context.name, row.key)
 
@@ -127,14 +128,14 @@ class Declarer(Part):
             self._unreadable.pop((context.name, row.place.path), None)
             self._runtime.journal.wake_open_jobs(context.name)
         elif role is Role.INPUT:
-            # Renamed out of the tree before it was submitted: a rule's job goes with its file (F25).
+            # Deleted or renamed before its job was submitted: a rule's job is cancelled with its file (F25).
             for job in self._runtime.journal.jobs_of_file(row):
                 if job.phase is Phase.OPEN and job.spec.origin == "rule":
                     self._cancel(context, job, f"{row.place.path} is gone")
             self._runtime.journal.wake_jobs_of_file(row)
             for path, matchers in context.rules.items():
                 for m in [m for m in matchers if m.unit and grouping.is_of(m, row)]:
-                    self._touch(context, path, m, [row])  # it may be what said that the unit is aborted
+                    self._touch(context, path, m, [row])  # it may be the file that marked the unit as aborted
 
     def _read(self, context: Context, row: FileRow, limit: int, use: Callable[[Context, FileRow, bytes], None]) -> None:
         key = (context.name, row.place.path)
@@ -148,7 +149,7 @@ class Declarer(Part):
             try:
                 data, stat = result.get()
             except (FileChanged, FileVanished, RootMissing):
-                # Either it settles again; or its folder was away for a moment, maybe shorter than anybody noticed.
+                # Either it settles again, or its folder was missing for a moment, maybe too short to be noticed.
                 self._read_later(key)
                 return
             except NcaasdError as error:
@@ -172,7 +173,7 @@ class Declarer(Part):
         if role_of(row.place.path) is not Role.CONFIG:
             self._reject(context, row, [Problem(row.place.path, 0, 0, "", str(error))])
             return
-        # A config goes up whether it can be used or not; the jobs that want it wait, and it is tried again.
+        # A config is uploaded whether or not it can be used here; the jobs that need it wait, and reading it is tried again.
         key = (context.name, row.place.path)
         if self._unreadable.get(key) != str(error):
             self._unreadable[key] = str(error)
@@ -180,11 +181,12 @@ class Declarer(Part):
         self._read_later(key)
 
     def due(self) -> float | None:
-        """A reading is to be tried again then."""
+        """Seconds until a failed read is tried again."""
         return min(self._unread.values()) - self._runtime.clock.monotonic() if self._unread else None
 
     def turn(self) -> None:
-        """Read what could not be read, if it still is what became whole: anything else is found by a look, and settles."""
+        """Try failed reads again, for files that are still whole and unchanged: a changed one is found by a look, and
+        settles."""
         now = self._runtime.clock.monotonic()
         for key in [key for key, at in self._unread.items() if at <= now]:
             del self._unread[key]
@@ -227,10 +229,10 @@ class Declarer(Part):
         self._apply(context, path, specs)
         self._ask_the_gates_again(context, path)
         if declared.rules:
-            self._runtime.journal.wake_open_jobs(context.name)  # `exclude`, `with` or `whole_after` may be others now
+            self._runtime.journal.wake_open_jobs(context.name)  # `exclude`, `with` or `whole_after` may have changed
 
     def _reject(self, context: Context, row: FileRow, problems: list[Problem]) -> None:
-        """Refused whole; what was in force stays in force."""
+        """Reject the manifest as a whole; what was in force stays in force."""
         now = self._runtime.clock.now()
         text = "\n".join(str(p) for p in problems)
         self._runtime.journal.set_manifest(context.name, row.place.path, None, text, now)
@@ -241,12 +243,12 @@ class Declarer(Part):
         self._ask_the_gates_again(context, row.place.path)
 
     def _ask_the_gates_again(self, context: Context, path: str) -> None:
-        """What no rule named may be named now; what was kept back may go."""
+        """A file that no rule named may be named now, and one that was kept back may be uploaded: ask the gates again."""
         if role_of(path) is Role.MANIFEST:
             self._runtime.journal.retry_files(context.name)
 
     def _apply(self, context: Context, path: str, specs: list[JobSpec]) -> None:
-        """Make the open jobs of one manifest be those that it declares."""
+        """Make the open jobs of one manifest match what it declares."""
         wanted = {(s.name, s.unit, s.version): s for s in specs}
         for job in self._runtime.journal.jobs_declared_in(context.name, path):
             identity = (job.spec.name, job.spec.unit, job.spec.version)
@@ -282,14 +284,14 @@ class Declarer(Part):
         self.changed.add((context.name, spec.declared_in))
 
     def _cancel_other_versions(self, context: Context, spec: JobSpec) -> None:
-        """With `rerun_on`: a job of an older version that still waits would be run on what is there now, beside this one."""
+        """With `rerun_on`: cancel waiting jobs of other versions, which would run on the current data beside this one."""
         for job in self._runtime.journal.jobs_using(context.name, spec.datasets[0].key):
             same = (job.spec.name, job.spec.unit, job.spec.origin) == (spec.name, spec.unit, spec.origin)
             if same and job.phase is Phase.OPEN and job.attempt == 0 and job.spec.version != spec.version:
                 self._cancel(context, job, "its data or config has changed since; another job has it as it is now")
 
     def redeclare(self, job: JobRow) -> None:
-        """An open rerun takes what its rule says now: late files that were released, an edited `set`."""
+        """Update an open rerun to what its rule declares now: late files that were released, an edited `set`."""
         context = self._runtime.contexts.get(job.spec.analysis)
         if context is None or job.spec.origin is not Origin.RULE or job.phase is not Phase.OPEN:
             return
@@ -298,7 +300,7 @@ class Declarer(Part):
             self._match(context, self._packager.made_of(context, row) if row.place.is_package else [row])
 
     def redeclare_reruns(self) -> None:
-        """At start: what was asked for while no daemon ran."""
+        """At start: find the files of open jobs, and update the reruns that were asked for while no daemon ran."""
         for job in self._runtime.journal.jobs(unfinished=True):
             if job.phase is Phase.OPEN:
                 self.find_files(job)
@@ -306,8 +308,8 @@ class Declarer(Part):
                 self.redeclare(job)
 
     def find_files(self, job: JobRow) -> JobRow:
-        """An open job with the local files that it means, where that isn't known: an old journal had only keys; and what a
-        submit file names by its key may have come after it."""
+        """An open job with the local files of its datasets, where they weren't known: an old journal had only keys, and a
+        file that a submit file names by its key may have come after it."""
         context = self._runtime.contexts.get(job.spec.analysis)
         unknown = any(d.place is None and not is_address(d.key) for d in job.spec.datasets)
         if context is None or job.phase is not Phase.OPEN or not (unknown or job.spec.origin is Origin.SUBMIT):
@@ -343,7 +345,8 @@ class Declarer(Part):
     # -- rules -------------------------------------------------------------------------------------------------------
 
     def _match(self, context: Context, rows: list[FileRow]) -> None:
-        """Whole files against the rules in force. A unit's rule sees all of the unit, once for all that changes together."""
+        """Match whole files against the rules in force. A rule with units looks at the whole unit, once for all changes
+        together."""
         for path, matchers in context.rules.items():
             for m in matchers:
                 mine = [row for row in rows if grouping.is_of(m, row)]
@@ -360,14 +363,14 @@ class Declarer(Part):
                 self._touched[context.name, path, id(m), hit[0]] = _Touched(context, path, m, hit[0])
 
     def look_again(self, context: Context, m: Matcher, unit: str) -> None:
-        """A unit has been left alone for long enough: it is looked at before the next commit."""
+        """A unit has not changed for long enough: look at it before the next commit."""
         for path, matchers in context.rules.items():
             if m in matchers:
                 self._touched[context.name, path, id(m), unit] = _Touched(context, path, m, unit)
 
     def look_at_touched(self) -> None:
-        """Look at each unit of which something has changed, once for all that changed together. Called within each transaction of
-        the engine's, last, so that a file is never whole in the journal without the job that it makes."""
+        """Look at each unit that has changed, once for all changes together. Called last in each of the engine's
+        transactions, so that the journal never has a whole file without the job that it makes."""
         while self._touched:
             touched, self._touched = self._touched, {}
             for one in touched.values():
@@ -421,7 +424,8 @@ class Declarer(Part):
         return lambda name: self._configs.get((context.name, f"configs/{name}"), ("", b""))[0]
 
     def recorded(self, context: Context, row: FileRow) -> list[FileRow]:
-        """The recordings behind an input: of a package the oldest, since a unit that was packed before is known by its name."""
+        """The recordings behind an input. For a package only the oldest one: a unit that was packed before is known by its
+        name."""
         if not row.place.is_package:
             return [row]
         return sorted(self._packager.members_of(context, row), key=lambda r: r.id)[:1]
@@ -447,5 +451,5 @@ class Declarer(Part):
         return found[1]
 
     def unreadable(self, row: FileRow) -> str:
-        """Why a local config that is whole can't be read; "" when that was not tried, or is not so."""
+        """Why a local config that is whole can't be read; "" when it was read, or not tried yet."""
         return self._unreadable.get((row.place.analysis, row.place.path), "")

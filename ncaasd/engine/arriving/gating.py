@@ -1,4 +1,4 @@
-"""Ask whether a whole file may go up (plan/gates), with what the journal knows of its unit. In the engine thread."""
+"""Decide whether a whole file may be uploaded (plan/gates), by what the journal knows of its unit. In the engine thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Gate:
         )
 
     def _unread(self, context: Context) -> bool:
-        """The first standing rules are there and not read yet. Later ones leave the old in force until they are."""
+        """Whether the first standing rules exist and are not read yet. While later ones are not read, the old stay in
+        force."""
         if MANIFEST in context.rules:
             return False
         row = self._runtime.journal.file_at(Place(context.name, "", MANIFEST))

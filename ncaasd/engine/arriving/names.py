@@ -1,7 +1,7 @@
-"""Names in S3: each has one file, and who waits for one gets it when it is free (F96). In the engine thread.
+"""Keys in S3: each belongs to one file, and a file that waits for a key gets it when it is free (F96). In the engine thread.
 
-Two local files come to one key: of two sources, of a source and `inputs/`, of a package and a recording. The second is
-refused, its jobs say why, and it goes up by itself when the first one is renamed or gone.
+Two local files may map to one key: of two sources, of a source and `inputs/`, of a package and a recording. The second is
+refused, its jobs say why, and it is uploaded by itself when the first one is renamed or gone.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Told = Callable[[Context, FileRow], None]
 
 
 class Packages(Protocol):
-    """What is asked about rules' packages, which have names in S3 too."""
+    """What `Names` needs to know about rules' packages, which have keys in S3 too."""
 
     def again(self, context: Context, row: FileRow) -> None:
-        """A package waits for its name, which is free now: make it."""
+        """A package's key, for which it waits, is free now: have it built."""
 
     def abandoned(self, context: Context, row: FileRow) -> bool:
-        """Whether all that a package was made of is gone."""
+        """Whether all files that a package was made of are gone."""
 
     def keys_of(self, context: Context, row: FileRow) -> Sequence[str]:
         """The keys of the packages that are made of a file."""
@@ -48,8 +48,8 @@ class Names:
     def __init__(
         self, runtime: Runtime, packages: Packages, *, waits: Told, unsettle: Told, settle_again: Told
     ) -> None:
-        """`waits`: a file waits for its name, so its jobs are made and say so. `unsettle`: nobody looks at it any more;
-        `settle_again`: its name is free."""
+        """Callbacks. `waits`: a file waits for its key, so its jobs are made and say so. `unsettle`: stop checking whether
+        such a file is whole; `settle_again`: its key is free."""
         self._runtime = runtime
         self._packages = packages
         self._waits = waits
@@ -57,7 +57,7 @@ class Names:
         self._settle_again = settle_again
 
     def resume(self) -> None:
-        """At start: what an earlier version, or a kill, has left."""
+        """At start: put right what an earlier version, or a kill, has left."""
         journal = self._runtime.journal
         with self._runtime.transaction():
             for context in self._runtime.contexts.values():
@@ -74,9 +74,9 @@ class Names:
     def key_for(
         self, context: Context, place: Place, old: FileRow | None, key: str, mapped: str, *, first: bool
     ) -> tuple[str, str]:
-        """The key of a file that is there, and why it can't have it: another file has.
+        """Returns (the key of an existing file, why it can't have it because another file does, or "").
 
-        `key`: the one that it has, or would have by its name (`mapped`); `first`: found by the first look at its tree.
+        `key`: the one that it has, or would have by its name (`mapped`); `first`: found by the first scan of its tree.
         """
         journal = self._runtime.journal
         other = self._holder(context, place, key)
@@ -84,7 +84,7 @@ class Names:
             return key, ""
         stored = old is not None and old.stored is not None
         if old is not None and not stored and key != mapped and self._is_free(context, place, mapped):
-            journal.give_key(old.id, mapped)  # a name of an earlier version, which made many names one
+            journal.give_key(old.id, mapped)  # a key of an earlier version, which mapped many names to one
             return mapped, ""
         together = other.state is FileState.SETTLING or first
         begun = journal.upload_begun(other.id)
@@ -94,16 +94,16 @@ class Names:
         return key, collision(other.place, key)
 
     def rules_changed(self, context: Context) -> None:
-        """A rule may want datasets directly in inputs/ now: what is not there goes there."""
+        """A rule may want datasets directly in inputs/ now: give those their keys there."""
         if any(m.rule.key == "base" for ms in context.rules.values() for m in ms):
             for row in list(self._runtime.journal.files(context.name)):
                 self.put_in_place(context, row)
 
     def put_in_place(self, context: Context, row: FileRow) -> None:
-        """A file that a rule wants directly in inputs/ gets its key there, and is uploaded to it, unless that rule's jobs have
-        had it already. What is stored under the other key stays there, for the jobs that were submitted with it."""
+        """Give a file that a rule wants directly in inputs/ its key there, and have it uploaded, unless that rule's jobs
+        have had it already. The object at the other key stays there, for the jobs that were submitted with it."""
         journal = self._runtime.journal
-        waits = waits_for_name(row)  # for the one that it had
+        waits = waits_for_name(row)  # for its old key
         if row.place.is_package or row.place.tree not in context.trees or not row.key:
             return
         if row.state in HAS_NO_NAME and not waits:
@@ -128,7 +128,7 @@ class Names:
         self.look_at(context, row.key)
 
     def say_refused(self, context: Context, place: Place, why: str) -> None:
-        """A file was refused, as the journal has it."""
+        """Report a file that was refused, as recorded in the journal."""
         row = self._runtime.journal.file_at(place)
         if row is not None:
             self._runtime.event(
@@ -137,7 +137,8 @@ class Names:
             self._tell_jobs(context, row)
 
     def look_at(self, context: Context, key: str) -> None:
-        """Who had this key may be gone: the next one that waits for it is looked at, and goes up when it is whole."""
+        """The file that had this key may be gone: look at the files that wait for the key; the first one gets it, and is
+        uploaded when it is whole."""
         journal = self._runtime.journal
         rows = [r for r in journal.files_with_key(context.name, key) if waits_for_name(r)]
         for row in sorted(rows, key=lambda r: (r.stored is None, precedence(r.place))):
@@ -176,14 +177,14 @@ class Names:
         return holder(place, journal.files_with_key(context.name, key))
 
     def _refuse(self, context: Context, row: FileRow, why: str) -> None:
-        """It was to go up, or waits for its name already, and has to wait for another file now."""
+        """Make a file wait for its key, which another file has. It was to be uploaded, or waits already."""
         self._unsettle(context, row)
         self._runtime.journal.set_file(row.id, FileState.REFUSED, why, self._runtime.clock.now())
         self.say_refused(context, row.place, why)
         self._runtime.journal.wake_jobs_of_file(row)
 
     def _tell_jobs(self, context: Context, row: FileRow) -> None:
-        """The jobs of a file that waits for its name are made, and wait with it: they say why."""
+        """Have the jobs of a file that waits for its key made: they wait with it, and say why."""
         if waits_for_name(row) and (row.place.tree or role_of(row.place.path) is Role.INPUT):
             self._waits(context, row)
 

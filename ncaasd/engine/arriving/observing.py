@@ -1,8 +1,8 @@
 """Find what is on disk: scans, quick looks at single files, settling. Tells the engine what became whole or is gone.
 
-Every tree has a worker (a thread) of its own, so that a mount that hangs in `stat` stops nothing but itself (F89). The
-engine thread never touches a watched disk. Rescans come by the schedule (engine/core/schedule.py); what is here by the monotonic
-clock are looks at settling files, and the next try of a scan that failed.
+Every tree has a worker (a thread) of its own, so that a mount that hangs in `stat` blocks nothing else (F89). The engine
+thread never touches a watched disk. Rescans are started by the schedule (engine/core/schedule.py); only the looks at settling
+files and the next try of a failed scan are timed here, by the monotonic clock.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ncaasd.plan.files import Role, role_of, waits_for_name
 from ncaasd.plan.settling import Observation, Settled, Sign, Wait, long_untouched, observe, settle, unchanged
 from ncaasd.subjects import of_file
 
-LOOK_BATCH = 500  # files of a look: what is whole is uploaded while the next ones are looked at
-NEWS_BATCH = 1000  # files of a scan that are taken in at a time, so that the loop goes round and a kill loses little
-HANGS_AFTER = 60.0  # a tree that has not answered for so long is said to hang
+LOOK_BATCH = 500  # files of one look: whole ones are uploaded while the next are looked at
+NEWS_BATCH = 1000  # files of a scan in one transaction: the loop keeps turning, and a kill loses little
+HANGS_AFTER = 60.0  # seconds without an answer after which a tree is reported to hang
 RETRY_MISSING = 15.0
-OTHERS_SAID = 100  # skipped things that no rule could want are said, so many of each scan
+OTHERS_SAID = 100  # of the skipped entries that no rule could want, so many are reported per scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class Observer(Part):
         rescan: Callable[[Context], float],
         packages: Packages,
     ) -> None:
-        """`whole`: a file has become so; True when nobody had touched it for long when the daemon started. `gone`: it was
-        deleted or renamed. `skipped`: something is there that can't be taken, or that waits for its name. `back`: a tree that
-        was missing is there again."""
+        """Callbacks. `whole`: a file became whole; True when it had been untouched for long when the daemon started.
+        `gone`: a file was deleted or renamed. `skipped`: an entry can't be uploaded, or waits for its key. `back`: a
+        missing tree is there again."""
         self._runtime = runtime
         self._whole = whole
         self._gone = gone
@@ -83,7 +83,7 @@ class Observer(Part):
     # -- from outside ------------------------------------------------------------------------------------------------
 
     def hint(self, analysis: str, tree: str, path: str | None, *, published: bool = False) -> None:
-        """Something happened there: look soon. None: anywhere below. `published`: it was renamed into place."""
+        """Something changed at `path` (None: anywhere in the tree): look soon. `published`: it was renamed into place."""
         watched = self.trees.get((analysis, tree))
         if watched is None:
             return
@@ -99,7 +99,8 @@ class Observer(Part):
             watched.scan_at = 0.0
 
     def rescan(self, analysis: str) -> None:
-        """By the schedule: compare the analysis's trees with what is known. One whose scans take long is left time for looks."""
+        """Called by the schedule: compare the analysis's trees with what is known. A tree whose scans take long is left
+        time for looks."""
         now = self._runtime.clock.monotonic()
         for watched in self.trees.values():
             rested = not watched.scanning and now - watched.scanned_at >= watched.rescan / 2
@@ -107,7 +108,7 @@ class Observer(Part):
                 watched.scan_at = 0.0
 
     def working(self) -> bool:
-        """A tree is being looked at, or is to be at once. One that hangs or is missing is not waited for."""
+        """Whether a tree is being looked at, or is to be at once. Trees that hang or are missing don't count."""
         trees = [w for w in self.trees.values() if w.name not in w.context.tree_trouble]
         return any(w.working_since is not None or w.hinted or w.news for w in trees)
 
@@ -118,7 +119,7 @@ class Observer(Part):
         return all(w.scans or w.context.tree_trouble.get(w.name) for w in self.trees.values())
 
     def has_scanned(self, context: Context, tree: str) -> bool:
-        """Whether all that a tree had when this process began is taken in."""
+        """Whether the first scan of a tree by this process has been taken in completely."""
         watched = self.trees.get((context.name, tree))
         return watched is not None and watched.scans > 0
 
@@ -180,7 +181,7 @@ class Observer(Part):
             self._look_at_results(watched.context)
 
     def _look_at_results(self, context: Context) -> None:
-        """A share that was away may be back, also when nothing is to be fetched (F90)."""
+        """Check whether a results folder is available again, also when nothing is to be fetched (F90)."""
 
         def looked(result: Result[None]) -> None:
             if result.error is None and context.results_trouble:
@@ -209,8 +210,8 @@ class Observer(Part):
 
         def looked(result: Result[_Looked]) -> None:
             if result.error is not None:
-                # Look again when the tree may be there again; the scan that comes then finds what was hinted, too. (A hint that
-                # was kept would be due at once, and turn in circles while descriptors are short: F20.)
+                # Look again when the tree may be back; the scan at that time finds hinted files, too. (A hint that was kept
+                # would be due at once, again and again, while file descriptors are short: F20.)
                 for path in due:
                     if waiting := watched.unsettled.get(path):
                         watched.look_later(path, replace(waiting, look_at=now + RETRY_MISSING))
@@ -221,7 +222,7 @@ class Observer(Part):
     # -- results, in the engine thread and a transaction -------------------------------------------------------------
 
     def _worked(self, watched: Watched, result: Result[ScanDelta] | Result[_Looked]) -> bool:
-        """Note how the tree is; True when its answer can be used."""
+        """Note whether the tree is in trouble; True when its answer can be used."""
         context = watched.context
         watched.working_since = None
         watched.slow_said = False
@@ -234,7 +235,7 @@ class Observer(Part):
             return True
         if not isinstance(result.error, NcaasdError):
             raise result.error
-        # An unmounted or suddenly empty root is no wish to delete: nothing is concluded from it (F26).
+        # An unmounted or suddenly empty root doesn't mean that files were deleted: nothing is concluded from it (F26).
         if context.tree_trouble.get(watched.name) != str(result.error):
             context.tree_trouble[watched.name] = str(result.error)
             kind = "root missing" if isinstance(result.error, RootMissing) else "scan failed"
@@ -256,7 +257,7 @@ class Observer(Part):
         self._take_in(watched)
 
     def _say_passed_over(self, watched: Watched, names: list[str]) -> None:
-        """Once: somebody may look for a recording in a recycle bin, or wonder where its files are."""
+        """Report ignored folders once: someone may look for a recording in a recycle bin, or miss its files."""
         meta, found = f"passed over:{watched.context.name}:{watched.name}", "/".join(names)
         said = self._runtime.journal.get_meta(meta) or ""
         if set(names) <= set(said.split("/")):
@@ -279,7 +280,7 @@ class Observer(Part):
             yield lambda path=path: self._lost(watched, path)  # type: ignore[misc]  # as above
 
     def _take_in(self, watched: Watched) -> None:
-        """Some of what the last scan found: the rest in the next turns."""
+        """Process a part of what the last scan found; the rest follows in the next turns."""
         assert watched.news is not None
         with self._runtime.transaction():
             taken = 0
@@ -294,7 +295,8 @@ class Observer(Part):
                 self._first_scan_done(watched)
 
     def _first_scan_done(self, watched: Watched) -> None:
-        """What a new journal's first look found, or an old copy's: later files are new for sure (see engine/core/opening.py)."""
+        """Record the last file that the first scan of a new journal, or of an old copy, has found: later files are new for
+        sure (see engine/core/opening.py)."""
         journal, context = self._runtime.journal, watched.context
         last = context.scanned_to[watched.name] = journal.last_file_id()
         main = journal.get_meta(first_scan(context.name, ""))
@@ -302,7 +304,7 @@ class Observer(Part):
         if known == PENDING or (known is None and (not watched.name or main is None)):
             journal.set_meta(first_scan(context.name, watched.name), str(last))
         if not watched.name and main is None:
-            for name in context.trees.keys() - {""}:  # a source that takes longer isn't taken for one that came later
+            for name in context.trees.keys() - {""}:  # a source whose scan takes longer isn't taken for one added later
                 if journal.get_meta(first_scan(context.name, name)) is None:
                     journal.set_meta(first_scan(context.name, name), PENDING)
 
@@ -321,7 +323,7 @@ class Observer(Part):
             watched.published.discard(path)
 
     def _no_file(self, watched: Watched, path: str, look: Look, now: float) -> None:
-        """What a look found is no file, or nothing, or can't be looked at."""
+        """A look found something that is no file, or nothing, or something that can't be looked at."""
         waiting = watched.unsettled.get(path)
         if look.unseen and waiting is not None:
             if waiting.why != look.skipped:
@@ -335,12 +337,12 @@ class Observer(Part):
         if not look.skipped:
             self._skipped_no_more(watched, path)
         elif skipping.can_matter(watched.name, path) and len(watched.skipped) < skipping.MOST:
-            self._skip(watched, path, look.skipped)  # of too many, the next scan makes fewer
+            self._skip(watched, path, look.skipped)  # when there are too many, the next scan sums them up by folder
 
     # -- what is skipped ---------------------------------------------------------------------------------------------
 
     def _note_skipped(self, watched: Watched, delta: ScanDelta) -> None:
-        """Keep what a scan skipped: units are judged by it (F97)."""
+        """Record what a scan skipped: it counts when units are judged (F97)."""
         wanted = skipping.to_record(watched.name, delta.skipped)
         with self._runtime.transaction():
             for path, why in wanted.items():
@@ -376,7 +378,7 @@ class Observer(Part):
         self._skipped(context, row)
 
     def _skipped_no_more(self, watched: Watched, path: str) -> None:
-        """What was skipped isn't there any more, or is a file now."""
+        """A skipped entry isn't there any more, or is a file now."""
         if watched.skipped.pop(path, None) is None:
             return
         runtime, context = self._runtime, watched.context
@@ -389,7 +391,7 @@ class Observer(Part):
             self._gone(context, row)
 
     def _settle(self, watched: Watched, path: str, stat: Stat, now: float, looked: _Looked) -> bool:
-        """Ask whether a file is whole; False when it has changed and so is news."""
+        """Check whether a file is whole; False when it has changed, so that it must be seen anew."""
         waiting = watched.unsettled.get(path)
         if waiting is None or not unchanged(waiting.observation.stat, stat):
             return False
@@ -417,7 +419,7 @@ class Observer(Part):
         return True
 
     def _note_space(self, watched: Watched, short: bool) -> None:
-        """Said once, and shown for as long as it is so (F91)."""
+        """Report a disk that is short of space once, and show it for as long as it lasts (F91)."""
         context = watched.context
         if short and not watched.disk_short:
             text = (
@@ -433,7 +435,7 @@ class Observer(Part):
     # -- what a file is ----------------------------------------------------------------------------------------------
 
     def _saw(self, watched: Watched, path: str, look: Look, now: float, sign: Sign = Sign.NONE) -> None:
-        """A file that is new, or not as it was."""
+        """A file is new, or has changed."""
         runtime, context, stat = self._runtime, watched.context, look.stat
         assert stat is not None
         watched.known[path] = stat
@@ -446,7 +448,7 @@ class Observer(Part):
         is_known = old is not None and old.state not in (FileState.GONE, FileState.SETTLING, FileState.SKIPPED)
         if old and is_known and not waits_for_name(old) and unchanged(old.stat, stat) and old.link == look.link:
             watched.unsettled.pop(path, None)
-            return  # an inode alone is no change: a remount
+            return  # another inode number alone is no change: a remount
         as_stored = bool(old and old.stored and unchanged(old.stored, stat))
         key, refused = "", ""
         if role in (Role.INPUT, Role.CONFIG):
@@ -476,20 +478,20 @@ class Observer(Part):
         watched.look_later(path, Unsettled(file_id, observation, look_at, link=look.link))
 
     def _settle_again(self, context: Context, row: FileRow) -> None:
-        """No other file has its name in S3 any more: it goes up once it is whole."""
+        """A file's key is free now: let the file settle again, so that it is uploaded once it is whole."""
         now, watched = self._runtime.clock.monotonic(), self.trees[context.name, row.place.tree]
         observation = Observation(row.stat, now, now, self._old(watched, Look(row.stat, row.link)))
         watched.look_later(row.place.path, Unsettled(row.id, observation, now, link=row.link))
 
     def _unsettle(self, context: Context, row: FileRow) -> None:
-        """It has to wait for its name: nobody looks whether it is whole."""
+        """A file has to wait for its key: stop checking whether it is whole."""
         watched = self.trees.get((context.name, row.place.tree))
         if watched is not None:
             watched.unsettled.pop(row.place.path, None)
 
     def _old(self, watched: Watched, look: Look) -> Sign:
         stat = look.stat
-        # What a link leads to may be on a share, with another machine's clock.
+        # The target of a link may be on a share, with another machine's clock.
         if watched.context.polled or look.link or stat is None:
             return Sign.NONE
         if not long_untouched(stat, self._runtime.clock.now(), watched.context.settle):
@@ -529,6 +531,7 @@ class Observer(Part):
 
 
 def _settle_for(watched: Watched, link: str) -> float:
-    """Seconds of quiet after which a file is whole. A share's files need longer, also behind a link from a local disk."""
+    """Seconds without a change after which a file is whole. Files on a share need longer, also behind a link on a local
+    disk."""
     context = watched.context
     return max(context.settle, context.settle_links) if link.startswith("/") else context.settle

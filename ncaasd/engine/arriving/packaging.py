@@ -1,8 +1,8 @@
-"""Make a unit's package when the unit is whole, and bring it into the ordinary way of uploads. In the engine thread; the
-building is on a worker.
+"""Build a unit's package when the unit is whole, and hand it to the ordinary upload. In the engine thread; the building is on
+a worker.
 
-A package is a file like any other, in a tree of its own (`package:<rule>`), so that it is uploaded, verified and
-recognised like any other; it lies in the state folder until it is stored.
+A package is a file like any other, in a tree of its own (`package:<rule>`), so that it is uploaded, verified and recognised
+like any other; it is kept in the state folder until it is stored in S3.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ncaasd.ports import Packed, PackFile
 from ncaasd.subjects import of_attempt, of_file
 
 BUILT = (FileState.WHOLE, FileState.STORED, FileState.HELD)
-AGAIN = 30.0  # a file that changed while it was packed settles first
+AGAIN = 30.0  # seconds; a file that changed while it was packed settles first
 SAID = 4000  # characters of a tool's output in the job's story
 
 
@@ -56,12 +56,12 @@ class Packager(Part):
         return bool(self._building) or any(order.not_before <= now for order in self._orders.values())
 
     def due(self) -> float | None:
-        """A package is to be built then."""
+        """Seconds until a package is to be built."""
         times = [order.not_before for i, order in self._orders.items() if i not in self._building]
         return min(times) - self._runtime.clock.now() if times else None
 
     def of(self, context: Context, rule: str) -> PackageOf:
-        """What a rule's packages are called in S3, and what is known of them."""
+        """Returns a function that gives, for a package's name, its key in S3 and what is known of it."""
 
         def package(name: str) -> Package:
             place = Place(context.name, expand.package_tree(rule), name)
@@ -74,7 +74,7 @@ class Packager(Part):
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """At start, in a transaction: what was left behind is removed, what is lacking is made."""
+        """At start, in a transaction: remove leftover packages, and have missing ones built."""
         keep = []
         for context in self._runtime.contexts.values():
             for package in self._runtime.journal.packages(context.name):
@@ -95,7 +95,7 @@ class Packager(Part):
                 self.look(context, m, unit)
 
     def look(self, context: Context, m: Matcher, unit: Unit) -> None:
-        """Have the package made of a unit that is whole, unless it was made of these very files."""
+        """Have the package of a whole unit built, unless it was built from these very files."""
         journal = self._runtime.journal
         if not self._may_be_packed(context, m, unit):
             return
@@ -112,7 +112,7 @@ class Packager(Part):
         now = self._runtime.clock.now()
         tried = known and row and (known.file_id, known.inputs) == (row.id, fingerprint) and known.failures
         if tried and known and row and row.state is FileState.REFUSED and not waits_for_name(row):
-            self._orders[row.id] = _Order(context, m, unit.path, known.retry_at)  # it says why until it is tried again
+            self._orders[row.id] = _Order(context, m, unit.path, known.retry_at)  # its reason stays until then
             return
         key, refused = _mapped(context, name, base=m.rule.key == "base")
         key = row.key if row and row.key else key
@@ -131,19 +131,19 @@ class Packager(Part):
             return
         if empty:
             journal.wake_jobs_using(context.name, key)
-            return  # what is written into it touches the unit
+            return  # a later write to the empty file makes the unit be looked at again
         failures = known.failures if known and known.inputs == fingerprint else 0
         retry_at = known.retry_at if failures and known else 0.0
         journal.set_package(file_id, context.name, m.rule.name, unit.path, "", retry_at=retry_at, failures=failures)
         self._orders[file_id] = _Order(context, m, unit.path, retry_at)
 
     def _may_be_packed(self, context: Context, m: Matcher, unit: Unit) -> bool:
-        """Whether a unit is whole, and nothing of it is lacking that can't be taken."""
+        """Whether a unit is whole: not aborted, nothing of it missing or skipped, and unchanged for long enough."""
         kept_back = unit.aborted(m) or unit.missing(m) or unit.skipped(m)
         return not kept_back and not self._pauses.why(context, m, unit)
 
     def lost(self, row: FileRow) -> None:
-        """A package is not there any more though it has to go up (again): made anew."""
+        """A package that has to be uploaded (again) is not there any more: have it built anew."""
         context = self._runtime.contexts.get(row.place.analysis)
         if context is None:
             return
@@ -153,11 +153,11 @@ class Packager(Part):
                 self._orders[row.id] = _Order(context, m, unit_path)
 
     def again(self, context: Context, row: FileRow) -> None:
-        """The name of a package, which another file had, is free: it is made."""
+        """A package's key, which another file had, is free: have the package built."""
         self.look_at_all(context, _of_rule(context, row.place.package_of))
 
     def abandoned(self, context: Context, row: FileRow) -> bool:
-        """Whether all that a package was made of is gone: then it needs its name no more."""
+        """Whether all files that a package was made of are gone: then it doesn't need its key any more."""
         for m, unit_path in self._packed_by(context, row):
             if m.packs:
                 unit = self._sessions.at(context.name, m, unit_path)
@@ -165,7 +165,7 @@ class Packager(Part):
         return False
 
     def keys_of(self, context: Context, row: FileRow) -> list[str]:
-        """Of the packages that are made of a file."""
+        """The keys of the packages that are made of a file."""
         keys = []
         for m in [m for ms in context.rules.values() for m in ms if m.packs and grouping.is_of(m, row)]:
             hit = m.unit_of(grouping.below(row))
@@ -190,14 +190,14 @@ class Packager(Part):
         return []
 
     def _packed_by(self, context: Context, row: FileRow) -> Iterator[tuple[Matcher, str]]:
-        """The rule that a package is of, if it is in force (it may have ceased to pack), and the folder of the unit that the
-        package was made of."""
+        """The package's rule, if it is in force (it may not pack any more), with the folder of the unit that the package
+        was made of."""
         for package in self._runtime.journal.packages(context.name):
             if package.file_id == row.id:
                 yield from ((m, package.unit) for m in _of_rule(context, package.rule))
 
     def stored(self, row: FileRow) -> None:
-        """It is in S3, verified: what lies here has served."""
+        """A package is in S3, verified: remove the local one."""
         packer, target = self._runtime.packer, target_of(row)
         if packer is not None:
             self._runtime.mailbox.do(f"package:{row.place.analysis}", lambda: packer.remove(target), _done)
@@ -216,7 +216,7 @@ class Packager(Part):
         row = runtime.journal.file(file_id)
         unit = self._sessions.at(order.context.name, order.matcher, order.unit)
         if packer is None or row is None or unit is None or not self._may_be_packed(order.context, order.matcher, unit):
-            del self._orders[file_id]  # when it is whole again, it is wanted again
+            del self._orders[file_id]  # when it is whole again, the package is wanted again
             return
         members = to_pack(runtime.journal, order.context.name, order.matcher, unit)
         if grouping.hollow(order.matcher, members):
@@ -310,7 +310,7 @@ def _done(result: Result[None]) -> None:
 
 
 def _mapped(context: Context, name: str, *, base: bool) -> tuple[str, str]:
-    """(key, why it must not go up)"""
+    """Returns (key, why it must not be uploaded or "")."""
     names = context.settings.upload.names
     mapped = map_file(f"inputs/{name}", context.layout, prefix=context.prefix, names=names, base=base)
     return mapped.key, mapped.refused

@@ -1,8 +1,8 @@
-"""Whether a unit without a gate has been left alone for long enough (`whole_after`). In the engine thread.
+"""Whether a unit without a gate has not changed for long enough (`whole_after`). In the engine thread.
 
-An instrument may pause between the files of a session for longer than `watch.settle`. How long a unit has been left alone
-is measured by the monotonic clock, from the last file of it that became whole or went. What happened before this process
-began is told by the journal and by the files' own times, once: a clock that jumps later makes nothing look old (F83).
+An instrument may pause between the files of a session for longer than `watch.settle`. The time since a unit's last change,
+when a file of it became whole or was gone, is measured by the monotonic clock. For the time before this process began, the
+journal and the files' own times are used, once: a clock that jumps later makes nothing look old (F83).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Pauses(Part):
         scanned: Callable[[Context, str], bool],
         over: Callable[[Context, Matcher, str], None],
     ) -> None:
-        """`scanned`: whether a tree was looked at as a whole by this process. `over`: a unit may be packed and submitted."""
+        """`scanned`: whether this process has scanned a tree. `over`: called when a unit may be packed and submitted."""
         self._runtime = runtime
         self._sessions = sessions
         self._scanned = scanned
@@ -56,7 +56,7 @@ class Pauses(Part):
             key = (context.name, m.rule.name, hit[0])
             self._still.discard(key)
             if not old:
-                # That it is whole says that it has been quiet for `settle` already.
+                # A file that is whole has been quiet for `settle` already.
                 left = max(0.0, seconds - context.settle)
                 self._timers[key] = _Timer(context, m, self._runtime.clock.monotonic() + left)
 
@@ -80,7 +80,8 @@ class Pauses(Part):
         return f"waits until nothing in it has changed for {say_duration(seconds)} (`whole_after`)"
 
     def _left_alone(self, context: Context, unit: Unit) -> float:
-        """Seconds since the last change of which the journal, or a file of a disk of this machine, tells."""
+        """Seconds since a unit's last change, as shown by the journal, or by the times of a file on a disk of this
+        machine."""
         last = 0.0
         for row in unit.files.values():
             if row.state is not FileState.GONE:
@@ -90,7 +91,7 @@ class Pauses(Part):
         return self._runtime.clock.now() - last
 
     def due(self) -> float | None:
-        """A unit will have been left alone for long enough then."""
+        """Seconds until the next unit has been left alone for long enough."""
         if not self._timers:
             return None
         return min(timer.until for timer in self._timers.values()) - self._runtime.clock.monotonic()

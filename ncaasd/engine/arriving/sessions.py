@@ -1,7 +1,7 @@
-"""Units in memory, kept equal to the journal. In the engine thread.
+"""A cache of units, kept equal to the journal. In the engine thread.
 
-A unit may have 10,000 files, and each of them asks about all of it: whether it is whole, who its siblings are. So a unit is
-read once, and then follows the rows that change; what is asked most is remembered until a row changes it.
+A unit may have 10,000 files, and each of them needs to know all of it: whether it is whole, which other files it has. So a
+unit is read once, and then updated with the rows that change; frequent answers are kept until a row changes them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ncaasd.model import FileRow, Phase
 from ncaasd.plan import expand, gates, grouping
 from ncaasd.plan.grouping import Matcher, Unit
 
-ROWS_KEPT = 30_000  # files of units that are remembered; one larger unit is, alone
+ROWS_KEPT = 30_000  # files of all cached units together; a single larger unit is cached alone
 _Key = tuple[str, int, str]  # analysis, the matcher's identity, the unit's folder
 
 
@@ -24,19 +24,19 @@ class _Entry:
     matcher: Matcher
     unit: Unit
     declared: set[str] = field(default_factory=set)  # names whose jobs were wanted already
-    sent: bool | None = None  # whether a job of it was submitted, as asked in this turn
+    sent: bool | None = None  # whether a job of it was submitted, as queried in this turn
 
 
 class Sessions(Part):
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._entries: dict[_Key, _Entry] = {}  # the one used last is last
-        journal.take_changed_files()  # they are kept from now on
+        journal.take_changed_files()  # from now on the journal keeps them
 
     def turn(self) -> None:
-        """Who was submitted is asked once a turn."""
+        """Forget which units were submitted: that is queried once a turn."""
         if not self._entries:
-            self._journal.take_changed_files()  # nothing here follows them, so they must not gather
+            self._journal.take_changed_files()  # no cached unit needs them, so they must not accumulate
         for entry in self._entries.values():
             entry.sent = None
 
@@ -49,7 +49,7 @@ class Sessions(Part):
     # -- what is asked -----------------------------------------------------------------------------------------------
 
     def of(self, analysis: str, m: Matcher, row: FileRow) -> Unit | None:
-        """The unit of a rule that a file lies in, with all that is known of it."""
+        """The unit of a rule that a file belongs to, with all its known files."""
         hit = m.unit_of(grouping.below(row)) if grouping.is_of(m, row) else None
         return self.at(analysis, m, hit[0]) if hit else None
 
@@ -58,7 +58,7 @@ class Sessions(Part):
         return entry.unit if entry else None
 
     def declared(self, analysis: str, m: Matcher, path: str) -> set[str]:
-        """The names in a unit whose jobs were wanted since they last changed: kept here by who wants them."""
+        """The names in a unit whose jobs were wanted since their files last changed. The caller adds to this set."""
         entry = self._entry(analysis, m, path)
         return entry.declared if entry else set()
 
@@ -94,7 +94,7 @@ class Sessions(Part):
         return entry
 
     def _follow(self) -> None:
-        """Take in the rows that have changed."""
+        """Update the cached units with the rows that have changed."""
         changed = self._journal.take_changed_files()
         if not changed or not self._entries:
             return
@@ -123,7 +123,7 @@ def read_unit(journal: Journal, analysis: str, m: Matcher, path: str) -> Unit | 
 
 
 def is_late(journal: Journal, analysis: str, m: Matcher, unit: Unit, row: FileRow) -> bool:
-    """The same as `gates.late`, with what the journal says, of a unit that was submitted."""
+    """`gates.late` for a unit that was submitted, with what the journal knows."""
     package = journal.file_at(expand.package_place(analysis, m.rule, unit)) if m.packs else None
     named = not m.packs and any(
         j.spec.name == m.rule.name and j.phase is not Phase.OPEN for j in journal.jobs_of_file(row)

@@ -22,10 +22,10 @@ from ncaasd.ports import Transfers
 from ncaasd.subjects import of_file
 
 QUEUED = 256  # transfers given to the pool at a time; the rest wait in the journal, in order
-HANDFUL = 64  # more are given when there is room for so many,
-SOON = 0.2  # or after so many seconds: asking the journal what is next costs the same for one as for many
-LOOK_AGAIN = 30.0  # a file that may not go up yet is asked for again after so many seconds
-LOOK_AGAIN_AT_UNIT = 300.0  # whatever changes a unit makes its files due at once
+HANDFUL = 64  # the pool is given more when it has room for so many,
+SOON = 0.2  # or after so many seconds: one query costs the same for one file as for many
+LOOK_AGAIN = 30.0  # seconds until a file that may not be uploaded yet is checked again
+LOOK_AGAIN_AT_UNIT = 300.0  # seconds; longer, because a change of its unit makes a file due at once
 CONFIGS_FIRST = -1.0
 FOREIGN_AGAIN = 3600.0
 SILENT_AGAIN = 3600.0
@@ -33,7 +33,7 @@ UNREADABLE_AGAIN = 3600.0
 
 
 class JournaledTransfers:
-    """ports.TransferLog: what must survive a crash, committed by the engine."""
+    """Implements ports.TransferLog: what must survive a crash, committed by the engine."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -62,7 +62,7 @@ class JournaledTransfers:
 
 
 def reachable(transfers: Transfers, tasks: Collection[UploadTask | DownloadTask]) -> int:
-    """How many of these tasks may end soon: the others are on disks that don't answer, and nothing waits for them."""
+    """How many of these tasks may end soon. The others are on disks that don't answer, and no pass waits for those."""
     if not transfers.hanging():
         return len(tasks)
     return sum(not transfers.hangs(task) for task in tasks)
@@ -78,7 +78,7 @@ class Uploader(EnginePart):
         changed: Callable[[FileRow], None],
         leaves: Callable[[Context, str], None],
     ) -> None:
-        """`gate` says whether a file may go up. `leaves`: one that had this key does not go up."""
+        """`gate`: whether a file may be uploaded. `leaves`: called with the key of a file that will not be uploaded."""
         self._runtime = runtime
         self._gate = gate
         self._stored = stored
@@ -86,7 +86,7 @@ class Uploader(EnginePart):
         self._leaves = leaves
         self._under_way: dict[int, UploadTask] = {}
         self._not_older: set[int] = set()  # files that were compared with what the first release put
-        self._next = 0.0  # monotonic: until then there must be room for a handful
+        self._next = 0.0  # monotonic time until which room for HANDFUL is required
 
     def busy(self) -> bool:
         return self._taken() > 0
@@ -96,7 +96,7 @@ class Uploader(EnginePart):
         return any(runtime.journal.pending_files(c.name, runtime.clock.now(), 1) for c in runtime.reachable())
 
     def due(self) -> float | None:
-        """The next whole file is due then, and there is room for it."""
+        """Seconds until the next whole file is due and there is room for it."""
         runtime, room = self._runtime, self._room_in()
         if room is None:
             return None
@@ -142,14 +142,14 @@ class Uploader(EnginePart):
             runtime.journal.put_off_file(row.id, now + LOOK_AGAIN, text)
             return None
         first = holder(row.place, others)
-        if first is not None:  # its turn came only now: a rule names it, or its unit's
+        if first is not None:  # it may be uploaded only now: a rule has come to name it, or its unit
             why = collision(first.place, row.key)
             runtime.journal.set_file(row.id, FileState.REFUSED, why, now)
             runtime.event(context.name, of_file(row.place), "refused", f"not uploaded: {why}", level=logging.WARNING)
             runtime.journal.wake_jobs_of_file(row)
             return None
         before = next((r for r in others if r.stored is not None), None)  # the other file whose bytes are at the key
-        # Asked only of what is in S3 in another version, or of another file that had this key: a job may name 10,000 datasets.
+        # Queried only when another version, or another file that had this key, is in S3: a job may name 10,000 datasets.
         known = row.stored is not None or before is not None
         user = in_use(runtime.journal.jobs_using(context.name, row.key)) if known else None
         if user is not None:
@@ -216,7 +216,7 @@ class Uploader(EnginePart):
         return "" if taken or journal.upload_begun(row.id) else older
 
     def _is_newer(self, context: Context, row: FileRow) -> bool:
-        """What lies under a file's older key is another's: it goes up under its own."""
+        """Whether the object at a file's older key is another file's; if so, the file is uploaded under its own key."""
         mine = key_of(below(row), context.layout, context.prefix)
         older = context.layout.input_key(context.prefix, first_safe_key(below(row)))
         if row.key != older or older == mine or row.stored is not None:
@@ -234,7 +234,7 @@ class Uploader(EnginePart):
         return packer.path(target_of(row))
 
     def _may_pass(self, context: Context, row: FileRow, now: float) -> bool:
-        """Ask the gate, and record why not."""
+        """Whether a file may be uploaded now; if not, the reason is recorded."""
         runtime = self._runtime
         if not (row.place.tree in context.trees or row.place.is_package):
             runtime.journal.put_off_file(row.id, NEVER, f"the config has no source {row.place.tree} any more")
@@ -261,11 +261,11 @@ class Uploader(EnginePart):
                 if permit.reason == EMPTY != row.reason:
                     runtime.event(context.name, of_file(row.place), "empty", permit.reason, level=logging.WARNING)
                 if row.reason != permit.reason:
-                    self._leaves(context, row.key)  # its name to others
+                    self._leaves(context, row.key)  # another file may have its key now
         return False
 
     def done(self, outcome: Outcome) -> None:
-        """What became of an upload. In a transaction."""
+        """Record the outcome of an upload. In a transaction."""
         task = outcome.task
         assert isinstance(task, UploadTask)
         runtime = self._runtime
@@ -297,7 +297,8 @@ class Uploader(EnginePart):
                     f"something else is at {task.key} in S3 already, which this rig did not put: another rig, or the website."
                     " Rename the file, or set upload.prefix; nothing is overwritten"
                 )
-                # Looked at again now and then: on a folder that two daemons share, the other one's version comes to be ours.
+                # Checked again now and then: when two daemons share a folder, what the other one put may become equal to our
+                # file.
                 runtime.journal.set_file(row.id, FileState.HELD, text, now, retry_at=now + FOREIGN_AGAIN)
                 if row.state is not FileState.HELD:
                     runtime.event(context.name, of_file(row.place), "held", text, level=logging.ERROR)
@@ -326,13 +327,13 @@ class Uploader(EnginePart):
             runtime.journal.put_off_file(row.id, 0, str(error))
             return
         if isinstance(error, DiskSilent):
-            # Said once, of the disk; the engine makes all its files due when it answers (F89).
+            # Reported once per disk; the engine makes all its files due when the disk answers (F89).
             later = now + SILENT_AGAIN if runtime.transfers.hangs(task) else 0
             runtime.journal.put_off_file(row.id, later, str(error))
             return
         failures = row.failures + 1
         if isinstance(error, FileUnreadable):
-            # A person must mend it. That gives it another ctime, so it is found at once then (as any change is).
+            # A person must fix it. That changes its ctime, so the file is then found at once, as after any change.
             again = now + UNREADABLE_AGAIN
             runtime.journal.set_file(row.id, FileState.HELD, str(error), now, retry_at=again, failures=failures)
             if row.reason != str(error):
@@ -347,5 +348,5 @@ class Uploader(EnginePart):
             )
         if row.state is FileState.WHOLE:
             runtime.journal.set_file(row.id, FileState.WHOLE, str(error), now, retry_at=now + wait, failures=failures)
-        elif row.state is FileState.HELD:  # why it is held stays; whether it still is, is asked again
+        elif row.state is FileState.HELD:  # the reason of the hold stays; whether it still applies is checked later
             runtime.journal.put_off_file(row.id, now + FOREIGN_AGAIN, row.reason)

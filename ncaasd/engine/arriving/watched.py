@@ -1,4 +1,4 @@
-"""What is known of one watched tree: its files, those that settle and when they are looked at, and how the tree is."""
+"""The state of one watched tree: its files, those that settle with the times of their next looks, and whether it answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ncaasd.ports import FileTree
 
 @dataclass
 class Unsettled:
-    """A file that is not quiet yet. `look_at` is monotonic."""
+    """A file that still settles. `look_at`: monotonic time of the next look."""
 
     file_id: int
     observation: Observation
@@ -38,9 +38,9 @@ class Watched:
     news: Iterator[Callable[[], None]] | None = None  # what the last scan found, as far as it is not taken in yet
     hinted: set[str] = field(default_factory=set)
     published: set[str] = field(default_factory=set)  # renamed into place, as the watcher saw
-    scan_at: float = 0.0  # monotonic; infinite: when it is asked for
+    scan_at: float = 0.0  # monotonic time of the next scan; infinite: only on request
     working_since: float | None = None
-    scanning: bool = False  # that work is a scan
+    scanning: bool = False  # the work since `working_since` is a scan
     scanned_at: float = -math.inf  # when the last scan ended, monotonic
     progress: int = 0  # the tree's, at `working_since` or when it last answered
     scans: int = 0
@@ -49,7 +49,7 @@ class Watched:
     of_no_matter: dict[str, str] = field(default_factory=dict)  # what the last scan skipped that no rule could want
     slow_said: bool = False
     disk_short: bool = False
-    # The event log's last word is that the tree is missing or hangs: maybe said by an earlier process.
+    # The last event about the tree is that it is missing or hangs: maybe recorded by an earlier process.
     said_away: bool = False
 
     def look_later(self, path: str, waiting: Unsettled) -> None:
@@ -68,7 +68,8 @@ class Watched:
         return None
 
     def due(self, now: float, limit: int) -> list[str]:
-        """At most `limit` unsettled files that are to be looked at now. They stay unsettled, without an appointment."""
+        """At most `limit` unsettled files that are to be looked at now. They stay unsettled, without a time for the next
+        look."""
         found: list[str] = []
         while len(found) < limit and (at := self.next_look()) is not None and at <= now:
             found.append(heapq.heappop(self.looks)[1])
@@ -76,7 +77,7 @@ class Watched:
 
     @property
     def said_away_key(self) -> str:
-        """The journal's name for `said_away`."""
+        """The meta key of `said_away`."""
         return f"away:{self.context.name}:{self.name}"
 
     @property

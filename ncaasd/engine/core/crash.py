@@ -1,4 +1,5 @@
-"""Named points at which a test may kill us, to prove that every restart converges. Armed by an environment variable only.
+"""Named points at which a test may kill the process, to prove that every restart converges. Armed by an environment variable
+only.
 
 NCAASD_TEST_CRASH="submit.put:2" kills the process with SIGKILL when the point `submit.put` is passed the second time.
 """
@@ -13,7 +14,7 @@ from ncaasd.ports import CrashPoint, no_crash
 
 VARIABLE = "NCAASD_TEST_CRASH"
 
-# Beside those of the transfers (adapters/transfers) and of the journal's migrations.
+# There are others in the transfers (adapters/transfers), the journal's migrations and backups, and following/afterwards.py.
 ENGINE_POINTS = (
     "open.committed",
     "submit.before_intent",
@@ -26,7 +27,7 @@ ENGINE_POINTS = (
 
 
 def armed() -> CrashPoint:
-    """What the environment asks for; in production, nothing."""
+    """The crash point that the environment names; in production, one that does nothing."""
     wanted = os.environ.get(VARIABLE, "")
     if not wanted:
         return no_crash

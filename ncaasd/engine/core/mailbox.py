@@ -1,7 +1,7 @@
-"""Where threads meet the engine: everybody else posts notes, the engine alone reads them and writes the journal.
+"""The mailbox: all other threads post notes to the engine, which alone reads them and writes the journal.
 
-`Mailbox.do` has work done on a worker (a thread of its own, so that what hangs there hangs alone) and its result brought back
-into the engine thread. `Mailbox.ask` lets such work have something done by the engine and committed before it goes on.
+`Mailbox.do` runs work on a worker (a thread of its own, so that work that hangs blocks nothing else) and brings the result
+back into the engine thread. With `Mailbox.ask`, such work has the engine run a function and commit before it goes on.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ GATHER = 0.02  # seconds
 
 
 class Stopping(NcaasdError):
-    """The engine ends: what was asked of it will not be done. Everything is resumable."""
+    """The engine stops, or could not commit: what it was asked to do is not done. Everything is resumable."""
 
 
 class Result(Generic[T]):
-    """What work came to: a value, or the error it raised. `get` returns the one or raises the other."""
+    """The outcome of work: a value, or the error it raised. `get` returns the value or raises the error."""
 
     def __init__(self, value: T | None = None, error: Exception | None = None) -> None:
         self._value, self.error = value, error
@@ -35,7 +35,7 @@ class Result(Generic[T]):
 
 
 class Writing(Protocol):
-    """What a mailbox does its notes in: the runtime's transactions, or a journal's alone."""
+    """The transactions in which a mailbox runs its notes: the runtime's, or a journal's alone."""
 
     def transaction(self) -> AbstractContextManager[None]: ...
 
@@ -53,10 +53,11 @@ class Mailbox(Protocol):
     def busy(self, worker: str) -> bool: ...
 
     def read(self, wait: float) -> int:
-        """In the engine thread: wait up to `wait` seconds for a note, then do all there are in one transaction."""
+        """In the engine thread: wait up to `wait` seconds for a note, then run the posted ones in one transaction; returns
+        how many."""
 
     def close(self) -> None:
-        """Refuse all that is asked from now on, and what is waiting."""
+        """Refuse every later `ask`, and those that still wait."""
 
 
 class _Asked(Generic[T]):
@@ -71,15 +72,16 @@ class _Asked(Generic[T]):
 
 
 class ThreadMailbox:
-    """The mailbox of the daemon: workers are daemon threads, so that one that hangs in a dead mount can't keep us from ending."""
+    """The mailbox of the daemon: workers are daemon threads, so that one that hangs on a dead mount can't keep the process
+    alive."""
 
     def __init__(self, writing: Writing, *, workers: dict[str, int] | None = None) -> None:
         self._writing = writing
         self._notes: queue.SimpleQueue[Callable[[], None] | _Asked[Any]] = queue.SimpleQueue()
         self._workers: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
-        self._threads = workers or {}  # worker -> how many threads; one where not named
+        self._threads = workers or {}  # worker -> number of threads; default: one
         self._pending: dict[str, int] = {}
-        self._urgent = threading.Event()  # somebody asks
+        self._urgent = threading.Event()  # an `ask` waits
         self._lock = threading.Lock()
         self._closed = False
 
@@ -128,7 +130,7 @@ class ThreadMailbox:
         except queue.Empty:
             return 0
         if not isinstance(first, _Asked):
-            # Nobody waits for it: what others post meanwhile shares its commit, until somebody asks.
+            # No thread waits for this note: gather more for the same commit, until an `ask` comes.
             self._urgent.wait(GATHER)
         self._urgent.clear()
         notes = [first]
@@ -146,7 +148,7 @@ class ThreadMailbox:
                     else:
                         note()
         except BaseException as error:
-            # Nothing of this batch is committed, so nobody who asked may go on as if it were.
+            # Nothing of this batch is committed, so no `ask` in it may return as if it were.
             for note in notes:
                 if isinstance(note, _Asked):
                     note.finish(Result(error=Stopping(f"not committed: {error}")))
@@ -171,7 +173,8 @@ class ThreadMailbox:
 
 
 def _attempt(what: Callable[[], T]) -> Result[T]:
-    """Refusals (NcaasdError) are answers; anything else is the engine's own error and ends the batch."""
+    """Run one `ask`. A refusal (NcaasdError) is its answer; a JournalError or any other error is the engine's own and ends
+    the batch."""
     try:
         return Result(what())
     except NcaasdError as error:

@@ -1,7 +1,7 @@
-"""What is done once a night: the journal is checked and copied, and events that are too old are deleted.
+"""Nightly work: the journal is checked and copied, and events that are too old are deleted.
 
-The schedule says when (engine/core/schedule.py). Both are done on a worker, from connections of their own; only the deleting
-itself is the engine's, so few events at a time that no turn takes long.
+The schedule decides when (engine/core/schedule.py). Both run on a worker, with connections of their own; only the deleting
+itself is done in the engine thread, so few events at a time that no turn takes long.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ncaasd.errors import NcaasdError
 
 WORKER = "nightly"
 DAY = 86400.0
-FOUND = 20_000  # old events that are looked for at a time
-DELETED = 100  # of them, in a turn
-# In meta: when old events were last deleted, and what was taken for the time then. The latter goes on by a week at most from one
-# night to the next, so that a clock that is ahead by years takes no more than a week of the event log with it.
+FOUND = 20_000  # old events looked for at a time
+DELETED = 100  # of them deleted in a turn
+# Meta key: when old events were last deleted, and which time was assumed then. The assumed time advances by at most a week
+# from one night to the next, so a clock that is ahead by years deletes at most a week of the event log.
 PRUNED = "pruned at"
 LONGEST_STEP = 7 * DAY
-TROUBLE = "backup trouble"  # in meta: the kind of error, and what it says; empty when the last backup went well
+TROUBLE = "backup trouble"  # meta key: the kind of error and its message; empty when the last backup succeeded
 
 
 class Nightly:
@@ -38,12 +38,12 @@ class Nightly:
                 self._note_pruned(runtime.clock.now())
 
     def night(self) -> None:
-        """It is night: do both."""
+        """At night: do both."""
         self._back_up(if_due=False)
         self._prune()
 
     def look(self) -> None:
-        """By day: do what should have been done at night, when this machine was off or there was no room."""
+        """By day: do what was missed at night, because this machine was off or there was no room."""
         self._back_up(if_due=True)
         if not 0 <= self._runtime.clock.now() - self._pruned()[0] <= DAY:
             self._prune()
@@ -53,7 +53,7 @@ class Nightly:
     def _back_up(self, *, if_due: bool) -> None:
         runtime = self._runtime
         if runtime.mailbox.busy(WORKER):
-            return  # the last one has not come to its end: a slow disk
+            return  # the last backup is still running: a slow disk
         path, now = runtime.journal.path, runtime.clock.now()
         day = datetime.fromtimestamp(now).astimezone().date()
 
@@ -72,7 +72,7 @@ class Nightly:
             kind = type(result.error).__name__
             self.trouble = str(result.error)
             runtime.journal.set_meta(TROUBLE, f"{kind}\n{self.trouble}")
-            if kind != before.partition("\n")[0]:  # once, however often it is tried
+            if kind != before.partition("\n")[0]:  # reported once per kind of error, however often it is tried
                 runtime.event("", "", "backup failed", self.trouble, level=logging.ERROR)
             return
         made = result.get()
@@ -101,7 +101,7 @@ class Nightly:
             self._find(now - self._keep, 0)
 
     def _find(self, before: float, deleted: int) -> None:
-        """Look for events older than `before`; so many are deleted already."""
+        """Look for events older than `before`. `deleted`: how many were deleted so far."""
         path = self._runtime.journal.path
 
         def found(result: Result[list[int]]) -> None:
@@ -122,7 +122,8 @@ class Nightly:
         self._runtime.mailbox.do(WORKER, lambda: pruning.old_events(path, before, FOUND), found)
 
     def _delete(self, rows: list[int], before: float, deleted: int) -> None:
-        """Some of what was found; the rest in the next turns, and then what else there is, once this is committed."""
+        """Delete some of the found events. The rest is deleted in the next turns; once that is committed, more are looked
+        for."""
         self._runtime.journal.drop_events(rows[:DELETED], before)
         done, left = deleted + len(rows[:DELETED]), rows[DELETED:]
         self._runtime.mailbox.tell(lambda: self._delete(left, before, done) if left else self._find(before, done))

@@ -1,9 +1,9 @@
-"""Before anything of an analysis is uploaded or submitted: prove the endpoint, learn what this rig did before.
+"""Before anything of an analysis is uploaded or submitted: check the endpoint, and learn what this rig did before.
 
 1. The endpoint must honour If-None-Match on a key of ours, else nothing is submitted there (F51).
-2. What speaks of earlier work is gathered: the marks of this rig's journals in S3, and the files in the analysis's folder.
-   `plan/journals` judges whether this journal knows of all that (F18, F81, F100). What was seen is committed before
-   anything is put, so a crash between can't make an old rig look new, or an old copy look current (docs/exactly-once.md).
+2. Traces of earlier work are gathered: the marks of this rig's journals in S3, and the files in the analysis's folder.
+   `plan/journals` judges whether this journal knows of all that (F18, F81, F100). What was seen is committed before anything
+   is put into S3, so a crash in between can't make an old rig look new, or an old copy look current (docs/exactly-once.md).
 3. With a new journal, what is in S3 already is noted, so that it is recognised instead of sent again.
 """
 
@@ -30,9 +30,9 @@ from ncaasd.neurocaas.naming import ID_DIGITS, ID_LIMIT
 from ncaasd.plan.journals import FirstScan, Memory, Signs, Standing, judge, others_now, rig_of
 from ncaasd.plan.retry import backoff
 
-LOOK_WAIT = 12.0  # seconds; a folder that doesn't answer keeps an analysis from being opened for no longer
+LOOK_WAIT = 12.0  # seconds at most that opening an analysis waits for a folder that doesn't answer
 LOOK_AGAIN = 15.0
-PENDING = "pending"  # instead of the last file of a first scan that has not ended
+PENDING = "pending"  # stored instead of the last file's id while a first scan has not ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class _Opened:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What the disk tells: the rig that the root's own file names, and jobs that the journal doesn't know."""
+    """What the disk shows: the rig that the root's own file names, and jobs that the journal doesn't know."""
 
     rig: str | None = None
     jobs: EarlierJobs | None = None
     trouble: str = ""  # why the root's file can't be used
-    unreadable: bool = False  # it is there
+    unreadable: bool = False  # the root's file exists and can't be read, or the analysis's folder can't be
 
 
 class Opener(Part):
@@ -57,14 +57,14 @@ class Opener(Part):
         self._failures: dict[str, int] = {}
         self._next: dict[str, float] = {}
         self._looks: dict[str, _Look] = {}
-        self._looking: dict[str, float] = {}  # analysis -> monotonic: since then its folder owes an answer
-        self._look_at: dict[str, float] = {}  # analysis -> monotonic: when its folder is looked at again
+        self._looking: dict[str, float] = {}  # analysis -> monotonic time since which its folder has not answered
+        self._look_at: dict[str, float] = {}  # analysis -> monotonic time of the next look at its folder
         self._unread: dict[str, str] = {}  # analysis -> why its folder or the root's file couldn't be read
         self._said = ""
-        self._called = runtime.rig  # by the config or the state, before the root was asked
+        self._called = runtime.rig  # the rig's name by the config or the state, before the root's file is read
 
     def look(self) -> None:
-        """Begin to read what files here tell of jobs, where that is due."""
+        """Start reading the local files that tell of earlier jobs, where that is due."""
         monotonic = self._runtime.clock.monotonic()
         for context in self._runtime.contexts.values():
             name = context.name
@@ -104,7 +104,8 @@ class Opener(Part):
     # -- what the disk tells -----------------------------------------------------------------------------------------
 
     def _look(self, context: Context) -> None:
-        """Before the first status file is written: those that are there may know more than this journal."""
+        """Read what the disk shows, before the first status file is written: existing ones may name jobs that this journal
+        doesn't know."""
         runtime, name = self._runtime, context.name
         self._looking[name] = runtime.clock.monotonic()
         known = runtime.journal.submitted_ids(name) | _noted(runtime, context)[0]
@@ -140,7 +141,7 @@ class Opener(Part):
         if look.unreadable:
             self._unread[name] = look.trouble
             self._look_at[name] = self._runtime.clock.monotonic() + LOOK_AGAIN
-        if look.trouble and result.error is None:  # a folder that is away is said elsewhere
+        if look.trouble and result.error is None:  # another part reports a missing folder
             self._say(look.trouble)
         if result.error is None and not (look.unreadable and not _is_named(self._runtime)):
             self._looks[name] = look
@@ -157,7 +158,7 @@ class Opener(Part):
         return other or bool(look.jobs and self._unknown(context, look.jobs.submitted))
 
     def _owed(self, context: Context, monotonic: float) -> float:
-        """For so many seconds its folder is waited for."""
+        """Seconds for which its folder is still waited for."""
         if context.name in self._looks:
             return 0.0
         since = self._looking.get(context.name)
@@ -170,7 +171,7 @@ class Opener(Part):
         runtime = self._runtime
         if context.name in self._looks or runtime.rig_file is None or _is_named(runtime):
             return True
-        # The root may say that this rig has been here before: nothing is done until it can be asked.
+        # The root's file may show that this rig has been here before: nothing is done until it can be read.
         why = self._unread.get(context.name) or f"{runtime.rig_file.path} can't be looked for: the disk does not answer"
         if context.paused != why:
             context.paused = why
@@ -178,7 +179,8 @@ class Opener(Part):
         return False
 
     def _unknown(self, context: Context, ids: Collection[str]) -> frozenset[str]:
-        """What neither is in the journal as submitted, nor was judged before."""
+        """Those of `ids` that the journal doesn't have as submitted and that were not judged before; none when local files
+        are not used any more."""
         noted, usable = _noted(self._runtime, context)
         return frozenset(ids) - self._runtime.journal.submitted_ids(context.name) - noted if usable else frozenset()
 
@@ -198,7 +200,7 @@ class Opener(Part):
 
     def _open(self, context: Context) -> None:
         if len(context.layout.bucket) + ID_DIGITS > ID_LIMIT:
-            # F64: found here, before anything is uploaded; there after machines were launched.
+            # F64: detected here, before anything is uploaded; NeuroCAAS would fail after machines were launched.
             context.submits_blocked = (
                 f"the bucket name {context.layout.bucket} is too long for NeuroCAAS to follow a job in it"
                 f" ({ID_LIMIT - ID_DIGITS} characters are allowed)"
@@ -211,7 +213,7 @@ class Opener(Part):
         memory = self._memory(context)
         names = list(dict.fromkeys([*memory.rigs, rig]))
         if not memory.opened and runtime.rig_file is not None and runtime.host not in names:
-            names.append(runtime.host)  # by which an older version called a rig without a name
+            names.append(runtime.host)  # an older version used the host's name for a rig without one
 
         def work() -> _Opened:
             conditional = honours_if_none_match(store, layout.probe_key())
@@ -228,7 +230,8 @@ class Opener(Part):
             with contextlib.suppress(Exists):
                 store.put(layout.rig_marker(rig), body, crc=crc64nvme(body), only_if_absent=True)
             for name, counts in submits.items():
-                # What a crash has left of this journal's marks: the newest tells all. Where that isn't allowed, no harm is done.
+                # Older marks of this journal, left by a crash: the newest is enough. Where deleting isn't allowed, no harm is
+                # done.
                 newest = layout.journal_mark(name, memory.generation, counts.get(memory.generation, 0))
                 mine = layout.journal_marks(name) + memory.generation
                 for mark in marks[name]:
@@ -256,7 +259,7 @@ class Opener(Part):
         verdict = judge(memory, signs)
         generation = memory.generation
         if not generation or (verdict.doubtful and memory.opened):
-            # Another one, so that what this journal submits from now on is told apart from what it didn't know of.
+            # A new generation, so that the jobs this journal submits from now on can be told from those it didn't know of.
             generation = uuid.uuid4().hex[:16]
             journal.set_meta(f"generation:{name}", generation)
             journal.set_meta(f"submits:{name}", "0")
@@ -286,8 +289,8 @@ class Opener(Part):
             runtime.event(name, "", kind, text, level=logging.WARNING)
 
     def _note(self, context: Context, jobs: EarlierJobs) -> None:
-        """Those were judged, and are no news at the next start. Where there is more than could be looked at, what files tell
-        would be news for ever, so this journal doesn't ask them any more."""
+        """Record the jobs that were judged, so that they are no news at the next start. If there were more than could be
+        read, there would be news at every start, so this journal doesn't use such files any more."""
         noted, _usable = _noted(self._runtime, context)
         value = {"jobs": sorted(noted | jobs.seen), "usable": jobs.complete or not jobs.submitted}
         self._runtime.journal.set_meta(f"noted:{context.name}", json.dumps(value))
@@ -333,23 +336,24 @@ def _rig(context: Context) -> str:
 
 
 def first_scan(analysis: str, tree: str) -> str:
-    """The journal's name for the last file that was there when it first looked: later ones are new recordings for sure."""
+    """The meta key for the id of the last file that the first scan of a tree found: files with higher ids are certainly
+    new recordings."""
     return f"first scan:{analysis}:{tree}" if tree else f"first scan:{analysis}"
 
 
 def _noted(runtime: Runtime, context: Context) -> tuple[frozenset[str], bool]:
-    """(ids of jobs that files told of at an earlier start; whether files can be asked still)"""
+    """Returns (ids of jobs that local files named at an earlier start, whether such files are still used)."""
     value = json.loads(runtime.journal.get_meta(f"noted:{context.name}") or "{}")
     return noted_jobs(runtime.journal, context.name), bool(value.get("usable", True))
 
 
 def noted_jobs(journal: Journal, analysis: str) -> frozenset[str]:
-    """The ids of jobs that files here told of when this journal was found not to know all that its rig has submitted."""
+    """The ids of jobs that local files named when this journal was found not to know all that its rig has submitted."""
     return frozenset(json.loads(journal.get_meta(f"noted:{analysis}") or "{}").get("jobs", ()))
 
 
 def remembered_rig(runtime: Runtime) -> str:
-    """The name of a rig that the config gives none, as far as the state tells."""
+    """The rig's name by the state, for a config that gives none."""
     journal = runtime.journal
     names = list(runtime.contexts)
     used = [n for name in names for n in json.loads(journal.get_meta(f"rigs:{name}") or "[]")]
@@ -358,14 +362,14 @@ def remembered_rig(runtime: Runtime) -> str:
 
 
 def _is_named(runtime: Runtime) -> bool:
-    """Whether the journal knows the rig's name, or this rig from before it had one."""
+    """Whether the journal knows the rig's name, or has worked for this rig before it had one."""
     journal = runtime.journal
     return journal.get_meta("rig") is not None or any(journal.get_meta(_rig(c)) for c in runtime.contexts.values())
 
 
 def doubted(journal: Journal, analysis: str) -> FirstScan | None:
-    """What to doubt in an analysis, for `plan.journals.was_there`: the rig may have submitted jobs that the journal doesn't know
-    of. None: nothing."""
+    """The last files of an analysis's first scans (by tree), for `plan.journals.was_there`, when the rig may have
+    submitted jobs that the journal doesn't know of; else None."""
     if journal.get_meta(f"rig:{analysis}") != "seen":
         return None
 

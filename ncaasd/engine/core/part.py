@@ -1,4 +1,4 @@
-"""What the engine's loop is made of: parts, each of which does one thing when that is due, and says when it is."""
+"""The parts of the engine's event loop: each does one thing when it is due, and reports when that is."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ class Waits:
 
 
 class Part(Protocol):
-    """In the engine thread. Parts say so themselves: `class Uploader(Part)`."""
+    """Runs in the engine thread. Parts name this class as their base: `class Uploader(Part)`."""
 
     def turn(self) -> None:
-        """Do what is due. Waits for nothing; opens its own transactions."""
+        """Do what is due. Never blocks; opens its own transactions."""
 
     def due(self) -> float | None:
         """Seconds from now until this part has something to do by itself; 0 or less: now.
 
-        None: there is nothing for which the loop is to be woken. Only a note gives it work; or what it does by itself may wait
-        for the next turn, which comes after `LONGEST_WAIT` at the latest.
+        None: the loop need not wake up for this part. Only notes give it work; or its own work may wait for the next turn,
+        which comes after `LONGEST_WAIT` at the latest.
 
-        Each part measures by the clock that its work needs: wall time where the journal has it, monotonic time where memory does.
-        The seconds are computed from that clock as it is now and are never kept, so a jump of the wall clock can at most make one
-        wait `LONGEST_WAIT` long: the turn after it notices the jump before any part's turn (F83).
+        Each part uses the clock of its times: wall time for those in the journal, monotonic time for those in memory. The
+        seconds are computed from that clock as it is now and are never kept, so a jump of the wall clock can at most make one
+        wait `LONGEST_WAIT` long: the turn after it notices the jump before any part runs (F83).
         """
 
     def busy(self) -> bool:
-        """Whether something of it is under way, or to be begun at once, as far as memory tells. What hangs doesn't count."""
+        """Whether work of this part is under way or about to begin, as far as memory shows. Work that hangs doesn't count."""
 
     def pending(self, waits: Waits) -> bool:
-        """Whether a pass goes on for something that is not under way: it is due in the journal, or to come and one of `waits`.
-        What a person must decide, and what can't be reached, is not waited for. Asked when no part is busy."""
+        """Whether a pass must go on for work that is not under way: due in the journal, or still to come and named by
+        `waits`. A pass doesn't wait for a person's decision, nor for what can't be reached. Called when no part is busy."""
         return False

@@ -1,4 +1,4 @@
-"""What every part of the engine is given, and what is known of each analysis while it runs."""
+"""What all parts of the engine share, and the state of each analysis while it runs."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ class Context:
     store_for: Callable[[str], ObjectStore]
     settle: float
     polled: bool = False  # its file system sends no events for remote changes
-    settle_links: float = 0.0  # at least so long, for a file that a link out of its tree leads to: it may be on a share
+    settle_links: float = 0.0  # at least this for a file behind a link out of its tree, maybe on a share
     prefix: str = ""
     rules: dict[str, list[Matcher]] = field(default_factory=dict)  # by manifest, in force
-    noted: frozenset[str] = frozenset()  # ids of jobs that files here told of, where the journal doesn't know of all
+    noted: frozenset[str] = frozenset()  # ids of jobs named by local files, when the journal doesn't know all jobs
     opened: bool = False  # probe, marks and inventory are done: uploads and submits may begin
-    earlier: EarlierWork | None = None  # what files here tell of jobs
-    looked: bool = False  # those files were read, or don't answer: status files may be written over
+    earlier: EarlierWork | None = None  # reads the local files that tell of earlier jobs
+    looked: bool = False  # those files were read, or don't answer: status files may be overwritten
     scanned_to: dict[str, int] = field(
         default_factory=dict
     )  # tree -> the last file that this process's first scan found
     submits_blocked: str = ""  # why nothing is submitted here
-    paused: str = ""  # why nothing is asked of S3 for now
+    paused: str = ""  # why no requests are sent to S3 for now
     paused_until: float = 0.0
     pauses: int = 0
     tree_trouble: dict[str, str] = field(default_factory=dict)  # tree -> why it can't be read
@@ -76,14 +76,14 @@ class Context:
 
 @dataclass
 class Runtime:
-    """The engine's one copy of everything."""
+    """What all parts of the engine share."""
 
     journal: Journal
-    mailbox: Mailbox = field(init=False)  # given when the runtime is there, whose transactions it uses
+    mailbox: Mailbox = field(init=False)  # set after construction: it uses the runtime's transactions
     clock: Clock
     contexts: dict[str, Context]
-    rig: str  # its name; one that the root's own file gives is known when an analysis is open
-    transfers: Transfers = field(init=False)  # given when the pool is made, which needs the engine first
+    rig: str  # its name; if the root's own file gives it, it is known once an analysis is open
+    transfers: Transfers = field(init=False)  # set when the pool is made, which needs the engine
     patience: Patience = field(default_factory=Patience)
     crash: CrashPoint = no_crash
     packer: PackageBuilder | None = None
@@ -91,8 +91,8 @@ class Runtime:
     tools: ToolRunner | None = None
     rig_file: RigFile | None = None  # None: the config names the rig
     host: str = ""  # this machine's name
-    spread: Callable[[], float] = lambda: 0.5  # in [0, 1): keeps many from coming back at once
-    # What the engine does last within each of its transactions: see `transaction`.
+    spread: Callable[[], float] = lambda: 0.5  # random in [0, 1): spreads retries over time
+    # Called at the end of each of the engine's transactions: see `transaction`.
     before_commit: Callable[[], None] = lambda: None
     _writing: bool = field(default=False, init=False)
 
@@ -100,8 +100,8 @@ class Runtime:
     def transaction(self) -> Iterator[None]:
         """How the engine writes the journal: all of the block is committed on leaving it, or rolled back on any exception.
 
-        A block within another one joins it. At the end of the outermost, and still within its transaction, `before_commit` is
-        called: it does what is to be done once for the many rows that the block has changed, and is committed with them.
+        A nested block joins the outer one. At the end of the outermost block, still within its transaction, `before_commit`
+        is called: it does once what is needed for all the rows that the block has changed, and is committed with them.
         """
         if self._writing:
             yield
@@ -115,7 +115,7 @@ class Runtime:
                 self._writing = False
 
     def event(self, analysis: str, subject: str, kind: str, text: str, *, level: int = logging.INFO) -> None:
-        """Into the journal and the log: each file's and job's story."""
+        """Record an event of a file, a job or the analysis in the journal and in the log."""
         self.journal.event(self.clock.now(), analysis, subject, kind, text)
         if not log.isEnabledFor(level):
             return
@@ -124,7 +124,7 @@ class Runtime:
         log.log(level, "%s", shown.encode("utf-8", "backslashreplace").decode(), extra=extra)
 
     def pause(self, context: Context, error: Exception) -> None:
-        """Ask nothing of S3 for this analysis for a while: the others go on (F55)."""
+        """Send no requests to S3 for this analysis for a while; others go on (F55)."""
         context.pauses += 1
         wait = backoff(context.pauses, first=15, most=600, spread=self.spread())
         context.paused_until = self.clock.now() + wait
@@ -133,7 +133,7 @@ class Runtime:
             self.event(context.name, "", "paused", str(error), level=logging.ERROR)
 
     def unpause(self, context: Context) -> None:
-        """S3 answered well."""
+        """End the pause: S3 has answered without an error."""
         context.pauses = 0
         if context.paused:
             context.paused, context.paused_until = "", 0.0
@@ -143,7 +143,7 @@ class Runtime:
         return not context.paused or self.clock.now() >= context.paused_until
 
     def reachable(self) -> list[Context]:
-        """The analyses of which S3 may be asked now: open, and not paused."""
+        """The analyses for which requests may be sent to S3 now: open, and not paused."""
         return [c for c in self.contexts.values() if c.opened and self.awake(c)]
 
     def handle(self, context: Context, error: Exception | None) -> bool:
@@ -154,12 +154,12 @@ class Runtime:
         return False
 
 
-MOST_LINKS = 40  # on one way, as Linux has it
+MOST_LINKS = 40  # followed for one path, as in Linux
 
 
 def target_of_link(journal: Journal, context: Context, row: FileRow) -> LinkTarget | None:
-    """Where a link leads that is followed; None when the config doesn't allow it any more. It may lead to another link of its
-    tree, of which the journal knows where that leads."""
+    """The target of a link that is followed; None when the config doesn't allow it any more. A link to another link of its
+    tree is resolved from the journal."""
     link = row.link
     for _ in range(MOST_LINKS):
         after = None if link.startswith("/") else journal.file_at(replace(row.place, path=link))

@@ -1,10 +1,10 @@
-"""What happens by the clock on the wall, by APScheduler: it posts a note to the engine when it is time, and never does the work.
+"""The wall-clock schedule, by APScheduler: it posts a note to the engine when a job is due, and never does the work.
 
-Measured of APScheduler 3: after a backward jump of the clock its jobs stop until the old time comes again, so all are made
-anew when wall and monotonic time disagree (F83). After a forward jump its interval trigger walks every missed run, for ten
-years of seconds by the hour, and nobody can stop it meanwhile: `Beat` and `Nightly` know none that was missed. Its default
-grace of 1 s drops jobs after a suspend: unset (F85). Its thread may end by an error of its own, or of the system: the jobs are
-made anew then, too, since rescans are what finds everything.
+Measured with APScheduler 3: after a backward jump of the clock its jobs stop until the old time is reached again, so all are
+made anew when wall and monotonic time disagree (F83). After a forward jump its interval trigger steps through every missed
+run, for hours if the jump was ten years and the interval seconds, and can't be stopped meanwhile: `Beat` and `Nightly` skip
+missed runs. Its default grace of 1 s drops jobs after a suspend: unset (F85). Its thread may end by an error of its own, or
+of the system: then too the jobs are made anew, since rescans are what finds everything.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ncaasd.ports import Clock
 log = logging.getLogger("ncaasd")
 
 JUMP = 30.0  # seconds by which the clocks may drift apart between two looks
-LATE = 60.0  # seconds after which a beat that did not come is one that will not come
+LATE = 60.0  # seconds by which a beat may be late; after that the scheduler counts as broken
 NIGHT = 3  # o'clock, local time
 ENDING = 2.0  # seconds that a scheduler's thread may take to end
 
 
 class Beat(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """Every `seconds`, counted from now: what was missed is over. The first time after `first` seconds, where given."""
+    """Every `seconds`, counted from now; missed runs are skipped. The first time after `first` seconds, where given."""
 
     def __init__(self, seconds: float, *, first: float | None = None) -> None:
         self.longest = max(seconds, first or 0.0)
@@ -42,7 +42,7 @@ class Beat(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
 
 class Nightly(BaseTrigger):  # type: ignore[misc]  # as above
-    """Each night at 03:00 and `spread` seconds of this machine's local time, from now on: what was missed is over."""
+    """Each night, `spread` seconds after 03:00 of this machine's local time; missed nights are skipped."""
 
     def __init__(self, spread: float) -> None:
         self._spread = timedelta(seconds=spread)
@@ -85,8 +85,8 @@ class Schedule:
         self._tell(self._jobs[name].note)
 
     def look(self) -> bool:
-        """To be called now and then: True when the jobs were made anew, because the clock has jumped or the scheduler works no
-        more. What it did not post then is posted now."""
+        """To be called regularly: True when the jobs were made anew, because the clock has jumped or the scheduler has
+        stopped working. The beats that a stopped scheduler missed are posted now."""
         offset = self._clock.now() - self._clock.monotonic()
         jumped = abs(offset - self._offset) >= JUMP
         missed = [] if jumped else self._missed()
@@ -102,10 +102,10 @@ class Schedule:
         return True
 
     def _missed(self) -> list[str]:
-        """The beats that a scheduler that works no more may have left out; none when it works."""
+        """The beats that a scheduler which has stopped working may have missed; none when it works."""
         now = self._clock.monotonic()
         beats = {name: job.when.longest for name, job in self._jobs.items() if isinstance(job.when, Beat)}
-        thread = self._scheduler._thread  # nothing else tells
+        thread = self._scheduler._thread  # there is no public way to ask
         if thread is None or not thread.is_alive():
             return list(beats)
         return [name for name, longest in beats.items() if now - self._last[name] > longest + LATE]
@@ -115,7 +115,7 @@ class Schedule:
 
 
 def _end(scheduler: BackgroundScheduler) -> None:
-    """APScheduler waits for its thread: one that hangs is not waited for."""
+    """Shut a scheduler down, on a thread of its own: APScheduler waits for its own thread, which may hang."""
 
     def end() -> None:
         with contextlib.suppress(Exception):  # it may be broken

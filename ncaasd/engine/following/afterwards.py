@@ -1,7 +1,7 @@
-"""What `after_results` wants, step by step, for each job that is done. Decided in the engine thread; done on workers.
+"""Carry out `after_results`, step by step, for each job that is done. Decided in the engine thread; done on workers.
 
-Every step is journaled when its job ends, and can be begun again after a crash: a copy that is there is compared, a
-recording that is gone is gone. Before anything is deleted, the engine is asked once more whether it may go.
+The steps are journaled when the job ends, and each can be begun again after a crash: an existing copy is compared, a
+recording that was deleted already is skipped. Before each deletion the engine is asked once more whether it is allowed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Afterwards(Part):
         self._busy: set[int] = set()
 
     def due(self) -> float | None:
-        return None  # each turn asks what is wanted: that is soon enough for what was put off
+        return None  # each turn looks for wanted steps, which is soon enough for postponed ones
 
     def busy(self) -> bool:
         return bool(self._busy)
@@ -69,7 +69,7 @@ class Afterwards(Part):
         return any(True for _ in self._due())
 
     def finished(self, context: Context, job: JobRow) -> None:
-        """A job has ended, and all of it is here. In a transaction."""
+        """A job has ended, and all its results are here. In a transaction."""
         if well_done(job):
             for step in steps(context.settings.after_results):
                 self._runtime.journal.want_after_step(job.row, step)
@@ -101,7 +101,8 @@ class Afterwards(Part):
         elif step == LOCAL:
             work = partial(self._local, context, job, self._items(context, job))
         else:
-            # Submits are on this worker too, one after the other: none can look for a dataset between our look and our delete.
+            # Submits run on this worker too, one after the other: none can look for a dataset between our last check and our
+            # delete.
             worker = f"submit:{context.name}"
             work = partial(self._remote, context, job)
         self._busy.add(job.row)
@@ -162,7 +163,7 @@ class Afterwards(Part):
         return told
 
     def _delete(self, context: Context, job: JobRow, item: _Item) -> None:
-        """Last look, record, delete: in this order, so that the story is never behind the disk."""
+        """Check once more, record, delete: in this order, so that the event log is never behind the disk."""
         archive = self._runtime.archive
         assert archive is not None
 
@@ -183,7 +184,8 @@ class Afterwards(Part):
         self._runtime.crash("afterwards.deleted")
 
     def _why_not(self, job: JobRow, item: _Item) -> str:
-        """In the engine: why a recording stays. Raises _Wait when that may pass."""
+        """In the engine thread: why a recording stays; empty when it may be deleted. Raises _Wait when the reason may
+        pass."""
         journal = self._runtime.journal
         row, fresh = journal.file(item.row.id), journal.job(job.row)
         if row is None or fresh is None or not well_done(fresh):
@@ -236,7 +238,7 @@ class Afterwards(Part):
     # -- both --------------------------------------------------------------------------------------------------------
 
     def _check_results(self, context: Context, job: JobRow) -> None:
-        """On a worker: everything that the job left is here now. Raises _Wait."""
+        """On a worker: raise _Wait unless all that the job left is here now."""
         artefacts: list[Artefact] = self._runtime.mailbox.ask(lambda: self._runtime.journal.artefacts(job.row))
         context.results.check()
         why = not_here(artefacts)
@@ -269,7 +271,7 @@ class Afterwards(Part):
         at = runtime.clock.now() + wait
         runtime.journal.set_after_step(job.row, step, "wanted", str(error), retry_at=at, failures=failures)
         known = runtime.journal.after_steps(job.row)
-        for later in (RUN, LOCAL, REMOTE):  # those after it are not due before it
+        for later in (RUN, LOCAL, REMOTE):  # later steps are not due before this one
             if later in known and known[later].state == "wanted" and later != step:
                 runtime.journal.set_after_step(job.row, later, "wanted", "", retry_at=at)
         if before.reason != str(error):

@@ -30,7 +30,7 @@ class Elsewhere:
         self._next: dict[str, float] = {}  # analysis -> monotonic time of the next listing
 
     def busy(self) -> bool:
-        """An analysis that can be listed has not been yet, or is being listed."""
+        """Whether an analysis is being listed, or can be listed and has not been yet."""
         return bool(self._listing) or any(c.name not in self._next for c in self._all_wanted())
 
     def _all_wanted(self) -> list[Context]:
@@ -38,7 +38,7 @@ class Elsewhere:
         return [c for c in contexts if c.settings.results.fetch == "all" and c.opened and self._runtime.awake(c)]
 
     def due(self) -> float | None:
-        """Seconds until the next listing; None: there is none to come, beside those under way."""
+        """Seconds until the next listing; None when none is planned besides those under way."""
         times = [self._next.get(c.name, 0.0) for c in self._all_wanted() if c.name not in self._listing]
         return min(times) - self._runtime.clock.monotonic() if times else None
 
@@ -65,7 +65,8 @@ class Elsewhere:
         self.follow(context, result.get())
 
     def follow(self, context: Context, ids: Iterable[str]) -> list[JobRow]:
-        """Follow those that aren't known, whatever became of them: the rows that are new. In a transaction."""
+        """Follow the jobs of `ids` that the journal doesn't know, whatever their state; returns their new rows. In a
+        transaction."""
         runtime = self._runtime
         known = runtime.journal.job_ids(context.name)
         rows = []
@@ -100,7 +101,7 @@ class Elsewhere:
         return rows
 
     def learn(self, context: Context, job: JobRow, snapshot: Snapshot) -> JobRow:
-        """What a look says of a job that we did not start: when that was, of what data, with which config."""
+        """Record what a look shows of a job that we did not start: its start time, datasets and config."""
         fields: JobChange = {}
         if not job.seen and snapshot.born:
             fields |= {"seen": snapshot.born, "submitted": snapshot.born}
@@ -118,7 +119,8 @@ class Elsewhere:
         return self._runtime.journal.job(job.row) or job
 
     def is_ours_after_all(self, context: Context, row: int, job_id: str) -> int | None:
-        """A job of a lost journal is declared again: what was found of it under `row` is its own. The row that it had."""
+        """If job `job_id` is followed as started elsewhere, it was this rig's, of a lost journal, and `row` declares it
+        again: merge what was found of it into `row`. Returns the row it had, else None."""
         found = self._runtime.journal.job_by_id(context.name, job_id)
         if found is None or found.row == row or found.spec.origin is not Origin.ELSEWHERE:
             return None
@@ -129,7 +131,7 @@ class Elsewhere:
 
 
 def _has_said(certificate: Certificate) -> bool:
-    """Whether it names its data for good: its first step is over, or it goes on in another place."""
+    """Whether its list of datasets is final: its first step is over, or the job goes on in another place."""
     return bool(certificate.datasets) and (1 in certificate.steps_done or certificate.output is not None)
 
 

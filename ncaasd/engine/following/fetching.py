@@ -23,8 +23,8 @@ from ncaasd.subjects import of_job, of_result
 
 QUEUED = 256
 RESULTS_RETRY = 30.0
-HANGS_AFTER = 60.0  # a results folder that has not answered for so long is said to hang
-LOGS_WAIT = 5.0  # so long the writing of live logs is waited for; what isn't there then comes at the end
+HANGS_AFTER = 60.0  # seconds without an answer after which a results folder is reported to hang
+LOGS_WAIT = 5.0  # seconds to wait for live logs to be written; those not written then are fetched at the end
 T = TypeVar("T")
 
 
@@ -37,11 +37,11 @@ class Fetcher(Part):
         self._under_way: dict[int, DownloadTask] = {}  # artefact id -> task
         self._checking: dict[int, str] = {}  # row -> analysis
         self._finishing: dict[int, str] = {}
-        self._asked: dict[str, float] = {}  # analysis -> monotonic: since then its results folder owes an answer
+        self._asked: dict[str, float] = {}  # analysis -> monotonic time since which its results folder has not answered
         self._too_large: dict[int, tuple[str, float]] = {}  # row -> analysis, monotonic time to look again
 
     def due(self) -> float | None:
-        return None  # each turn asks what is wanted: that is soon enough for what was put off
+        return None  # each turn looks for wanted downloads, which is soon enough for postponed ones
 
     def busy(self) -> bool:
         waiting = {*self._checking.values(), *self._finishing.values()}
@@ -53,7 +53,7 @@ class Fetcher(Part):
     # -- the disk ----------------------------------------------------------------------------------------------------
 
     def _on_lane(self, context: Context, work: Callable[[], T], then: Callable[[Result[T]], None]) -> None:
-        """Each results folder has a worker of its own, so that one that hangs stops nothing but itself (F89)."""
+        """Run `work` on the results folder's own worker, so that a folder that hangs blocks nothing else (F89)."""
         worker, runtime = f"results:{context.name}", self._runtime
         self._asked.setdefault(context.name, runtime.clock.monotonic())
 
@@ -81,7 +81,8 @@ class Fetcher(Part):
     # -- logs, live --------------------------------------------------------------------------------------------------
 
     def mirror(self, context: Context, job: JobRow, snapshot: Snapshot) -> tuple[dict[str, str], Exception | None]:
-        """On a worker: have the logs that were read now written. Returns (name -> local path, what went wrong)."""
+        """Called on a worker: have the logs that were just read written to disk. Returns (name -> local path, the error if
+        any)."""
         if not snapshot.fresh or self._owes(context.name, LOGS_WAIT):
             return {}, None
         done = threading.Event()
@@ -110,7 +111,7 @@ class Fetcher(Part):
     def mirrored(
         self, context: Context, job: JobRow, snapshot: Snapshot, paths: dict[str, str], trouble: Exception | None
     ) -> None:
-        """In the engine: those logs need not be fetched again at the end."""
+        """In the engine thread: record the written logs as fetched, so that they aren't fetched again at the end."""
         if paths or trouble:
             self._note_trouble(context, trouble)
         journal = self._runtime.journal
@@ -137,8 +138,8 @@ class Fetcher(Part):
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
     def want(self, context: Context, row: int, snapshot: Snapshot, *, final: bool) -> None:
-        """After the end: everything in the job's folder is wanted; when nothing new shows twice, it is over. `final`:
-        the end is not taken back any more."""
+        """After the end: want every object in the job's folder, and finish when two looks in a row show nothing new.
+        `final`: the end can't be taken back any more."""
         runtime = self._runtime
         wanted = self._note(context, row, snapshot)
         job = runtime.journal.job(row)
@@ -157,14 +158,14 @@ class Fetcher(Part):
             self._finish(context, job)
 
     def want_again(self, context: Context, row: int, snapshot: Snapshot) -> None:
-        """`ncaasd fetch`, of a job that has ended: everything is wanted again that is there now."""
+        """For `ncaasd fetch` of a job that has ended: want everything again that is in S3 now."""
         self._runtime.journal.refetch(row)
         job = self._runtime.journal.job(row)
         if not self._note(context, row, snapshot) and job is not None:
             self._finish(context, job)
 
     def _note(self, context: Context, row: int, snapshot: Snapshot) -> bool:
-        """Everything that was seen is wanted, as far as it isn't here; True when something is."""
+        """Want every object that was seen and isn't here yet; True when something is wanted."""
         logs = context.settings.results.logs != "never"
         for seen in snapshot.objects:
             if logs or not seen.name.startswith("logs/"):
@@ -243,7 +244,8 @@ class Fetcher(Part):
             self._runtime.transfers.start(task)
 
     def _is_too_large(self, context: Context, job: JobRow, free: int) -> bool:
-        """Whether what is left of a job doesn't fit (F76): nothing of it is begun then, and the others go on."""
+        """Whether a job's remaining results don't fit on the disk (F76): then none of them is started, and other jobs go
+        on."""
         left = self._runtime.journal.bytes_wanted(job.row)
         if left <= free:
             self._too_large.pop(job.row, None)
@@ -259,7 +261,7 @@ class Fetcher(Part):
         return True
 
     def done(self, outcome: Outcome) -> None:
-        """What became of a download. In a transaction."""
+        """Record the outcome of a download. In a transaction."""
         task = outcome.task
         assert isinstance(task, DownloadTask)
         self._under_way.pop(task.object_id, None)
@@ -276,7 +278,7 @@ class Fetcher(Part):
                     runtime.journal.artefact_done(artefact.id, outcome.path)
                 runtime.unpause(context)
             case Verdict.REPLACED:
-                # Another version is there now, or none: the next listing tells which.
+                # Another version is there now, or none: the next listing shows which.
                 runtime.journal.drop_artefact(artefact.id)
             case Verdict.UNSAFE:
                 runtime.journal.artefact_failed(artefact.id, str(outcome.error), retry_at=0, failures=0, final=True)
@@ -293,7 +295,7 @@ class Fetcher(Part):
         runtime = self._runtime
         if runtime.handle(context, error):
             return
-        if isinstance(error, DiskSilent):  # said once, of the disk; it goes on when that answers (F89)
+        if isinstance(error, DiskSilent):  # reported once per disk; downloads go on when it answers (F89)
             context.results_retry = now + RESULTS_RETRY if runtime.transfers.hanging() else 0.0
             return
         if isinstance(error, DiskFull | RootMissing):
@@ -316,7 +318,7 @@ class Fetcher(Part):
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _finish(self, context: Context, job: JobRow) -> None:
-        """job.json, then the end."""
+        """Write job.json, then end the job."""
         if job.row in self._finishing:
             return
         self._finishing[job.row] = context.name

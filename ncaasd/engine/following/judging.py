@@ -1,6 +1,5 @@
-"""After the submit: look at each job when it is due, judge it, and decide what its end leads to. In the engine thread;
-the looking itself is on a worker.
-"""
+"""After the submit: look at each job when it is due, judge it, and decide what follows its end. In the engine thread; the
+looks at S3 are on a worker."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ from ncaasd.plan.retry import backoff, poll_after, retry_after, watched_for
 from ncaasd.subjects import of_job
 
 GOING_WELL = (JobState.DONE, JobState.RUNNING, JobState.STARTING, JobState.SUBMITTED)
-TOLD_ONCE = (JobState.SUBMITTED, JobState.LOST, JobState.TIMED_OUT)  # their reasons count the time
+TOLD_ONCE = (JobState.SUBMITTED, JobState.LOST, JobState.TIMED_OUT)  # their reasons contain the elapsed time
 
 _Looked = tuple[Snapshot, dict[str, str], Exception | None]
 
@@ -39,7 +38,7 @@ class Judging:
         self._elsewhere = elsewhere
         self._busy = busy
         self._show = show
-        self._known: dict[int, dict[str, Text]] = {}  # what was read of each job
+        self._known: dict[int, dict[str, Text]] = {}  # job row -> what the last look has read
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
@@ -61,7 +60,7 @@ class Judging:
         return start
 
     def again(self, context: Context, job: JobRow) -> None:
-        """`ncaasd fetch`, of a job that has ended: look once more, believe what is seen, and fetch all that is there."""
+        """For `ncaasd fetch` of a job that has ended: look once more, accept what is seen, and fetch all that is there."""
         timeout = context.settings.jobs.timeout
 
         def work() -> Snapshot:
@@ -90,7 +89,7 @@ class Judging:
             text = f"not fetched: it has not ended yet: {seen.reason}"
             runtime.event(context.name, of_job(job), "fetch failed", text, level=logging.WARNING)
             return
-        if seen.ended and snapshot.objects:  # what the platform has made of it after all, or else what was known
+        if seen.ended and snapshot.objects:  # the platform's latest verdict; otherwise the known one stays
             runtime.journal.update_job(
                 row, verdict=seen.state, refused_kind=seen.refused_kind or "", reason=seen.reason
             )
@@ -150,7 +149,8 @@ class Judging:
         self._show(job, seen.state, reason, **fields)
 
     def _tell(self, context: Context, job: JobRow, state: JobState, reason: str) -> None:
-        """Into the job's story, when it is news: that a lost job is still lost, after so many minutes more, is none."""
+        """Add an event for a new state or reason. For a state of TOLD_ONCE a new reason, with more minutes in it, adds
+        none."""
         before = job.verdict or job.state
         if state is before and (state in TOLD_ONCE or reason == job.reason):
             return
@@ -167,14 +167,14 @@ class Judging:
         fields: JobDetails,
         now: float,
     ) -> None:
-        """NeuroCAAS has ended it; what it left is fetched. An end that may be taken back is watched for a while."""
+        """NeuroCAAS has ended the job: fetch what it left. While the end may still be taken back, looks go on."""
         runtime = self._runtime
         first = job.verdict is None
         fields |= {"verdict": seen.state, "refused_kind": seen.refused_kind or ""}
         if first:
             fields["ended"] = now
         self._show(job, job.state if job.state is JobState.FETCHING else seen.state, reason, **fields)
-        lasting = seen.state in (JobState.DONE, JobState.TIMED_OUT)  # nobody takes these back
+        lasting = seen.state in (JobState.DONE, JobState.TIMED_OUT)  # these ends are never taken back
         believed = snapshot.evidence.quiet >= watched_for(runtime.patience.platform_retry)
         self._fetcher.want(context, job.row, snapshot, final=seen.final or lasting or believed)
         if first:
@@ -184,7 +184,7 @@ class Judging:
     # -- what an end leads to ----------------------------------------------------------------------------------------
 
     def finished(self, context: Context, job: JobRow) -> None:
-        """All that a job left is here. A refused one is tried again, as configured; nothing else ever is by itself."""
+        """All of a job's results are here. A refused job is tried again as configured; no other job is, without a person."""
         runtime = self._runtime
         self._known.pop(job.row, None)
         runtime.journal.wake_ready_jobs(context.name, 2 * context.settings.jobs.max_active)
@@ -203,12 +203,12 @@ class Judging:
             self._wait_for_budget(context, job)
 
     def _next_attempt(self, job: JobRow) -> JobRow:
-        """Of the same declaration, past the guards that the last one was released from."""
+        """The next attempt of the same declaration, released from the same guards as the last one."""
         runtime = self._runtime
         spec = replace(job.spec, datasets=tuple(replace(d, etag="") for d in job.spec.datasets))
-        # Where the last attempt may be one that this journal lost sight of, so may the next.
+        # If the journal may have lost sight of the last attempt (`rebuilt`), the same holds for the next one.
         row = runtime.journal.add_job(spec, job.attempt + 1, runtime.clock.now(), size=job.size, rebuilt=job.rebuilt)
-        # An attempt is no new job, so it is none too many at once.
+        # A further attempt is no new job, so the backlog guard doesn't apply.
         runtime.journal.update_job(row, released=job.released | {Hold.BACKLOG})
         made = runtime.journal.job(row)
         assert made is not None
@@ -232,7 +232,7 @@ class Judging:
         runtime.event(context.name, of_job(job), "retry", text)
 
     def _wait_for_budget(self, context: Context, job: JobRow) -> None:
-        """The job goes on with its rule's siblings, when a person says that there is money again."""
+        """Hold the next attempt until a person releases it, with its rule's other jobs, because there is budget again."""
         made = self._next_attempt(job)
         reason = with_way_on(f"the last attempt was refused: {job.reason}", Hold.BUDGET, made)
         released = released_before(made, Hold.BUDGET)

@@ -1,4 +1,4 @@
-"""Look at one job in S3: one listing a folder, and GETs of what has changed. Runs on a worker; changes nothing."""
+"""Look at one job in S3: one listing per folder, and GETs of what has changed. Runs on a worker; changes nothing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ncaasd.neurocaas.submission import ArtefactPlaces, S3Place, SubmitBody, art
 from ncaasd.ports import ObjectStore
 
 CERTIFICATE = "logs/certificate.txt"
-LOG_LIMIT = 64 * 2**20  # a certificate or status file above this is not a log any more
-CLOSED = (Denied, NoSuchBucket)  # how another bucket says that it is not for us
+LOG_LIMIT = 64 * 2**20  # bytes; a larger certificate or status file is not read
+CLOSED = (Denied, NoSuchBucket)  # the errors with which another bucket refuses access
 
 StoreFor = Callable[[str], ObjectStore]
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One object of a job's folder. `name` is its path below the job's folder, `place` where it lies."""
+    """One object of a job's folder. `name`: its path below the job's folder; `place`: its bucket and key."""
 
     name: str
     place: S3Place
@@ -32,14 +32,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A log or end marker that was read, the etag it had, and what it says."""
+    """A log or end marker that was read: its ETag, its bytes, and what they mean."""
 
     etag: str
     data: bytes
-    says: Certificate | DatasetStatus | str | None  # None: half-written
+    says: Certificate | DatasetStatus | str | None  # the parsed content; None: half-written
 
     def read_before(self) -> Text:
-        """As it is kept until the next look: without the bytes."""
+        """The form that is kept until the next look: without the bytes."""
         return replace(self, data=b"")
 
 
@@ -53,10 +53,10 @@ class Snapshot:
     texts: Mapping[str, Text]  # by name below the job's folder: all that are known, read now or before
     fresh: frozenset[str]  # names of the logs that were read now
     evidence: Evidence
-    unseen: str  # why some of it can't be seen: another bucket that is closed to us
+    unseen: str  # why part of the job can't be seen: another bucket refuses access
 
     def known(self) -> dict[str, Text]:
-        """What the next look need not read again."""
+        """The texts that the next look need not read again."""
         return {name: text.read_before() for name, text in self.texts.items()}
 
     @property
@@ -77,15 +77,16 @@ def places_of(job: JobRow, layout: Layout) -> ArtefactPlaces:
 
 
 def look(job: JobRow, layout: Layout, store_for: StoreFor, known: Mapping[str, Text], *, timeout: float) -> Snapshot:
-    """One look at `job`. `known` is what was read before, so that only what has changed is read again.
+    """Look at `job` once. `known`: what earlier looks have read, so that only changed objects are read again.
 
-    Raises StoreError when its folder at home can't be listed; another bucket that is closed to us is `unseen`.
+    Raises StoreError when its folder in the analysis's own bucket can't be listed; another bucket that refuses access is
+    named in `unseen`.
     """
     return _Look(layout, store_for, known).at(job, timeout)
 
 
 class _Look:
-    """What is gathered during one look."""
+    """The state of one look."""
 
     def __init__(self, layout: Layout, store_for: StoreFor, known: Mapping[str, Text]) -> None:
         self._home = layout.bucket
@@ -125,7 +126,7 @@ class _Look:
         return Snapshot(self._time, self._born, tuple(objects), self._texts, frozenset(self._fresh), evidence, unseen)
 
     def _started(self, job: JobRow) -> float:
-        """The server's time of the submit. Of a job that others started, the oldest thing in its folder tells."""
+        """The server's time of the submit; for a job started elsewhere, that of the oldest object in its folder."""
         if job.spec.origin is Origin.ELSEWHERE:
             return self._born or job.created
         return job.seen or job.submitted or job.created
@@ -148,13 +149,14 @@ class _Look:
         return sorted(found.values(), key=lambda s: s.name)
 
     def _closed(self, bucket: str, error: StoreError) -> None:
-        """At home it concerns the whole analysis; elsewhere only this job."""
+        """Raise a refusal by the analysis's own bucket, since it concerns the whole analysis; note one by another bucket,
+        for this job only."""
         if bucket == self._home:
             raise error
         self._unseen[bucket] = error.message
 
     def _text(self, seen: Seen) -> bool:
-        """Know what an object says; True when it was read now. What can't be read now is as it was before."""
+        """Get an object's text; True when it was read now. If it can't be read now, the text of an earlier look stays."""
         before = self._known.get(seen.name)
         if before is not None:
             self._texts[seen.name] = before
@@ -165,7 +167,7 @@ class _Look:
         try:
             data, info = self._store_for(seen.place.bucket).read(seen.place.key, limit=LOG_LIMIT)
         except (Absent, Exists):
-            return False  # deleted or replaced since the listing: the next look tells
+            return False  # deleted or replaced since the listing: the next look finds out
         except CLOSED as error:
             self._closed(seen.place.bucket, error)
             return False
@@ -185,7 +187,7 @@ class _Look:
         return found
 
     def _marker(self, places: ArtefactPlaces, objects: list[Seen]) -> str | None:
-        """The end marker's body, None while it isn't there, or where nobody of the group may see it."""
+        """The end marker's body; None while it doesn't exist, or where the group may not read it."""
         place = places.end_marker
         if place is None:
             return None

@@ -1,4 +1,5 @@
-"""Gather what the next step of a job hangs on, for `plan.considering`. In the engine thread; only the journal is asked."""
+"""Gather the facts that decide a job's next step, for `plan.considering`. In the engine thread; no requests are sent to
+S3."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ class _Going:
 
 
 def rule_of(context: Context, job: JobRow) -> Matcher | None:
-    """The rule in force that declares a job; None for jobs that were asked for one by one."""
+    """The rule in force that declares a job; None when there is none, as for jobs declared one by one."""
     if job.spec.origin is not Origin.RULE:
         return None
     return next((m for ms in context.rules.values() for m in ms if m.rule.name == job.spec.name), None)
@@ -49,10 +50,10 @@ class Assessor:
         self._going: dict[int, _Going] = {}  # by the job's row
         self._tallies: dict[tuple[str, str], Tally] = {}  # of this turn
         self._beside: dict[tuple[str, str], grouping.Unit] = {}  # of this turn
-        self._kept_back: set[tuple[str, str, str]] = set()  # analysis, rule, unit: what is lacking of it keeps its jobs
+        self._kept_back: set[tuple[str, str, str]] = set()  # analysis, rule, unit: jobs wait for what it lacks
 
     def turn(self) -> None:
-        """What is asked once a turn is asked anew."""
+        """Clear what is cached for one turn."""
         self._tallies.clear()
         self._beside.clear()
 
@@ -77,10 +78,10 @@ class Assessor:
         )
 
     def facts_just_before(self, context: Context, job: JobRow, config_key: str, config_etag: str) -> Facts:
-        """Of a job whose submit was decided on, to be asked once more in the transaction of its intent. What lies in S3 only was
-        looked at a moment ago, and guards were asked then, too.
+        """The facts for the last check of a job, in the transaction of its intent. Datasets that are only in S3, and the
+        guards, were checked a moment ago.
 
-        config_etag: of its config, where its name is one that jobs share; else empty.
+        config_etag: the config's ETag when jobs share its name; else empty.
         """
         datasets = [self._supplies.dataset(context, d) for d in job.spec.datasets]
         return Facts(
@@ -97,7 +98,8 @@ class Assessor:
         )
 
     def _same(self, context: Context, job: JobRow) -> str:
-        """The other declaration that comes to the same name and datasets: it is one job, and it is there already."""
+        """Names another declaration with the same name and datasets: it is the same job, which exists already. Empty for
+        none."""
         if job.attempt:
             return ""
         same = self._runtime.journal.job_by_id(context.name, identity(job, context.layout, 0))
@@ -108,7 +110,7 @@ class Assessor:
     # -- the rest of its unit ----------------------------------------------------------------------------------------
 
     def _rest_of_unit(self, context: Context, job: JobRow) -> Beside:
-        """What keeps a rule's job waiting that is neither its dataset nor its config: the rest of its unit, and what the rule's
+        """What else keeps a rule's job waiting, beside its datasets and config: the rest of its unit, and what the rule's
         `with` names."""
         m = rule_of(context, job)
         if m is None or (m.unit is None and not m.beside):
@@ -117,20 +119,20 @@ class Assessor:
             return grouping.beside(m, self._accompanying(context, m), "", lambda _row: True)
         unit = self._sessions.at(context.name, m, grouping.unit_of_job(m, job.spec))
         if unit is None:
-            return NOTHING  # all of it is gone: what its job is made of is said to be
+            return NOTHING  # all of it is gone: the job's datasets are reported as gone
         found = grouping.beside(m, unit, self._pauses.why(context, m, unit), lambda row: self._goes(context, row))
         if found.lacking or found.unit:
             self._kept_back.add((context.name, m.rule.name, unit.path))
         return found
 
     def _goes(self, context: Context, row: FileRow) -> bool:
-        """Whether a file ever goes up by itself."""
+        """Whether a file may ever be uploaded, now or later."""
         rules = [m for ms in context.rules.values() for m in ms]
         permit = gates.permit(row, rules, lambda m: self._sessions.of(context.name, m, row), lambda _m, _unit: False)
         return permit.when is not gates.When.NEVER
 
     def _accompanying(self, context: Context, m: Matcher) -> grouping.Unit:
-        """What a rule without units names beside its datasets: looked for once a turn."""
+        """The files that a rule without units names in `with`, cached for one turn."""
         key = (context.name, m.rule.name)
         if key not in self._beside:
             rows = self._runtime.journal.files(context.name, tree=m.rule.source or "")
@@ -149,7 +151,7 @@ class Assessor:
                 self._runtime.journal.wake_unit(context.name, m.rule.name, unit.path)
 
     def changed(self, context: Context, row: FileRow) -> None:
-        """A file became whole, or is gone: the jobs that its unit kept back are due, once for all that changes together."""
+        """A file became whole, or is gone: the jobs that wait for its unit are due, once for all changes together."""
         for m in (m for ms in context.rules.values() for m in ms):
             hit = m.unit_of(grouping.below(row)) if self._kept_back and grouping.is_of(m, row) else None
             key = (context.name, m.rule.name, hit[0] if hit else "")
@@ -160,7 +162,7 @@ class Assessor:
     # -- configs that share a name -----------------------------------------------------------------------------------
 
     def turn_of(self, context: Context, job: JobRow, key: str, etag: str) -> str:
-        """Why a job has to wait until others have read the config that they have under the same name; "" when it may go."""
+        """Why a job has to wait until others have read their own config at the same key; "" when it need not."""
         known = self._runtime.journal.configs_at(context.name, key)
         others = [(f"job {c.job_id}", c.etag, c.reading) for c in known if c.job_id != job.job_id]
         going = [
@@ -173,7 +175,7 @@ class Assessor:
     # -- spend guards ------------------------------------------------------------------------------------------------
 
     def goes(self, context: Context, job: JobRow, config: ConfigFact) -> None:
-        """Its submit was decided on: it counts for the others from now on."""
+        """A job's submit was decided on: from now on it counts in the guards of other jobs."""
         each = self._runtime.journal.machines_per_dataset(context.name, job.spec.name)
         shares = config.shared and config.content is not None
         self._going[job.row] = _Going(
@@ -185,15 +187,15 @@ class Assessor:
         )
 
     def intended(self, row: int) -> None:
-        """Its intent is committed, or it wasn't submitted: from now on the journal counts it."""
+        """A job's intent is committed, so the journal counts it from now on; or it was not submitted."""
         self._going.pop(row, None)
 
     def keep_only(self, rows: set[int]) -> None:
-        """What was decided on was not committed, but for these rows."""
+        """Forget the submits that were decided on but not committed: all except those of `rows`."""
         self._going = {row: going for row, going in self._going.items() if row in rows}
 
     def _tally(self, context: Context, job: JobRow, now: float) -> Tally:
-        """What is going on, with the submits that were decided on a moment ago."""
+        """The counts for the spend guards, including submits that were decided on a moment ago."""
         journal, key = self._runtime.journal, (context.name, job.spec.name)
         if key not in self._tallies:
             siblings: Sequence[JobRow] = journal.jobs_of_rule(*key)

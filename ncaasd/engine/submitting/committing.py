@@ -1,4 +1,4 @@
-"""What is committed on the way of one submit (`engine.submitting.SubmitLog`), each step in a transaction of the engine's."""
+"""The commits of one submit (`submit_once.SubmitLog`), each in a transaction of the engine's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ncaasd.subjects import of_job
 
 
 class Decider(Protocol):
-    """Who decides on submits."""
+    """The part of the engine that decides on submits."""
 
     @property
     def assessor(self) -> Assessor: ...
@@ -30,7 +30,7 @@ class Decider(Protocol):
 
 
 class JournaledSubmit:
-    """engine.submitting.SubmitLog: every call returns after the commit."""
+    """Implements `submit_once.SubmitLog`: every call returns after the commit."""
 
     def __init__(self, runtime: Runtime, jobs: Decider, context: Context, job: JobRow) -> None:
         self._runtime = runtime
@@ -62,7 +62,8 @@ class JournaledSubmit:
                 row = journal.file_of(dataset)
                 if row is not None and row.state is not FileState.GONE and row.etag != dataset.etag:
                     raise NcaasdError(f"{dataset.name} has just changed")
-            # Since it was considered a file may have changed, its old name been found gone, or a person have held it.
+            # Since the job was considered, a file may have changed, its old name may have been found gone, or a person may
+            # have held the job.
             step = consider(self._jobs.assessor.facts_just_before(self._context, job, config_key, config_etag))
             if not step.submit:
                 raise NcaasdError(step.reason)

@@ -1,4 +1,5 @@
-"""Take every job that is due one step further: consider, submit, look. In the engine thread; S3 is asked on workers."""
+"""Take every job that is due one step further: consider, submit, look. In the engine thread; requests to S3 are sent on
+workers."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ from ncaasd.subjects import of_file, of_job
 
 DUE_AT_A_TIME = 200
 SOON = 30.0
-CONSIDER_AGAIN = 300.0  # a waiting job is woken by what it waits for; this is for what was missed
-ENDING = 300.0  # an end that may still turn out to be none is not waited for longer by `once`
+CONSIDER_AGAIN = 300.0  # seconds; a waiting job is woken by what it waits for, and this catches what was missed
+ENDING = 300.0  # seconds that `once` waits for an end that may still be taken back
 AGAIN = {Again.SOON: SOON, Again.NOW_AND_THEN: CONSIDER_AGAIN, Again.CHANGE: CONSIDER_AGAIN}  # seconds
 
 
@@ -51,7 +52,7 @@ class Jobs(Part):
         *,
         put_in_place: Callable[[Context, FileRow], None],
     ) -> None:
-        """`put_in_place`: a file may be elsewhere in S3 than its job's rule wants it (`key: base`)."""
+        """`put_in_place`: gives a file the key that its rule wants (`key: base`)."""
         self._put_in_place = put_in_place
         self._runtime = runtime
         self._declarer = declarer
@@ -72,17 +73,18 @@ class Jobs(Part):
         return any(_is_waited_for(reachable[job.spec.analysis], job, waits, now) for job in jobs)
 
     def due(self) -> float | None:
-        """A job is to be taken further then, or the group's results are to be listed."""
+        """Seconds until a job is due, or the group's results are to be listed."""
         at = self._runtime.journal.next_due(list(self._busy))
         times = [self.elsewhere.due(), None if at is None else at - self._runtime.clock.now()]
         return min((seconds for seconds in times if seconds is not None), default=None)
 
     def finished(self, context: Context, job: JobRow) -> None:
-        """All that a job left is here, and it is in its end."""
+        """A job has ended, and everything it left is here."""
         self.judging.finished(context, job)
 
     def about_to_intend(self, context: Context, row: int, job_id: str) -> None:
-        """In the intent's transaction: no other row may have its id."""
+        """In the intent's transaction: make sure that no other row has its id, by merging one that was followed as started
+        elsewhere."""
         found = self.elsewhere.is_ours_after_all(context, row, job_id)
         if found is not None:
             self._fetcher.taken_over(row, found)
@@ -117,9 +119,9 @@ class Jobs(Part):
             case Phase.OPEN:
                 return self._consider(context, job, now)
             case Phase.INTENT | Phase.ATTEMPTED:
-                # Some holds are looked at again: a foreign submit file may turn out to be this job's after all, when its folder
-                # appears; and who replaced a dataset may have submitted the very job (another daemon on one folder), or put it
-                # back.
+                # Some holds are checked again: a foreign submit file may turn out to be this job's after all, when its folder
+                # appears; and whoever replaced a dataset may have submitted this very job (another daemon on the same
+                # folder), or restored the dataset.
                 if job.hold is not None and HOLDS[job.hold].again is Again.NEVER:
                     self._runtime.journal.update_job(job.row, next_at=NEVER)
                     return []
@@ -160,7 +162,7 @@ class Jobs(Part):
         return [self._asking(context, job, step.ask_remote, step.ask_config)] if asks else []
 
     def _made_ready(self, context: Context, job: JobRow) -> JobRow:
-        """The job with the files that it means, under the keys that they have."""
+        """The job with the local files of its datasets, and the keys that those files have now."""
         job = self._declarer.find_files(job)
         m = rule_of(context, job)
         rows = [self._runtime.journal.file_of(d) for d in job.spec.datasets]
@@ -169,7 +171,7 @@ class Jobs(Part):
                 if row is not None:
                     self._put_in_place(context, row)
             rows = [self._runtime.journal.file_of(d) for d in job.spec.datasets]
-        # One that was declared before its file came, by an earlier version, has not that file's key.
+        # A job that an earlier version declared before its file came doesn't have that file's key.
         datasets = tuple(
             replace(d, key=row.key) if row is not None and row.state is not FileState.GONE and row.key else d
             for d, row in zip(job.spec.datasets, rows, strict=True)
@@ -195,7 +197,7 @@ class Jobs(Part):
         return start
 
     def show(self, job: JobRow, state: JobState, reason: str, **details: Unpack[JobDetails]) -> None:
-        """Commit a state and its reason, for the manifest's status file too."""
+        """Commit a state and its reason; when they are new, the manifest's status file is written again."""
         if (state, reason) != (job.state, job.reason) and job.spec.origin is not Origin.ELSEWHERE:
             self._declarer.changed.add((job.spec.analysis, job.spec.declared_in))
         self._runtime.journal.update_job(job.row, state=state, reason=reason, **details)
@@ -247,8 +249,8 @@ class Jobs(Part):
         return start
 
     def _recorded(self, context: Context, job: JobRow) -> tuple[dict[str, str], list[FileRow], set[str]]:
-        """(what is stored at each dataset's key, the recordings that they are or are made of, ids of jobs of other files that
-        had these keys)"""
+        """Returns (the recorded ETag of each dataset's key, the recordings that the datasets are or are made of, ids of
+        other files' jobs that had these keys)."""
         journal = self._runtime.journal
         etags: dict[str, str] = {}
         files: list[FileRow] = []
@@ -261,7 +263,7 @@ class Jobs(Part):
             if dataset.place is None or len(journal.files_with_key(context.name, dataset.key)) < 2:
                 continue
             if row is not None and row.stored is not None:
-                etags[dataset.key] = row.etag  # also when it is gone: another one may be at its key by then
+                etags[dataset.key] = row.etag  # also when the file is gone: another file may have its key by then
             others |= ids_of_others(dataset, journal.jobs_using(context.name, dataset.key))
         return etags, files, others
 
@@ -299,7 +301,7 @@ class Jobs(Part):
                 self.show(job, job.state, report.reason, next_at=next_at, failures=job.failures + 1)
 
     def _reupload(self, context: Context, key: str) -> None:
-        """What the journal thinks is stored, and S3 doesn't have: put it again (F52)."""
+        """Upload again what the journal has as stored and S3 doesn't have (F52)."""
         for row in self._runtime.journal.files_with_key(context.name, key) if key else []:
             if row.state is FileState.STORED:
                 self._runtime.journal.unstore_file(row.id, self._runtime.clock.now())
@@ -308,7 +310,7 @@ class Jobs(Part):
 
 
 def _is_waited_for(context: Context, job: JobRow, waits: Waits, now: float) -> bool:
-    """Whether a pass goes on for an unfinished job."""
+    """Whether a pass (`once`) must go on because of an unfinished job."""
     if job.next_at <= now:
         return True
     surely = job.verdict is JobState.DONE or now - job.ended < ENDING

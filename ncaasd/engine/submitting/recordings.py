@@ -1,5 +1,5 @@
-"""What a job's data is, beside being there: renamed from what was analysed already, a sync program's copy, nothing but zeros. In
-the engine thread; the decisions are `plan`'s, the facts the journal's."""
+"""Doubts about a job's data: renamed from what was analysed already, a sync program's copy, nothing but zeros. In the
+engine thread; `plan` decides, from the journal's facts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Recordings:
         self._sessions = sessions
 
     def stop(self, context: Context, job: JobRow) -> Stop | None:
-        """Why `job`, whose data is all in S3, is held for what its data is."""
+        """Why `job`, whose data is all in S3, must be held because of its data; None when it need not."""
         if job.attempt:
             return None
         journal = self._runtime.journal
@@ -42,7 +42,8 @@ class Recordings:
         )
 
     def _given(self, context: Context, row: FileRow) -> list[JobRow]:
-        """The jobs that were given a file's content under a name that is gone, or that something else has now."""
+        """The jobs that were submitted with a file's content under another name, whose file is gone or has other content
+        now."""
         journal = self._runtime.journal
         if row.state is not FileState.STORED or not row.etag:
             return []
@@ -60,7 +61,7 @@ class Recordings:
         ]
 
     def _piece(self, context: Context, job: JobRow, dataset: Dataset) -> Piece | None:
-        """None where no file here is the dataset, or nobody knows what it was made of."""
+        """None when the dataset is no local file, or when it isn't known what it was made of."""
         row = self._runtime.journal.file_of(dataset)
         if row is None or row.state is FileState.GONE:
             return None

@@ -1,6 +1,6 @@
 """Submit exactly once: the steps, in the order that makes them safe. docs/exactly-once.md argues why.
 
-Runs on a worker, never in the engine thread; what must be committed before the next step is asked of the engine.
+Runs on a worker, never in the engine thread, which makes each commit that must precede the next step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ncaasd.plan.configs import etag_of
 from ncaasd.plan.submitting import Decision, Found, Step, body_of, decide, identity
 from ncaasd.ports import Clock, CrashPoint, ObjectStore, no_crash
 
-TRIES = 4  # of list-and-put in one go; after that the engine comes back later
+TRIES = 4  # rounds of list-and-put in one call; after that the engine tries again later
 ATTEMPTS_SEARCHED = 1000
 MARK = b"The name of this object says how many jobs a journal of ncaasd has begun to submit. ncaasd needs it: leave it here.\n"
 
@@ -47,13 +47,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One job to submit. `config` is the content to put for it, None when it lies in S3 already (bypass, or named whole)."""
+    """One job to submit. `config`: the content to put for it; None when it is in S3 already (bypass, or named in full)."""
 
     job: JobRow
     layout: naming.Layout
     config_key: str
     config: bytes | None
-    etags: dict[str, str]  # key -> what the journal says is stored there; datasets not of this machine are absent
+    etags: dict[str, str]  # key -> the ETag stored there, by the journal; datasets not of this machine are absent
     others: frozenset[str] = frozenset()  # ids of jobs of other local files that had these keys before
     doubt: str = ""  # why the journal may not know that the job was submitted
     shared: bool = False  # the config's name in S3 is one that jobs share
@@ -62,18 +62,18 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The object whose key tells how many submits this journal has begun, and those of which it takes the place."""
+    """The object whose key tells how many submits this journal has begun. `older`: the keys of the marks that it replaces."""
 
     key: str
     older: tuple[str, ...] = ()
 
 
 class SameJob(NcaasdError):
-    """Another declaration comes to the same name and datasets: it is one job, and it is there already."""
+    """Another declaration has the same name and datasets: it is the same job, which exists already."""
 
 
 class SubmitLog(Protocol):
-    """What is committed, and when. Every call returns after the commit."""
+    """The commits that a submit needs. Every call returns after its commit."""
 
     def intend(
         self,
@@ -85,17 +85,18 @@ class SubmitLog(Protocol):
         config_etag: str,
         datasets: Sequence[Dataset],
     ) -> JobRow:
-        """Commit the intent. Raises NcaasdError when the job's files have changed since, so it must wait again; SameJob.
+        """Commit the intent. Raises SameJob, or another NcaasdError when the job must wait again, such as when its files have
+        changed.
 
-        config_etag: of the config, where its name is one that jobs share; else empty.
+        config_etag: the config's ETag when jobs share its name; else empty.
         """
 
     def configured(self, config_etag: str) -> None:
-        """Commit that an intended job gets another content under a name that jobs share. Raises NcaasdError when it is not its
-        turn any more."""
+        """Commit the ETag of another config content for an intended job, under a name that jobs share. Raises NcaasdError
+        when it is not the job's turn any more."""
 
     def count(self) -> Mark:
-        """Commit that one more submit begins, and say how that is marked in S3."""
+        """Commit that one more submit begins, and return its mark for S3."""
 
     def attempt(self) -> None:
         """Commit that a PUT may be sent from now on."""
@@ -113,7 +114,7 @@ def submit_once(
     crash: CrashPoint = no_crash,
     foreign: Callable[[str], ObjectStore] | None = None,
 ) -> Report:
-    """Bring one job's submit file into S3 once, ever; or say why not. Never raises StoreError.
+    """Put one job's submit file into S3 once, ever, or report why not. Never raises StoreError.
 
     `foreign(bucket)` gives the store of another bucket, for storage bypass.
     """
@@ -179,7 +180,7 @@ def _list_and_put(
         crash("submit.counted")
         store.put(mark.key, MARK, crc=crc64nvme(MARK), only_if_absent=False)
         crash("submit.marked")
-        # 6: from here on a PUT may be on its way, whatever happens to us.
+        # 6: from here on a PUT may be under way, whatever happens to this process.
         log.attempt()
         attempted = attempted or clock.now()
         crash("submit.attempted")
@@ -191,7 +192,7 @@ def _list_and_put(
         crash("submit.put")
         log.submitted(at=put.modified, adopted=False, reason="")
         for older in (*mark.older, *marked):
-            with contextlib.suppress(StoreError):  # what is left does no harm: the highest tells all
+            with contextlib.suppress(StoreError):  # a mark that is left does no harm: the highest one counts
                 store.delete(older)
         return Report(Ending.SUBMITTED)
     return Report(Ending.UNSURE, reason="S3 gave no clear answer to the submit; it is looked at again")
@@ -228,15 +229,15 @@ def _is_md5(etag: str) -> bool:
 def _choose(order: Order, store: ObjectStore) -> tuple[str, int]:
     """The job's id and attempt.
 
-    A first attempt takes the latest one that S3 shows, to adopt it (the journal was lost); a rerun takes the smallest
-    above the journal's of which S3 shows nothing (F82).
+    A first attempt takes the last number in a row that S3 shows, to adopt it (the journal was lost); a rerun takes the first
+    one, from the journal's on, of which S3 shows nothing (F82).
     """
     job, layout = order.job, order.layout
     taken: tuple[str, int] | None = None
     for attempt in range(job.attempt, job.attempt + ATTEMPTS_SEARCHED):
         job_id = identity(job, layout, attempt)
         if job_id in order.others:
-            continue  # a rule's job of the file that had this key before: its results are not this one's (F96)
+            continue  # the id of another file's job, which had this key before: its results are not this job's (F96)
         there = store.find(layout.submit_key(job_id)) is not None or bool(store.list(layout.job_folder(job_id)).objects)
         if job.attempt > 0 and not there:
             return job_id, attempt
@@ -260,7 +261,8 @@ def _with_etags(datasets: Sequence[Dataset], etags: dict[str, str]) -> list[Data
 
 
 def _put_config(order: Order, store: ObjectStore) -> Report | None:
-    """Put the job's config under the name of its content; equal content that is there already is the same config."""
+    """Put the job's config under the key made from its content; an object of the same size already there is the same
+    config."""
     if order.config is None:
         return None
     found = store.find(order.config_key)
@@ -277,7 +279,7 @@ def _put_config(order: Order, store: ObjectStore) -> Report | None:
 
 
 def _foreign_config(order: Order, there: str) -> Report | None:
-    """Under a name that jobs share only what this rig has put is overwritten; else a person decides."""
+    """Under a name that jobs share, overwrite only a config that this rig has put; otherwise hold the job for a person."""
     if (
         order.config is None
         or Hold.CONFIG in order.job.released
@@ -309,8 +311,9 @@ def _put_shared_config(order: Order, job: JobRow, store: ObjectStore, log: Submi
 
 
 def _config_there(order: Order, store: ObjectStore) -> str:
-    """The MD5 of what is at the config's key, "" when nothing is. Mostly that is its ETag; when it is none that is known, the
-    object is read, because the ETags of KMS-encrypted buckets are no MD5s, and look like some."""
+    """The MD5 of the object at the config's key, "" when there is none. Usually this is its ETag. An unknown ETag is not
+    trusted, because those of KMS-encrypted buckets look like MD5s and are none: the object is read, unless it is too large
+    for a config."""
     found = store.find(order.config_key)
     if found is None:
         return ""
@@ -329,7 +332,8 @@ def _unverified(
         if isinstance(found, Report):
             return found
         if found is None:
-            # Existence is checked by NeuroCAAS by prefix ("data" passes when only "data2" is there), so exactly here.
+            # NeuroCAAS checks existence by prefix ("data" passes when only "data2" is there), so the exact key is checked
+            # here.
             return Report(Ending.WAITS, reason=f"{dataset.name} is not in S3 ({dataset.key})", missing=dataset.key)
         recorded = order.etags.get(dataset.key)
         if recorded and found != _UNSEEN and found.etag != recorded:
@@ -350,14 +354,14 @@ def _unverified(
     return None
 
 
-_UNSEEN = ObjectInfo("", 0, "", 0.0)  # what a person has vouched for
+_UNSEEN = ObjectInfo("", 0, "", 0.0)  # stands for an object that can't be seen, and that a person has confirmed
 
 
 def _look_for(
     order: Order, store: ObjectStore, foreign: Callable[[str], ObjectStore] | None, name: str
 ) -> ObjectInfo | Report | None:
-    """What is at a key, or at an s3:// address. A bucket that is closed to this key may be open to NeuroCAAS: a person
-    knows."""
+    """The object at a key, or at an s3:// address. A bucket that refuses our access key may be open to NeuroCAAS: a person
+    must confirm that."""
     bucket, key = _where(name, store.bucket)
     if bucket == store.bucket or foreign is None:
         return store.find(key)

@@ -1,5 +1,5 @@
-"""What a job needs before its submit: its datasets and its config, here or in S3. In the engine thread; S3 is asked on a
-worker."""
+"""What a job needs before its submit: its datasets and its config, here or in S3. In the engine thread; requests to S3 are
+sent on a worker."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ncaasd.neurocaas.naming import safe_key
 from ncaasd.plan.configs import ConfigFact, from_text, in_another_bucket, local_config, not_here, not_yet
 from ncaasd.plan.considering import DatasetFact, dataset_fact
 
-REMOTE_KNOWN_FOR = 30.0  # seconds that an answer about a dataset is believed, or that a config isn't there
-CONFIG_KNOWN_FOR = 600.0  # a config that was read from S3 is used for so long
+REMOTE_KNOWN_FOR = 30.0  # seconds that S3's answer about a dataset is used, or that a config isn't there
+CONFIG_KNOWN_FOR = 600.0  # seconds that a config read from S3 is used
 RENDERED_KEPT = 1000
 
 
@@ -23,7 +23,7 @@ class Supplies:
     def __init__(self, runtime: Runtime, declarer: Declarer) -> None:
         self._runtime = runtime
         self._declarer = declarer
-        self._there: dict[tuple[str, str], tuple[bool, float]] = {}  # (analysis, key) -> in S3, asked when
+        self._there: dict[tuple[str, str], tuple[bool, float]] = {}  # (analysis, key) -> in S3, when answered
         self._texts: dict[tuple[str, str], tuple[bytes | None, float]] = {}  # configs read from S3
         self._rendered: dict[tuple[str, str, str, bytes], ConfigFact] = {}
 
@@ -46,7 +46,8 @@ class Supplies:
     # -- configs -----------------------------------------------------------------------------------------------------
 
     def config(self, context: Context, job: JobRow) -> ConfigFact:
-        """The job's config, under a name of its content: the local file's, else what lies in S3 under its own name."""
+        """The job's config, with its key in S3: from the local file, else from the object in S3 with the config's own
+        name."""
         journal, name = self._runtime.journal, job.spec.config
         elsewhere = in_another_bucket(job.spec)
         if elsewhere is not None:
@@ -81,7 +82,7 @@ class Supplies:
     ) -> Callable[[], None]:
         """Look in S3 for what isn't here: datasets that another rig put (`keys`), and a config (its key, or "").
 
-        `then` is called with whether all of it is there; not when S3 gives no answer.
+        `then` is called with True when all of it is in S3; with False otherwise, also when S3 gives no answer.
         """
 
         def work() -> tuple[dict[str, bool], bytes | None]:

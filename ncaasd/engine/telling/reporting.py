@@ -1,4 +1,4 @@
-"""Keep the status files beside manifests: how a rig's own software follows its job."""
+"""Write the status files beside manifests, by which a rig's own software follows its jobs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Reporter(Part):
         self._root = root
         self._next = 0.0
         self._shown: dict[tuple[str, str], bytes] = {}  # what was written, so that nothing is written twice
-        self._unwritten: dict[tuple[str, str], bytes] = {}  # what a share refused
+        self._unwritten: dict[tuple[str, str], bytes] = {}  # a write failed, or has to wait
         self._retry = 0.0
         for context in runtime.contexts.values():
             declarer.changed.update((context.name, m.path) for m in runtime.journal.manifests(context.name))
 
     def due(self) -> float | None:
-        """A status file is to be written then; one is not waited for by a pass, which writes them all in its end."""
+        """Seconds until a status file is to be written. A pass doesn't wait for that: it writes them all at its end."""
         times = [self._next] if self._declarer.changed else []
         times += [self._retry] if self._unwritten else []
         return min(times) - self._runtime.clock.monotonic() if times else None
@@ -73,7 +73,7 @@ class Reporter(Part):
         fresh = {name: body for name, body in files.items() if self._is_news(context.name, name, body)}
         if not fresh:
             return
-        if not context.looked:  # what is there may know more than this journal: see engine/core/opening.py
+        if not context.looked:  # existing files may know more than this journal: see engine/core/opening.py
             self._unwritten |= {(context.name, name): body for name, body in fresh.items()}
             self._retry = self._runtime.clock.monotonic() + EVERY
             return
@@ -98,7 +98,7 @@ class Reporter(Part):
             return
         if not isinstance(result.error, NcaasdError):
             raise result.error
-        # A read-only or missing folder: seen elsewhere too (F19).
+        # A read-only or missing folder is reported by other parts too (F19).
         logging.getLogger("ncaasd").warning("%s: %s; tried again", context.name, result.error)
         for name, body in files.items():
             if self._shown.get((context.name, name)) == _essence(body):  # nothing newer is on its way
@@ -124,7 +124,7 @@ def status_name(path: str) -> str:
 
 
 def _by_rule_and_unit(jobs: list[JobRow]) -> dict[str, list[JobRow]]:
-    """`submissions/status/<rule>/<unit>.json` for each unit of a rule."""
+    """The jobs of each unit of a rule, by its status file's name, `submissions/status/<rule>/<unit>.json`."""
     found: dict[str, list[JobRow]] = {}
     for job in jobs:
         if job.spec.origin is Origin.RULE:

@@ -64,7 +64,7 @@ class Units(Part):
             state, reason = state_of(m, unit, self._runtime.clock.now())
             self._note(context, key, path, _Seen(state, reason))
         for key in [k for k in self._seen if k[0] == context.name and k not in found]:
-            del self._seen[key]  # it went on its way: its jobs tell
+            del self._seen[key]  # none of its files waits any more: its jobs report from now on
 
     def _note(self, context: Context, key: _Key, path: str, seen: _Seen) -> None:
         if self._seen.get(key) == seen:
@@ -77,5 +77,5 @@ class Units(Part):
         if seen.state not in SAY or (before and before.state is seen.state):
             return
         last = self._runtime.journal.events(context.name, subject, 1)
-        if not last or last[0].kind != str(seen.state):  # said before a restart
+        if not last or last[0].kind != str(seen.state):  # else it was reported before a restart
             self._runtime.event(context.name, subject, str(seen.state), seen.reason, level=SAY[seen.state])
