@@ -1,4 +1,4 @@
-"""Where a job's artefacts lie: at home, or, when storage is bypassed, each in its own place.
+"""Where a job's artefacts lie: at home (its folder in the analysis's bucket), or elsewhere when storage is bypassed.
 
 Rules: NeuroCAAS protocol, docs/neurocaas.md ("Storage bypass").
 """
@@ -72,7 +72,7 @@ def artefacts(job: SubmitBody, layout: Layout) -> ArtefactPlaces:
 def _places(
     logs: S3Place, results: S3Place, ending: str, ends: bool, layout: Layout, *, stub: S3Place | None = None
 ) -> ArtefactPlaces:
-    """From the job folders of logs and results, and that in which the end marker comes, if one does."""
+    """From the job folders of logs and results; `ending` is that of the end marker, if there will be one (`ends`)."""
     return ArtefactPlaces(
         certificate=S3Place(logs.bucket, f"{logs.key}logs/certificate.txt"),
         stub=S3Place(stub.bucket, f"{stub.key}logs/certificate.txt") if stub is not None and stub != logs else None,

@@ -86,7 +86,7 @@ class Facts:
 
     @property
     def idle(self) -> int:
-        """Machines that were started, and of which nothing tells on which dataset they work."""
+        """How many machines were started whose dataset is not known."""
         return self._machines[1]
 
     @property
@@ -99,7 +99,7 @@ class Facts:
 
     @cached_property
     def memory(self) -> Memory:
-        """What was ever read of the machines that share a status file."""
+        """All verdicts read so far of the machines that share a status file."""
         now: list[Heard] = []
         for name in self.shared:
             now += read_now(name, self.mine.get(name), self._lines(name))
@@ -134,7 +134,7 @@ class Facts:
 
     @cached_property
     def any_in_progress(self) -> bool:
-        """A worker is at it. Only workers write halves; the job manager's own INITIALIZING is put in one piece."""
+        """Whether a worker is running. A half-written file is a worker's: the job manager puts INITIALIZING in one piece."""
         return any(
             status is None or status.in_progress or (status.terminal and name not in self.finished)
             for name, status in self.mine.items()
@@ -146,7 +146,7 @@ class Facts:
 
     @property
     def marked(self) -> bool:
-        """The platform itself has put the end marker."""
+        """Whether the platform itself has put the end marker."""
         return self.seen.end_marker is not None and self.seen.end_marker.strip() == END_MARKER
 
     @property
@@ -166,7 +166,7 @@ class Facts:
 
     @property
     def blind(self) -> bool:
-        """No word of the datasets will ever come (and none has)."""
+        """Whether no status of the datasets will ever come (and none has)."""
         return self.seen.blind and not self.finished and not self.any_in_progress
 
     def quiet_for(self, seconds: float) -> bool:

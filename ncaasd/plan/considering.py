@@ -105,9 +105,7 @@ def consider(facts: Facts) -> Next:
     """The first thing that keeps a job from its submit; if there is none, the submit."""
     job = facts.job
     if facts.now < job.not_before:
-        return Next(
-            job.state, job.reason, hold=job.hold, again=Again.NEVER
-        )  # a retry after a refusal waits for its time
+        return Next(job.state, job.reason, hold=job.hold, again=Again.NEVER)  # a retry waits for its time
     if _is_written_anew(facts):
         job = replace(job, hold=None)
     if job.hold is not None and not is_mended(job.hold):

@@ -13,9 +13,7 @@ from enum import StrEnum
 
 from ncaasd.model import FileRow
 
-FirstScan = Callable[
-    [str], float
-]  # tree -> the id of the last file that this journal's first scan found; inf: that scan is not done yet
+FirstScan = Callable[[str], float]  # tree -> the last file's id in this journal's first scan; inf: not done yet
 
 
 class Standing(StrEnum):

@@ -64,9 +64,7 @@ class JobPlanner:
         for row in self._was.values():
             self._gone.setdefault((row.stat.size, row.stat.mtime_ns // renames.COARSEST), []).append(row)
         self._users: dict[str, list[JobRow]] = {}
-        self._given: dict[
-            str, list[tuple[Dataset, JobRow]]
-        ] = {}  # etag -> the datasets with this content, and their jobs
+        self._given: dict[str, list[tuple[Dataset, JobRow]]] = {}  # etag -> datasets of it, with their jobs
         for job in facts.jobs:
             for dataset in job.spec.datasets:
                 self._users.setdefault(dataset.key, []).append(job)
