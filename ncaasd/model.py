@@ -216,7 +216,7 @@ class UploadTask:
     parts: tuple[Part, ...] = ()
     ours: bool = False  # the journal put this key before: overwriting our own older version is allowed
     look_first: bool = False  # a listing showed something at the key: find and compare before any byte is sent
-    order: float = 0.0  # lower goes first: the recording's mtime; manifests and configs before all (negative)
+    order: float = 0.0  # lower is sent first: the recording's mtime; manifests and configs before all (negative)
     link: LinkTarget | None = None  # where `path` leads, when it is a link that is followed
 
 
@@ -440,7 +440,7 @@ class JobRow:
     not_before: float  # a retry waits until then
     machines: int = 0  # that it has, or had, as its certificate says; 0: not known yet
     config_etag: str = ""  # of its config as it was when the job was intended, where jobs share the config's name in S3
-    machine_verdicts: str = ""  # what machines that share a status file have said so far (neurocaas.machines.Memory)
+    machine_verdicts: str = ""  # verdicts so far of machines that share a status file (neurocaas.machines.Memory)
 
 
 class JobDetails(TypedDict, total=False):

@@ -58,7 +58,7 @@ def artefacts(job: SubmitBody, layout: Layout) -> ArtefactPlaces:
     result = split_checked(job.resultpath) if job.resultpath else None
     data = split_checked(job.datanames[0]) if job.datanames else None
     if result is not None:
-        # all of it elsewhere; but the end marker goes to the same path of the analysis's own bucket
+        # everything is put elsewhere, but the end marker at the same path of the analysis's own bucket
         there = f"{result[1].removesuffix('/')}/{folder_name(layout.bucket, job.timestamp)}/"
         return _places(S3Place(result[0], there), S3Place(result[0], there), there, ends, layout, stub=home)
     if data is not None:

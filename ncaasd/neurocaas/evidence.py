@@ -18,7 +18,7 @@ class Patience:
     """How long to wait for what, in seconds. Defaults: NeuroCAAS protocol, docs/neurocaas.md."""
 
     no_certificate: float = 15 * 60  # for the first sign of life
-    silent_start: float = 3 * 60  # quiet in step 1, whose only failures leave no word
+    silent_start: float = 3 * 60  # quiet in step 1, where a failure may leave no message
     no_dispatch: float = 20 * 60  # quiet between step 1 and the first status file
     platform_retry: float = 10 * 60  # the platform itself retries a step 4 AWS error, twice
     quiet: float = 30 * 60  # workers rewrite their status every 10 s or so
@@ -30,7 +30,7 @@ class Evidence:
     """All that is seen of one job. Times in seconds, by the server's clock."""
 
     certificate: Certificate | None
-    expected: tuple[str, ...]  # the datasets' base names, from the submit file; empty: not known (somebody else's job)
+    expected: tuple[str, ...]  # the datasets' base names, from the submit file; empty: not known (another person's job)
     statuses: Mapping[str, DatasetStatus | None]  # by base name, those that exist; None: half-written
     end_marker: str | None  # the body of process_results/end.txt; None: not there
     quiet: float  # since anything in the job's folder changed; since the submit when nothing is there
@@ -55,7 +55,7 @@ class Facts:
 
     @cached_property
     def _asked(self) -> Counter[str]:
-        """How often each base name stands in the job's list of datasets."""
+        """How often each base name is in the job's list of datasets."""
         asked = Counter(self.seen.expected or (name.rpartition("/")[2] for name in self.certificate.datasets))
         if not self.seen.expected:
             asked.update(name for name in self.seen.statuses if name not in asked)

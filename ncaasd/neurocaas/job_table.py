@@ -17,7 +17,7 @@ from ncaasd.neurocaas.job_reasons import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. `{…}` in `time` is a field of Patience. `final`: the platform has said its last word."""
+    """One line of the table. `{…}` in `time` is a field of Patience. `final`: nothing more will come from the platform."""
 
     name: str
     certificate: str

@@ -25,7 +25,7 @@ HOW_TO_MEND = "or leave it out with the rule's `exclude`; then it goes on by its
 
 @dataclass(frozen=True, slots=True)
 class DatasetFact:
-    """One dataset of the job: the local file that it is, or what a listing of S3 said."""
+    """One dataset of the job: its local file, or what a listing of S3 showed."""
 
     name: str
     key: str

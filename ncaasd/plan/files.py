@@ -119,7 +119,7 @@ def collision(other: Place, key: str) -> str:
 
 
 _HAS_IT = "has its name in S3 already"
-_HAD_IT = "maps to the same key in S3 already"  # as the first release said it
+_HAD_IT = "maps to the same key in S3 already"  # the first release's text for the same
 
 
 def waits_for_name(row: FileRow) -> bool:

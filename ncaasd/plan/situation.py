@@ -46,7 +46,7 @@ class Situation:
     wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
     after: Mapping[int, AfterSteps] = field(default_factory=dict)  # what is still to be done after results, by job
     first_scan: FirstScan | None = None  # of a journal that doesn't know all that its rig has submitted
-    noted: Collection[str] = ()  # ids of jobs that files here told it of
+    noted: Collection[str] = ()  # ids of jobs that it knows only from files here
 
 
 @dataclass(frozen=True, slots=True)
