@@ -7,16 +7,16 @@ NcaasdError                what happened, to which thing, why; `hint` says what 
 ├── LocalError             this machine: a disk, a file, a descriptor
 │   ├── FileChanged        a file is not what was observed; it settles again
 │   ├── FileVanished       a file is gone
-│   ├── FileUnreadable     a file is there, and can't be read: a person must mend its rights or its disk
+│   ├── FileUnreadable     a file exists but can't be read: a person must mend its permissions or its disk
 │   ├── UnsafePath         a path that would leave its folder, or is a symlink, is refused
 │   ├── DiskFull           no space, or less than is kept free
 │   ├── RootMissing        a watched or written tree is not there (unmounted?)
-│   ├── DiskSilent         a disk does not answer (its mount hangs); nothing is asked of it until it does
-│   ├── ToolFailed         a command of the config's `tools` failed, or took too long; carries what it said
+│   ├── DiskSilent         a disk does not answer (its mount hangs); it gets no requests until it does
+│   ├── ToolFailed         a command of the config's `tools` failed, or took too long; carries its output
 │   └── SyncFailed         an fsync of a fetched file failed: what was written is lost, the process ends
 ├── JournalError           the journal cannot be written or trusted; nothing is submitted
 │   └── JournalBroken      an fsync failed or the file is corrupt: the process ends
-└── StoreError             what S3 answered, translated once, in adapters/s3/store.py
+└── StoreError             an error of S3, translated in one place, adapters/s3/store.py
     ├── Denied             403: which permission, on what
     ├── BadCredentials     no, wrong or expired credentials
     ├── ClockSkewed        RequestTimeTooSkewed: this machine's clock is wrong
@@ -67,7 +67,7 @@ class Problem:
 
 
 class DeclarationError(UserError):
-    """A file is refused whole; `problems` has all of them, in the order of the file."""
+    """A declaration is refused as a whole; `problems` has all that is wrong in it, in the order of the file."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(p) for p in problems))
@@ -91,7 +91,7 @@ class FileVanished(LocalError):
 
 
 class FileUnreadable(LocalError):
-    """A file is there, and the system refuses to let it be read: for want of rights, or for a fault of its disk."""
+    """A file exists, but the system refuses to read it: permissions are missing, or its disk has a fault."""
 
 
 class UnsafePath(LocalError):
@@ -111,7 +111,7 @@ class DiskSilent(LocalError):
 
 
 class ToolFailed(LocalError):
-    """`output`: the last lines of what it said."""
+    """`output`: the last lines of the command's output."""
 
     def __init__(self, message: str, *, hint: str = "", output: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -131,7 +131,7 @@ class JournalBroken(JournalError):
 
 
 class StoreError(NcaasdError):
-    """`transient` says whether the same request may succeed later without anybody doing anything."""
+    """`transient`: whether the same request may succeed later by itself."""
 
     transient = False
 

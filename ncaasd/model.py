@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol, TypedDict
 
-# `FileRow.retry_at` and `JobRow.next_at` of what waits for an event, or for a person, and not for a time. What is put off for
-# good is set to NEVER; whether something is, is asked with EVENTUALLY. It is the lower one, because what is set may come of a
-# sum (now + (NEVER - now)) or of a clock's correction, and isn't NEVER to the digit then. No real time is near either of them.
+# NEVER is the `FileRow.retry_at` or `JobRow.next_at` of a row that waits for an event or for a person, not for a time. Compare
+# with EVENTUALLY, the lower one, to find such rows: a stored value may come from a sum (now + (NEVER - now)) or from a clock's
+# correction, and is then not exactly NEVER. No real time is near either of them.
 NEVER = 1e15
 EVENTUALLY = 1e14
 
@@ -24,7 +24,7 @@ class JobState(StrEnum):
 
     WAITING = "waiting"  # for files, or for its config
     READY = "ready"  # everything is in S3; the submit file is next
-    SUBMITTED = "submitted"  # the submit file is put; nothing heard yet
+    SUBMITTED = "submitted"  # the submit file is in S3; no answer yet
     STARTING = "starting"
     RUNNING = "running"
     FETCHING = "fetching"
@@ -44,23 +44,23 @@ _ENDS = frozenset({JobState.DONE, JobState.FAILED, JobState.REFUSED, JobState.TI
 
 
 class FileState(StrEnum):
-    """What has become of one local file."""
+    """The states of one local file."""
 
     SETTLING = "settling"  # seen, not quiet long enough
-    WHOLE = "whole"  # quiet; wants to be uploaded
+    WHOLE = "whole"  # quiet long enough; to be uploaded
     STORED = "stored"  # in S3, verified: this very content
     READ = "read"  # a manifest or submit file that has been read; it is never uploaded itself
     HELD = "held"  # a person must decide; `reason` says why
-    REFUSED = "refused"  # it must never go up; `reason` says why
+    REFUSED = "refused"  # it must not be uploaded; `reason` says why
     SKIPPED = "skipped"  # something is there that can't be followed, entered or looked at; `reason` says why
     GONE = "gone"  # no longer there locally; nothing is deleted in S3
 
 
-ABORTED = "its unit was aborted"  # how the reason of a whole file begins that is never uploaded
+ABORTED = "its unit was aborted"  # a whole file whose reason begins so is not uploaded
 
 
 class SystemStat(Protocol):
-    """What `os.stat` answers, as far as it matters here."""
+    """The fields of `os.stat`'s result that are used here."""
 
     @property
     def st_size(self) -> int: ...
@@ -73,9 +73,9 @@ class SystemStat(Protocol):
 
 
 class Stat(NamedTuple):
-    """One observation of a file: what must be equal for it to count as unchanged.
+    """One observation of a file. `plan.settling.unchanged` compares two of them.
 
-    A tuple, because a start makes one for each known file: a frozen dataclass takes four times as long to be made.
+    A tuple, because a start makes one for each known file, and a frozen dataclass takes four times as long to make.
     """
 
     size: int
@@ -89,10 +89,10 @@ class Stat(NamedTuple):
 
     @classmethod
     def of_link(cls, link: SystemStat, target: SystemStat) -> Stat:
-        """Of a symbolic link that is followed, and the file that it leads to.
+        """The observation of a symbolic link that is followed, together with its target.
 
-        The ctime is the later of both, to the millisecond; what is below that is made of both, so that it is another one when
-        the link is made anew or leads to another file, also one of equal size and mtime.
+        The ctime is the later of both, to the millisecond. Its lower digits are computed from both, so that it changes when
+        the link is made anew or leads to another file, even one of equal size and mtime.
         """
         later = max(link.st_ctime_ns, target.st_ctime_ns)
         both = (31 * link.st_ctime_ns + target.st_ctime_ns) % 999_983  # a prime: every digit of both counts
@@ -116,12 +116,12 @@ class Place:
 
     @property
     def is_package(self) -> bool:
-        """Whether what lies there is made of a unit, and not found on a disk (`plan.expand.package_tree`)."""
+        """Whether this is a package, made of a unit and not found on a disk (`plan.expand.package_tree`)."""
         return self.tree.startswith(PACKAGES)
 
     @property
     def package_of(self) -> str:
-        """The rule whose package lies there; "" of what is no package."""
+        """The rule whose package this is; "" for any other file."""
         return self.tree.removeprefix(PACKAGES) if self.is_package else ""
 
     def __str__(self) -> str:
@@ -130,7 +130,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ScanDelta:
-    """What a rescan found different from what was known. Known-unchanged files never leave the scan."""
+    """The differences that a rescan found. Files that are known and unchanged are not in it."""
 
     changed: dict[str, Stat]  # new or different
     gone: frozenset[str]
@@ -148,13 +148,13 @@ class Look:
 
     stat: Stat | None
     link: str = ""  # where it leads, when it is a link that is followed: see `FileRow.link`
-    skipped: str = ""  # something is there that is no file for us; why
-    unseen: bool = False  # it could not be looked at: what is known of it stays known
+    skipped: str = ""  # why what is there can't be taken as a file
+    unseen: bool = False  # it could not be looked at: what is known of it stays
 
 
 @dataclass(frozen=True, slots=True)
 class LinkTarget:
-    """Where a symbolic link leads that is followed: `path` below the folder `root` (absolute), with no other link on the way."""
+    """The target of a symbolic link that is followed: `path` below the folder `root` (absolute), without another link on it."""
 
     root: str
     path: str
@@ -204,7 +204,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class UploadTask:
-    """One file to bring to one key. `parts` and `upload_id` are what the journal knows of an earlier attempt."""
+    """One file to upload to one key. `parts` and `upload_id` are what the journal has of an earlier attempt."""
 
     file_id: int
     analysis: str
@@ -216,13 +216,13 @@ class UploadTask:
     parts: tuple[Part, ...] = ()
     ours: bool = False  # the journal put this key before: overwriting our own older version is allowed
     look_first: bool = False  # a listing showed something at the key: find and compare before any byte is sent
-    order: float = 0.0  # lower goes first: the recording's mtime; manifests and configs before all (negative)
+    order: float = 0.0  # lower is sent first: the recording's mtime; manifests and configs before all (negative)
     link: LinkTarget | None = None  # where `path` leads, when it is a link that is followed
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadTask:
-    """One object of a job's folder to bring to one place below `results/`."""
+    """One object of a job's folder to download to one place below `results/`."""
 
     object_id: int
     analysis: str
@@ -238,7 +238,7 @@ class DownloadTask:
 
 @dataclass(frozen=True, slots=True)
 class SkippedThing:
-    """What is at a place and is no file for us, and why."""
+    """Something in a tree that can't be taken as a file, and why."""
 
     place: Place
     reason: str
@@ -268,7 +268,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an UploadTask or DownloadTask."""
+    """The result of an UploadTask or DownloadTask."""
 
     task: UploadTask | DownloadTask
     verdict: Verdict
@@ -292,7 +292,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class CostNote:
-    """What the certificate says of money, in dollars. `remaining` is None when over budget."""
+    """The costs that the certificate tells, in dollars. `remaining` is None when over budget."""
 
     projected: float
     remaining: float | None
@@ -309,7 +309,7 @@ class Origin(StrEnum):
 
 
 class Hold(StrEnum):
-    """Why a job is held. What each kind is about, and who ends it: the table in `plan.holds`."""
+    """Why a job is held. The table in `plan.holds` says what each kind is about and what ends it."""
 
     PERSON = "person"  # `ncaasd hold`
     BACKLOG = "backlog"
@@ -357,19 +357,19 @@ class FileRow:
     retry_at: float
     failures: int
     ours: bool = False  # this rig put what is at the key, or a person allowed it to be overwritten
-    # Of a symbolic link that is followed, the file that it leads to: below the tree as `Place.path` is, or an absolute path
-    # (below the config's `links`). `stat` is then of both (`Stat.of_link`).
+    # The target of a symbolic link that is followed: relative to the tree as `Place.path` is, or an absolute path (below the
+    # config's `links`). `stat` is then of both (`Stat.of_link`).
     link: str = ""
     crc: str = ""  # CRC64NVME (hexadecimal) of what is stored
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One dataset of a job: `name` as the user wrote it, `key` as NeuroCAAS is told (a key, or an s3:// URL).
+    """One dataset of a job: `name` as the user wrote it, `key` as in the submit file (a key, or an s3:// URL).
 
-    `etag` is what was at the key when the job was submitted; empty before. `place` is the local file that is meant, whether
-    it is there or not: two files may come to one key, and a job is never given the other one's bytes (F96). None: none is
-    (s3://, jobs started elsewhere, or not known of an old journal's).
+    `etag` is the ETag at the key when the job was submitted; empty before. `place` is the local file that is meant, whether
+    it exists or not: two files may map to one key, and a job never gets the other one's bytes (F96). `place` is None for
+    s3:// URLs, for jobs started elsewhere, and where an old journal doesn't tell.
     """
 
     name: str
@@ -378,7 +378,7 @@ class Dataset:
     place: Place | None = None
 
     def is_of(self, row: FileRow) -> bool:
-        """Whether this is what is made of the local file `row`. What an old journal doesn't say is told by the names."""
+        """Whether `row` is this dataset's local file; judged by key and name where an old journal has no `place`."""
         if self.place is not None:
             return self.place == row.place
         return self.key == row.key and row.place.path in (self.name, f"inputs/{self.name}")
@@ -386,12 +386,12 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What was declared. A job is known by (analysis, name, unit, version) and its attempt."""
+    """A job as declared. It is identified by (analysis, name, unit, version) and its attempt."""
 
     analysis: str
     name: str  # the rule's, the one-off's, or the hand-written submit's timestamp
     unit: str  # the unit's or dataset's name as the user knows it; one-offs: all of them
-    version: str  # "" but where `rerun_on` names data or config: their checksums
+    version: str  # a hash of the data's or config's checksums where `rerun_on` names them; else ""
     origin: Origin
     declared_in: str  # the manifest or submit file's path
     datasets: tuple[Dataset, ...]
@@ -400,7 +400,7 @@ class JobSpec:
     instance_type: str | None = None
     resultpath: str | None = None
     fields: str = "{}"  # JSON: the parts of the unit's name, such as {"animal": "M7"}
-    config_name: str = "content"  # its config's name in S3: of its content, its own ("keep"), or this one
+    config_name: str = "content"  # its config's name in S3: by its content ("content"), its own ("keep"), or this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,27 +424,27 @@ class JobRow:
     next_at: float  # when it is to be looked at again
     failures: int  # of looking or submitting, in a row
     submit_key: str
-    config_key: str  # where this job's config is in S3, named by its content
+    config_key: str  # where this job's config is in S3
     body: bytes
-    verdict: JobState | None  # what NeuroCAAS's own end was, while results are being fetched
+    verdict: JobState | None  # how the job ended at NeuroCAAS; None before
     refused_kind: str
     finished: int
     total: int
     cost: CostNote | None
     seen: float  # the server's time of the submit
     size: int  # bytes of its datasets
-    rebuilt: bool  # found by a new journal's first scan on a rig that has had one before
+    rebuilt: bool  # it may have been submitted without this journal's knowing it (`plan.journals`)
     forgotten: bool
     results: str  # the local folder's name below results/
     quiet_looks: int  # listings without a change since the end
     not_before: float  # a retry waits until then
     machines: int = 0  # that it has, or had, as its certificate says; 0: not known yet
     config_etag: str = ""  # of its config as it was when the job was intended, where jobs share the config's name in S3
-    machine_verdicts: str = ""  # what machines that share a status file have said so far (neurocaas.machines.Memory)
+    machine_verdicts: str = ""  # verdicts so far of machines that share a status file (neurocaas.machines.Memory)
 
 
 class JobDetails(TypedDict, total=False):
-    """What of a job is set beside its state and its reason: `JobChange`."""
+    """The columns of a job that can be set, without its state and reason: see `JobChange`."""
 
     attempt: int
     job_id: str
@@ -485,8 +485,7 @@ class JobDetails(TypedDict, total=False):
 
 
 class JobChange(JobDetails, total=False):
-    """What the journal's `update_job` sets of a job, by column: all but what a job is known by. `JobRow` and `JobSpec` say
-    what each is."""
+    """The columns of a job that the journal's `update_job` can set. `JobRow` and `JobSpec` say what each is."""
 
     state: JobState
     reason: str
@@ -494,7 +493,7 @@ class JobChange(JobDetails, total=False):
 
 @dataclass(frozen=True, slots=True)
 class MachinesUsed:
-    """Of one analysis, for the spend guards."""
+    """The machines of one analysis, as the spend guards count them."""
 
     active: int  # machines of jobs that run now, or may
     day: int  # machines of jobs submitted in the last 24 h
@@ -502,7 +501,7 @@ class MachinesUsed:
 
 @dataclass(frozen=True, slots=True)
 class FetchProgress:
-    """What of a job's results is here."""
+    """How much of a job's results is fetched."""
 
     files: int
     of: int
@@ -512,7 +511,7 @@ class FetchProgress:
 
 @dataclass(frozen=True, slots=True)
 class AfterStep:
-    """One step of what is done after a job's results are here."""
+    """One step of `after_results` for one job."""
 
     state: str  # wanted | done | left
     reason: str
@@ -521,10 +520,10 @@ class AfterStep:
 
 @dataclass(frozen=True, slots=True)
 class EarlierJobs:
-    """What files on the disk tell of jobs that a journal doesn't know, by id."""
+    """The ids of jobs that files on the disk name and a journal doesn't know."""
 
-    submitted: frozenset[str]  # from here, surely
-    seen: frozenset[str]  # all that have a folder or a line, those included
+    submitted: frozenset[str]  # certainly submitted from here
+    seen: frozenset[str]  # all that have a folder or a line, `submitted` included
     complete: bool  # False: there was more than could be looked at
 
 
@@ -555,7 +554,7 @@ class Artefact:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the append-only log that tells each file's and job's story."""
+    """One line of the append-only event log."""
 
     at: float
     analysis: str

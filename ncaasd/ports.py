@@ -1,6 +1,6 @@
 """What adapters promise, as Protocols. Beside `model`; standard library only.
 
-An adapter never imports another: what it needs of one, it is given as one of these.
+An adapter never imports another: it is given the ones that it needs, as these Protocols.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ncaasd.model import (
 
 
 class Clock(Protocol):
-    """Time as an argument, so that tests can bend it."""
+    """Time as an argument, so that tests can set it."""
 
     def now(self) -> float:
         """Wall time: seconds since the epoch, UTC."""
@@ -37,9 +37,9 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None: ...
 
 
-# Called with the number of bytes that are sent next, before each block of a request's body (at most 128 KiB, or 512 where
-# blocks go within milliseconds): it counts them, and waits until the bandwidth budget allows them. What it raises abandons
-# the request, and passes through.
+# Called before each block of a request's body (at most 128 KiB, or 512 KiB where a block is sent within milliseconds) with the
+# block's number of bytes: it counts them, and waits until the bandwidth budget allows them. An exception from it abandons the
+# request, and is passed on.
 Pace = Callable[[int], None]
 
 
@@ -47,7 +47,7 @@ class ObjectStore(Protocol):
     """One bucket, with one key's permissions. Raises only `errors.StoreError` and its children.
 
     NeuroCAAS's policy allows a user's key no HEAD and no GET on inputs and submissions, no ListParts and no
-    AbortMultipartUpload, so there are none here: existence is always asked with `find`, by listing.
+    AbortMultipartUpload, so existence is always checked with `find`, by listing.
     """
 
     @property
@@ -122,7 +122,7 @@ class PartialFile(Protocol):
     def discard(self) -> None: ...
 
     def close(self) -> None:
-        """Leave the temporary file where it is, to be gone on with later."""
+        """Leave the temporary file where it is, to be continued later."""
 
 
 class ResultsTree(Protocol):
@@ -135,7 +135,7 @@ class ResultsTree(Protocol):
         """Raises RootMissing when the file system is not the one it was (an unmounted share), DiskFull when full."""
 
     def partial(self, folder: str, name: str, *, size: int, token: str) -> PartialFile:
-        """Open (or go on with) the temporary file for object `name` of job folder `folder`.
+        """Open (or continue) the temporary file for object `name` of job folder `folder`.
 
         `token` names the attempt: the same token finds the same temporary file again, untouched; a new one has no
         bytes yet (its size is 0, whatever `size` announces). It never has more than `size` bytes. Raises UnsafePath.
@@ -171,7 +171,7 @@ class FileTree(Protocol):
 
     @property
     def progress(self) -> int:
-        """Another number whenever a scan under way got an answer: to tell a tree that is slow from one that hangs."""
+        """Changes whenever a scan under way gets an answer: this tells a slow tree from one that hangs."""
 
     def check(self) -> None:
         """Raises RootMissing when the tree is not there, or is suddenly another (unmounted)."""
@@ -183,12 +183,12 @@ class FileTree(Protocol):
         """None when it is not there, or is not a regular file."""
 
     def look(self, path: str) -> Look:
-        """The same, and why it is no file; of a path that ends in "/", why that folder can't be entered. Raises RootMissing; what
-        the system refuses on `path` alone is said in the answer."""
+        """As `stat`, and why the path is no file; for a path that ends in "/", why that folder can't be entered. Raises
+        RootMissing; an error that concerns `path` alone is in the answer."""
 
     def target(self, link: str) -> LinkTarget | None:
-        """Where a link that was followed leads (`FileRow.link`); None when the config does not allow it any more. Touches no
-        disk."""
+        """The target of a link that was followed (`FileRow.link`); None when the config does not allow it any more. Reads
+        nothing from the disk."""
 
     def read(self, path: str, *, limit: int) -> tuple[bytes, Stat]:
         """A small file whole, and the observation it was read at. Raises FileChanged, FileVanished, LocalError."""
@@ -219,11 +219,11 @@ class RigFile(Protocol):
         """The name; None when there is no such file. Raises RootMissing, LocalError when it can't be read or names none."""
 
     def write(self, rig: str) -> str:
-        """Make it, never over one that is there. Returns the name that it has now. Raises LocalError."""
+        """Create the file unless it exists. Returns the name that it then has in it. Raises LocalError."""
 
 
 class EarlierWork(Protocol):
-    """What files of an analysis's folder tell of jobs that were submitted."""
+    """Finds submitted jobs by the files of an analysis's folder."""
 
     def jobs(self, known: Collection[str]) -> EarlierJobs:
         """Those that are not `known`, by id. Never raises for what is in the files; takes seconds at most, unless a mount
@@ -237,7 +237,7 @@ class TransferLog(Protocol):
         """Returns when it is committed: no part is sent before."""
 
     def part_stored(self, file_id: int, part: Part) -> None:
-        """Returns when it is committed: the worker sends no other part before, so a kill costs what is in flight."""
+        """Returns when it is committed: the worker sends no other part before, so a kill loses only what is in flight."""
 
     def flush(self) -> None:
         """Returns when everything that was recorded before is committed."""
@@ -268,15 +268,15 @@ class Transfers(Protocol):
         """The disks (mount points) that do not answer. A task on one of them FAILS at once, with DiskSilent."""
 
     def hangs(self, task: UploadTask | DownloadTask) -> bool:
-        """Whether the task's local file is on such a disk: a task under way may stay so for as long."""
+        """Whether the task's local file is on such a disk: a task under way may not end before the disk answers."""
 
     def stop(self, *, timeout: float) -> None:
-        """Ask everything to stop soon, resumable; returns when the threads are gone or after `timeout`."""
+        """Ask all transfers to stop soon, so that they can be resumed; returns when the threads have ended or after `timeout`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackFile:
-    """One file that goes into a package: its name in it, where it is (absolute), and what it must still be."""
+    """One file of a package: its name there, its local path (absolute), and the observation that must still hold."""
 
     name: str
     path: str
@@ -286,7 +286,7 @@ class PackFile:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A package that was built: what it is, and what the tool said (its last lines)."""
+    """A package that was built: its observation, and the last lines of the tool's output."""
 
     stat: Stat
     output: str = ""
@@ -299,7 +299,7 @@ class PackageBuilder(Protocol):
         """Where it is, or will be."""
 
     def build(self, target: str, files: Sequence[PackFile], command: Sequence[str] | None) -> Packed:
-        """A reproducible zip, or what `command` makes of `{files}` at `{out}`. It has its name once it is whole and durable.
+        """A reproducible zip, or what `command` makes of `{files}` at `{out}`. It gets its name once it is whole and durable.
 
         Raises DiskFull before anything is written, FileChanged or FileVanished when a file isn't what it was, ToolFailed,
         LocalError.
@@ -312,11 +312,11 @@ class PackageBuilder(Protocol):
 
 
 class ToolRunner(Protocol):
-    """Runs the commands of the config's `tools`: no shell, nobody's standard input, no secrets in the environment."""
+    """Runs the commands of the config's `tools`: no shell, no standard input, no secrets in the environment."""
 
     def run(self, command: Sequence[str], *, folder: str | None = None) -> str:
-        """In `folder` (else in one of its own, which is removed), until its end. Returns the last lines of what it said;
-        raises ToolFailed, with them."""
+        """Run `command` to its end in `folder` (else in a temporary one). Returns the last lines of its output; raises
+        ToolFailed, with them."""
 
 
 class Archive(Protocol):
@@ -331,11 +331,11 @@ class Archive(Protocol):
         is there, DiskFull, FileChanged, FileVanished."""
 
     def delete(self, path: str, expect: Stat) -> None:
-        """Delete the recording if it still is what `expect` says. Raises FileChanged; nothing when it is gone."""
+        """Delete the recording if it still is what `expect` says. Raises FileChanged; does nothing when it is gone."""
 
 
-# A descriptor, for reading, of the file that a link leads to; nothing but a regular file is opened, and no other link is
-# followed on the way. Raises OSError.
+# Opens the target of a link for reading and returns the descriptor: only a regular file, and no other link is followed on the
+# way. Raises OSError.
 OpenLink = Callable[[LinkTarget], int]
 OutcomeSink = Callable[[Outcome], None]
 CrashPoint = Callable[[str], None]

@@ -1,11 +1,11 @@
-"""What the event log calls a file, a package, a job, a unit and a result: one name for each, by whoever writes or reads of it.
+"""The event log's names of files, packages, jobs, units and results: whoever writes or reads the log takes them from here.
 
-The first word says what it is, so that no two of them have one name: a file of the analysis's own folder, one of a source with
-an equal path, and a package differ. Names that are no text are escaped, as the log has them.
+The first word is the kind, so that no two things share a name: a file of the analysis's own folder, a source's file with an
+equal path, and a package differ. Names that are not valid text are escaped, as they are in the log.
 
-Older journals have other names of some files: `file PATH` of a source's file that was skipped, released or lost in S3, and
-`file package:RULE:NAME` of a package. Those events are shown as they are. What is looked up by its name (the story of a job,
-what was last said of a unit) is called now as it was then, so both are found.
+Older journals have other names for some files: `file PATH` for a source's file that was skipped, released or lost in S3, and
+`file package:RULE:NAME` for a package. Those events are shown as they are. Jobs and units, whose events are looked up by name,
+have kept their names, so their older events are found, too.
 """
 
 from __future__ import annotations

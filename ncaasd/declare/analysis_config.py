@@ -1,4 +1,4 @@
-"""The configs of the analyses: files in configs/ that NeuroCAAS reads, checked here because it fails silently there.
+"""The configs of the analyses: files in configs/ that NeuroCAAS reads, checked here because NeuroCAAS fails silently on them.
 
 Source of every rule: NeuroCAAS protocol, docs/neurocaas.md (config).
 """
@@ -22,7 +22,7 @@ MAX_NODES = 50_000  # an analysis may well want a table of numbers
 class Plain(str):
     """A scalar without quotes that YAML 1.1 and 1.2 readers take for different things (`on`, `1e-3`, `2024-01-02`).
 
-    Whichever of them the analysis has must find it as it was written, so it is written back without quotes.
+    Whichever reader the analysis has must find it as it was written, so it is written back without quotes.
     """
 
     __slots__ = ()
@@ -33,7 +33,7 @@ def read_analysis_config(data: bytes, name: str) -> dict[str, Any]:
 
     Raises DeclarationError with everything that would make NeuroCAAS drop the job: another ending than .yaml or .json,
     another encoding than UTF-8, no mapping or an empty one, a byte-order mark before JSON, reserved keys of a wrong
-    type; and what would make it run with other values than are meant: a key twice.
+    type; and with duplicate keys, which would make it run with other values than are meant.
     """
     check_name(name)
     problems: list[Problem] = []
@@ -106,7 +106,7 @@ class _Places:
 
 
 def _typed(node: yamlio.Node) -> Any:
-    """As `yamlio.natural`; what YAML's versions disagree on stays as it is written."""
+    """A tree's values as by `yamlio.natural_scalar`; scalars on which YAML's versions disagree stay as they are written."""
     if isinstance(node, yamlio.Mapping):
         return {_key(key): _typed(value) for key, value in node.entries.values()}
     if isinstance(node, yamlio.Sequence):
@@ -123,7 +123,7 @@ def _typed(node: yamlio.Node) -> Any:
 
 
 def _key(scalar: yamlio.Scalar) -> str:
-    """A key's text; what some reader takes for another thing than text (`1`, `on`) stays as it is written."""
+    """A key's text; a key that some reader takes for something else than text (`1`, `on`) stays as it is written."""
     return Plain(scalar.text) if scalar.plain and not _is_text(scalar) else scalar.text
 
 
@@ -184,7 +184,7 @@ def _read_json(text: str, name: str, problems: list[Problem]) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what every YAML reader takes for the same thing."""
+    """Writes YAML that every reader understands the same."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True

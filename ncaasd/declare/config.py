@@ -140,7 +140,7 @@ class Config(Sections):
 
 
 def _overlaps(config: Config) -> Iterator[tuple[reading.Loc, str]]:
-    """Trees that would be read and written by two at once. Symbolic links are looked through by `ncaasd check`."""
+    """Folders that overlap but must not. Paths are compared as text; `ncaasd check` follows symbolic links."""
     trees = [("", config.root), *config.sources.items()]  # the root has no name
     called = {name: f"the source {name}" if name else "the root" for name, _ in trees}
     owners: dict[str, str] = {}
@@ -200,8 +200,8 @@ def load_config(data: bytes, file: str) -> Config:
 
 
 def places_only(data: bytes, file: str) -> Config:
-    """Of a config that is wrong elsewhere: the group and where things are, with all else at its default, so that what goes
-    on can be looked at. Raises DeclarationError when that is wrong, too."""
+    """The group and the folders of a config that is wrong elsewhere, with all else at its default, so that commands can still
+    show what goes on. Raises DeclarationError when these are wrong, too."""
     root = yamlio.parse(data, file).root
     if isinstance(root, yamlio.Mapping):
         wanted = ("rig", "state", "group", "root", "analyses")

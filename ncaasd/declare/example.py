@@ -1,4 +1,4 @@
-"""The example config and the JSON Schemas, from the models: they cannot say anything else than what is read."""
+"""The example config and the JSON Schemas, made from the models, so that they always match what is read."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What lies among recordings and is none: never looked at, unless `watch.ignore_defaults` is false. docs/config.md prints it.
+"""Names of files and folders that are no recordings: ignored unless `watch.ignore_defaults` is false. docs/config.md shows them.
 
-A name here is ignored wherever it is, so each is one that no recording has: of the folders that file systems, network
-storage and synchronising programs keep for themselves, and of files that a program has not finished with. What may be the
-only copy of a recording (a conflict copy) is not here: see `plan/copies`.
+A name here is ignored wherever it is, so each is one that no recording has: a folder that file systems, network storage and
+synchronising programs keep for themselves, or a file that a program has not finished. Conflict copies are not here, because
+one may be the only copy of a recording: see `plan/copies`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BUILT_IN = (
     ),
 )  # fmt: skip
 
-# Of these folders it is said once that they are there and passed over: somebody may look for a recording in them.
+# The event log says once that such a folder is there and ignored: a person may look for a recording in it.
 FOLDERS = frozenset(
     {"#recycle", "#snapshot", "@eaDir", "@Recycle", "@Recently-Snapshot", "$RECYCLE.BIN", "$Recycle.Bin", "RECYCLER",
      "System Volume Information", "lost+found", "FOUND.000", "found.000", "trashbox", "Network Trash Folder"}

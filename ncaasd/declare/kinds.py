@@ -1,6 +1,6 @@
 """The types of a declaration's values: what people may write for each, and what the program gets.
 
-Each takes a `yamlio.Scalar` (a file), or the ready value (a program, a test).
+Each takes a `yamlio.Scalar` (from a file), or the ready value (from a program or a test).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _text(value: Any) -> Any:
 
 
 def may_be_empty(value: Any) -> Any:
-    """`_text`, but nothing is the empty text."""
+    """As `_text`, but no value gives the empty text."""
     return "" if isinstance(value, yamlio.Scalar) and value.is_null else _text(value)
 
 
@@ -139,9 +139,9 @@ def http_url(text: str) -> str:
 
 @dataclass(frozen=True)
 class Takes:
-    """Beside a type: `before` makes its value ready; `also` is the JSON Schema of what that lets people write besides.
+    """In a type's annotation: `before` converts what is written; `also` is the JSON Schema of what may be written besides.
 
-    Without `also`, one item stands for a list of one.
+    Without `also`, a single item may be written for a list of one.
     """
 
     before: Callable[[Any], Any]
@@ -158,7 +158,7 @@ class Takes:
 
 @dataclass(frozen=True)
 class Written:
-    """Beside a type: how people write its values; for defaults in the example, the documentation and the schema."""
+    """In a type's annotation: how people write its values; for defaults in the example, the documentation and the schema."""
 
     say: Callable[[Any], str]
 
@@ -168,9 +168,9 @@ Name = Annotated[Text, AfterValidator(name)]
 Bucket = Annotated[Text, AfterValidator(bucket)]
 Absolute = Annotated[Text, AfterValidator(absolute), WithJsonSchema({"type": "string", "pattern": "^/"})]
 HttpUrl = Annotated[Text, AfterValidator(http_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
-Word = BeforeValidator(_text)  # beside a Literal
-Absent = BeforeValidator(_absent)  # beside `X | None`: null, ~ and nothing mean None
-Listed = Takes(_listed)  # beside a tuple
+Word = BeforeValidator(_text)  # annotates a Literal
+Absent = BeforeValidator(_absent)  # annotates `X | None`: null, ~ and nothing mean None
+Listed = Takes(_listed)  # annotates a tuple
 
 Seconds = Annotated[
     float,

@@ -31,7 +31,7 @@ from ncaasd.neurocaas.addresses import is_address, split
 
 
 def _known(kind: str, name: str, info: ValidationInfo) -> str:
-    """`name`, when the config has it among its `kind`. Without a context (a program made the model) all are known."""
+    """`name`, if the config's `kind` has it. Without a context (the model is made by a program), every name is known."""
     known = (info.context or {}).get(kind)
     if known is not None and name not in known:
         have = ", ".join(sorted(known)) or "there are none"
@@ -165,7 +165,7 @@ class Rule(Section):
 
 
 def _unit_faults(rule: Rule) -> Iterator[tuple[Loc, str]]:
-    """What makes sense of a unit only."""
+    """Keys that make sense only with a `unit`."""
     if rule.unit is not None:
         return
     for key, used in (
@@ -181,7 +181,7 @@ def _unit_faults(rule: Rule) -> Iterator[tuple[Loc, str]]:
 
 
 def _part_faults(rule: Rule) -> Iterator[tuple[Loc, str]]:
-    """Parts in braces that the unit doesn't have. Without a unit, braces in `set` are text."""
+    """Parts in braces that the unit's template doesn't have. Without a unit, braces in `set` are text."""
     known = set(template.fields(rule.unit)) if rule.unit else set()
     places: list[tuple[Loc, str]] = [(("config",), rule.config)]
     if isinstance(rule.package, PackageTool):
@@ -312,7 +312,7 @@ _MISPLACED = {
 
 
 def _repeated_names(root: yamlio.Node, wanted: str, file: str) -> Iterator[Problem]:
-    """Names are looked at in the tree, so that they are compared also where something else is wrong."""
+    """Duplicate names. They are looked for in the tree, so that they are found even where something else is wrong."""
     listed = root.entries[wanted][1] if isinstance(root, yamlio.Mapping) and wanted in root.entries else root
     seen: dict[str, int] = {}
     for number, item in enumerate(listed.items if isinstance(listed, yamlio.Sequence) else ()):

@@ -46,8 +46,8 @@ def duration(text: str) -> float:
 
 
 def keep(text: str) -> float | None:
-    """Seconds, a day at least (a pass of `once` asks the event log what it did, and may take hours); None is for ever. Raises
-    ValueError."""
+    """Seconds, a day at least (a pass of `once`, which may take hours, reads in the event log what it did); None is for ever.
+    Raises ValueError."""
     if text.strip().lower() == "forever":
         return None
     try:
@@ -71,7 +71,7 @@ def size(text: str) -> int:
 
 
 def rate(text: str) -> int | None:
-    """Bytes per second; None is no limit. Raises ValueError, also for Mb/s, which people use for two things."""
+    """Bytes per second; None is no limit. Raises ValueError, also for Mb/s, which people use for bits and for bytes."""
     text = text.strip()
     if text.lower() in ("none", "unlimited"):
         return None

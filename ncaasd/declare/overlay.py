@@ -16,7 +16,7 @@ RESERVED = {"__duration__": "minutes", "__dataset_size__": "GB of extra disk"}
 
 
 def wrong_reserved(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The keys that NeuroCAAS reads itself and would choke on, each with the reason."""
+    """The keys that NeuroCAAS reads itself and whose values it can't use, each with the reason."""
     for key, unit in RESERVED.items():
         value = values.get(key)
         if key in values and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

@@ -72,7 +72,7 @@ def _one_dataset(text: str) -> str:
 
 
 def _config_name(text: str) -> str:
-    """Source: NeuroCAAS protocol, docs/neurocaas.md: any other ending and the job dies without a word."""
+    """Source: NeuroCAAS protocol, docs/neurocaas.md: with any other ending the job dies silently."""
     if is_address(text):
         text = _s3(text)
     else:

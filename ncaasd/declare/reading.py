@@ -39,7 +39,7 @@ class Section(BaseModel):
 
 
 class Misfit(ValueError):
-    """Values that are right by themselves and wrong together: where (below the model) and why, each.
+    """Values that are right by themselves and wrong together: for each fault where it is (below the model), and why.
 
     Raised by a model's validator.
     """
@@ -67,12 +67,12 @@ def check(
 
 
 def finish(problems: list[Problem]) -> None:
-    """Raise DeclarationError when there are problems: each once, in the order of the file, not endlessly many."""
+    """Raise DeclarationError when there are problems: each once, in the order of the file, MAX_PROBLEMS of them at most."""
     if not problems:
         return
     once: dict[tuple[int, int, str, str], Problem] = {}
     for problem in problems:
-        # A value of a general section is read once for each analysis, too: the shortest path is the section's own.
+        # A value of a general section is read again for each analysis: the shortest path is the section's own.
         same = (problem.line, problem.column, problem.message, problem.key.rpartition(".")[2])
         if same not in once or len(problem.key) < len(once[same].key):
             once[same] = problem
@@ -93,7 +93,7 @@ def plain(node: yamlio.Node) -> Any:
 
 
 def locate(root: yamlio.Node, loc: Loc) -> tuple[str, yamlio.Scalar | None, yamlio.Node]:
-    """The key's path, its scalar (None in a list), and the value at `loc`, or at the nearest that is there.
+    """The key's path, its scalar (None in a list), and the value at `loc`, or at the nearest location that exists.
 
     Steps of `loc` that the file doesn't have are names that pydantic gives to the members of a union.
     """
@@ -125,7 +125,7 @@ def _problems(model: type[BaseModel], root: yamlio.Node, file: str, details: Err
             yield Problem(file, node.line, node.column, path, message)
         return
     if kind == "too_short" and not _is_empty(node):
-        return  # what is wrong with its items is said at each of them
+        return  # each of its items has a problem of its own
     at: yamlio.Node = node
     if (kind == "extra_forbidden" or loc[-1:] == ("[key]",)) and key is not None:
         at = key
@@ -160,7 +160,7 @@ def _sentence(model: type[BaseModel], details: ErrorDetails, node: yamlio.Node, 
 
 
 def unknown(key: str, allowed: list[str], elsewhere: list[str]) -> str:
-    """The sentence for a key that isn't one: the nearest that is, here or in another section; else what is allowed."""
+    """The sentence for an unknown key: with the nearest known key, here or in another section; else with the allowed ones."""
     if re.search("secret|access_key|password|token", key.lower()):
         return "is not a key here: secrets belong in ~/.aws or the environment, never in this file"
     near = difflib.get_close_matches(key.lower(), allowed, 1) if len(key) <= 60 else []
@@ -186,12 +186,12 @@ def _keys(model: type[BaseModel], loc: Loc) -> set[str]:
     here: set[type[BaseModel]] = {model}
     for step in loc:
         found = {member for cls in here for member in _step(cls, step)}
-        here = found or here  # a step that no member knows is a union's own name for one of them
+        here = found or here  # a step that no model has as a key is pydantic's name for a member of a union
     return {key_of(name, field) for cls in here for name, field in cls.model_fields.items()}
 
 
 def key_of(name: str, field: FieldInfo) -> str:
-    """What a field is called in the file: `with` is a word of Python's, so its field has another name."""
+    """A field's key in the file: `with` is a Python keyword, so its field has another name."""
     return field.alias or name
 
 

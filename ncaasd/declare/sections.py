@@ -1,4 +1,4 @@
-"""The config's sections: when a file is whole, how it goes up, how many jobs, what comes back, who is told."""
+"""The config's sections: when a file is whole, uploads, jobs, results and what follows them, notifications, logs."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def bandwidth_limit(bands: tuple[Band, ...], minute_of_day: int) -> int | None:
 
 
 def _bands(value: Any) -> Any:
-    """One limit is a list of one band, the whole day; none is no band."""
+    """A single limit becomes a list of one band, the whole day; `none` becomes an empty list."""
     if isinstance(value, yamlio.Scalar) and (value.is_null or value.text.lower() == "none"):
         return []
     if isinstance(value, (yamlio.Scalar, str, int)):

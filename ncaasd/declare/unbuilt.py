@@ -22,7 +22,7 @@ def say(key: str) -> str:
 
 
 def of_config(config: BaseModel) -> Iterator[tuple[Loc, str]]:
-    """What would be ignored. A key at its default asks for nothing."""
+    """The keys that would be ignored. A key at its default may stay."""
     for key in KEYS:
         name, _, field = key.partition(".")
         section = getattr(config, name)

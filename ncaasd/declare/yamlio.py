@@ -112,9 +112,9 @@ def decode(data: bytes, file: str, *, bom: bool = False) -> str:
 def natural_scalar(scalar: Scalar) -> object:
     """The typed value of a scalar, for places whose type no model knows (`set:` in a manifest).
 
-    Quoted is text. Without quotes, as in YAML 1.2: `true` and `false` are booleans, `null`, `~` and nothing are null,
+    A quoted scalar is text. Without quotes, as in YAML 1.2: `true` and `false` are booleans, `null`, `~` and nothing are null,
     decimal numbers are numbers, and all else is text. So `on`, `yes`, `2024-01-02`, `19:00`, `1_000`, `007` and `0x10`
-    are text. Raises ValueError for NaN, infinities and numbers that are none of a float's.
+    are text. Raises ValueError for NaN, infinities and numbers that are too large for a float.
     """
     text = scalar.text
     if not scalar.plain:
@@ -126,7 +126,7 @@ def natural_scalar(scalar: Scalar) -> object:
     if _NON_FINITE.fullmatch(text):
         raise ValueError("a number must be finite (put it in quotes if it is text)")
     if len(text) > 400:
-        return text  # no number that anybody means
+        return text  # too long to be meant as a number
     if _INT.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):
@@ -138,7 +138,7 @@ def natural_scalar(scalar: Scalar) -> object:
 
 
 def count(node: Node) -> int:
-    """How many values a tree has, as for MAX_NODES."""
+    """How many values a tree has, as MAX_NODES counts them."""
     if isinstance(node, Mapping):
         return 1 + sum(1 + count(value) for _, value in node.entries.values())
     return 1 + sum(map(count, node.items)) if isinstance(node, Sequence) else 1
@@ -192,7 +192,7 @@ class _Open:
 
 
 class _Composer:
-    """Events in, a tree out. A limit that is passed ends it before the next node is made."""
+    """Makes a tree from events. It ends at a limit that is passed, before the next node is made."""
 
     def __init__(self, file: str, tags: bool, limit: int) -> None:
         self.file = file
@@ -247,7 +247,7 @@ class _Composer:
         if not done.mapping:
             node: Node = Sequence(tuple(done.items), done.line, done.column)
         else:
-            for base in done.merged:  # `<<`: what is written out wins, then the first that was named
+            for base in done.merged:  # `<<`: keys that are written out win, then the first mapping that was named
                 for key, entry in base.entries.items():
                     done.entries.setdefault(key, entry)
             node = Mapping(done.entries, done.line, done.column)
@@ -314,7 +314,7 @@ class _Composer:
         return DeclarationError([*self.problems, Problem(self.file, *_place(event), "", message)])
 
     def _not_yaml(self, error: yaml.MarkedYAMLError, text: str) -> DeclarationError:
-        """The scanner's sentence, with the reason that people's mistakes mostly have."""
+        """The scanner's sentence, with the mistake that people most likely made."""
         mark = error.problem_mark or error.context_mark
         if mark is None:
             return _refused(self.file, 0, 0, f"is not YAML: {error.problem or error}")
@@ -322,7 +322,7 @@ class _Composer:
         line = lines[mark.line] if mark.line < len(lines) else ""
         message = f"is not YAML: {error.problem}"
         if error.context_mark is not None and not "".join(lines[mark.line :])[mark.column :].strip():
-            mark = error.context_mark  # the end of the file helps nobody
+            mark = error.context_mark  # the position of the file's end would not help
             message = f"is not YAML: {error.problem}; what begins here is not closed"
         elif error.context_mark is not None and error.context_mark.line != mark.line:
             message += f" ({error.context} that begins in line {error.context_mark.line + 1})"

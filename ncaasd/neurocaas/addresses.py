@@ -1,4 +1,4 @@
-"""Addresses of what is in S3: `s3://bucket/key`. What is named by one is outside the analysis's own places (storage bypass).
+"""S3 addresses: `s3://bucket/key`. They name data and configs outside the analysis's own folders (storage bypass).
 
 Rules: NeuroCAAS protocol, docs/neurocaas.md ("Storage bypass").
 """
@@ -12,12 +12,12 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def is_address(text: str) -> bool:
-    """Whether a name says by itself in which bucket it is. Nothing is said of whether the address is a good one."""
+    """Whether a name begins with s3://. Whether the rest of the address is valid is not checked."""
     return text.startswith(_SCHEME)
 
 
 def split(address: str) -> tuple[str, str]:
-    """(bucket, key) of what `is_address`, as they are written; the key may be empty. Raises ValueError for any other text."""
+    """(bucket, key) of an address (`is_address`), as written; the key may be empty. Raises ValueError for any other text."""
     if not is_address(address):
         raise ValueError(f"{address} is no s3:// address")
     bucket, _, key = address.removeprefix(_SCHEME).partition("/")
@@ -25,7 +25,7 @@ def split(address: str) -> tuple[str, str]:
 
 
 def split_checked(text: str) -> tuple[str, str] | None:
-    """(bucket, key); None for what is no address, or one whose bucket can be no bucket's name. The key may be empty."""
+    """(bucket, key); None when `text` is no address, or its bucket's name is not valid. The key may be empty."""
     if not is_address(text):
         return None
     bucket, key = split(text)

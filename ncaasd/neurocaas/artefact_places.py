@@ -1,4 +1,4 @@
-"""Where a job's artefacts lie: at home, or, when storage is bypassed, each in its own place.
+"""Where a job's artefacts lie: at home (its folder in the analysis's bucket), or elsewhere when storage is bypassed.
 
 Rules: NeuroCAAS protocol, docs/neurocaas.md ("Storage bypass").
 """
@@ -58,7 +58,7 @@ def artefacts(job: SubmitBody, layout: Layout) -> ArtefactPlaces:
     result = split_checked(job.resultpath) if job.resultpath else None
     data = split_checked(job.datanames[0]) if job.datanames else None
     if result is not None:
-        # all of it elsewhere; but the end marker goes to the same path of the analysis's own bucket
+        # everything is put elsewhere, but the end marker at the same path of the analysis's own bucket
         there = f"{result[1].removesuffix('/')}/{folder_name(layout.bucket, job.timestamp)}/"
         return _places(S3Place(result[0], there), S3Place(result[0], there), there, ends, layout, stub=home)
     if data is not None:
@@ -72,7 +72,7 @@ def artefacts(job: SubmitBody, layout: Layout) -> ArtefactPlaces:
 def _places(
     logs: S3Place, results: S3Place, ending: str, ends: bool, layout: Layout, *, stub: S3Place | None = None
 ) -> ArtefactPlaces:
-    """From the job folders of logs and results, and that in which the end marker comes, if one does."""
+    """From the job folders of logs and results; `ending` is that of the end marker, if there will be one (`ends`)."""
     return ArtefactPlaces(
         certificate=S3Place(logs.bucket, f"{logs.key}logs/certificate.txt"),
         stub=S3Place(stub.bucket, f"{stub.key}logs/certificate.txt") if stub is not None and stub != logs else None,

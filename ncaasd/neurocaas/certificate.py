@@ -62,7 +62,7 @@ _PREFIX = re.compile(r"^\s*(?:\[Internal \(\w+\)\]|\[JOB TERMINATE REASON\]|Unex
 
 @dataclass(frozen=True, slots=True)
 class StepError:
-    """A step that failed. `reason` is for people; `code` is AWS's own word for it, or empty."""
+    """A step that failed. `reason` is for people; `code` is AWS's error code, or empty."""
 
     number: int
     name: str
@@ -82,9 +82,9 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class MonitorLine:
-    """One line of the monitor section: one a dataset, however many machines work on it (the last to write is seen).
+    """One line of the monitor section: one per dataset, even if several machines work on it (the last to write is seen).
 
-    Workers race each other for it, so it may be older than the status file; it never says more than a worker once said.
+    Workers overwrite each other's lines, so a line may be older than the status file; it never has what no worker wrote.
     """
 
     dataset: str
@@ -127,7 +127,7 @@ class Certificate:
     config: str = ""
     input_bucket: str = ""  # storage bypass: where data and config are
     output: tuple[str, str] | None = None  # storage bypass: bucket and prefix of the results
-    requested: str = ""  # when the job manager began it: the platform's own retry begins another
+    requested: str = ""  # when the job manager began the certificate: the platform's own retry begins another
     created: int = 0  # machines that came up, as it says
     launched: int = 0  # machines that AWS gave: paid for from here on
     started: tuple[str, ...] = ()  # for each machine that was given work, in order: its dataset's base name
@@ -136,8 +136,8 @@ class Certificate:
     def machines(self) -> int:
         """How many machines the job has, or had, as the job manager counts them; 0 while it has started none.
 
-        It starts one for each entry of its list of datasets. That of an ensemble repeats its one dataset `ensemble_size`
-        times, and has one monitor line all the same (docs/neurocaas.md, "Several machines on one dataset").
+        It starts one for each entry of its list of datasets. An ensemble's list repeats its one dataset `ensemble_size`
+        times, though there is one monitor line (docs/neurocaas.md, "Several machines on one dataset").
         """
         return max(self.created, self.launched, len(self.started))
 
@@ -238,7 +238,7 @@ def _read_step(lines: list[str], index: int, reading: _Reading) -> None:
 
 
 def _traceback(lines: list[str], start: int) -> list[str]:
-    """The lines between an error and the job manager's farewell (or the next step, when that is missing)."""
+    """The lines between an error and the job manager's "Shutting down job." (or the next step, when that is missing)."""
     end = start
     while end < len(lines) and not lines[end].startswith("[Job Manager] "):
         end += 1
@@ -246,7 +246,7 @@ def _traceback(lines: list[str], start: int) -> list[str]:
 
 
 def _explain(inline: str, traceback: list[str]) -> tuple[str, str]:
-    """AWS's code, and the reason for people: the last exception of the traceback, else what stands in the line."""
+    """AWS's code, and the reason for people: the last exception of the traceback, else the text of the line."""
     inline = _STOPWATCH.sub("", inline)
     if code := _AWS_CODE.search(inline):
         return code[1], f"{code[1]}: {code[2]}" if code[2] else code[1]

@@ -18,7 +18,7 @@ class Patience:
     """How long to wait for what, in seconds. Defaults: NeuroCAAS protocol, docs/neurocaas.md."""
 
     no_certificate: float = 15 * 60  # for the first sign of life
-    silent_start: float = 3 * 60  # quiet in step 1, whose only failures leave no word
+    silent_start: float = 3 * 60  # quiet in step 1, where a failure may leave no message
     no_dispatch: float = 20 * 60  # quiet between step 1 and the first status file
     platform_retry: float = 10 * 60  # the platform itself retries a step 4 AWS error, twice
     quiet: float = 30 * 60  # workers rewrite their status every 10 s or so
@@ -30,7 +30,7 @@ class Evidence:
     """All that is seen of one job. Times in seconds, by the server's clock."""
 
     certificate: Certificate | None
-    expected: tuple[str, ...]  # the datasets' base names, from the submit file; empty: not known (somebody else's job)
+    expected: tuple[str, ...]  # the datasets' base names, from the submit file; empty: not known (another person's job)
     statuses: Mapping[str, DatasetStatus | None]  # by base name, those that exist; None: half-written
     end_marker: str | None  # the body of process_results/end.txt; None: not there
     quiet: float  # since anything in the job's folder changed; since the submit when nothing is there
@@ -55,7 +55,7 @@ class Facts:
 
     @cached_property
     def _asked(self) -> Counter[str]:
-        """How often each base name stands in the job's list of datasets."""
+        """How often each base name is in the job's list of datasets."""
         asked = Counter(self.seen.expected or (name.rpartition("/")[2] for name in self.certificate.datasets))
         if not self.seen.expected:
             asked.update(name for name in self.seen.statuses if name not in asked)
@@ -86,7 +86,7 @@ class Facts:
 
     @property
     def idle(self) -> int:
-        """Machines that were started, and of which nothing tells on which dataset they work."""
+        """How many machines were started whose dataset is not known."""
         return self._machines[1]
 
     @property
@@ -99,7 +99,7 @@ class Facts:
 
     @cached_property
     def memory(self) -> Memory:
-        """What was ever read of the machines that share a status file."""
+        """All verdicts read so far of the machines that share a status file."""
         now: list[Heard] = []
         for name in self.shared:
             now += read_now(name, self.mine.get(name), self._lines(name))
@@ -134,7 +134,7 @@ class Facts:
 
     @cached_property
     def any_in_progress(self) -> bool:
-        """A worker is at it. Only workers write halves; the job manager's own INITIALIZING is put in one piece."""
+        """Whether a worker is running. A half-written file is a worker's: the job manager puts INITIALIZING in one piece."""
         return any(
             status is None or status.in_progress or (status.terminal and name not in self.finished)
             for name, status in self.mine.items()
@@ -146,7 +146,7 @@ class Facts:
 
     @property
     def marked(self) -> bool:
-        """The platform itself has put the end marker."""
+        """Whether the platform itself has put the end marker."""
         return self.seen.end_marker is not None and self.seen.end_marker.strip() == END_MARKER
 
     @property
@@ -166,7 +166,7 @@ class Facts:
 
     @property
     def blind(self) -> bool:
-        """No word of the datasets will ever come (and none has)."""
+        """Whether no status of the datasets will ever come (and none has)."""
         return self.seen.blind and not self.finished and not self.any_in_progress
 
     def quiet_for(self, seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""What must be right before anything of a job is put: each rule's sentence names the trap that it guards against.
+"""The checks of a job before anything of it is put: each rule's sentence names the trap that it guards against.
 
 Rules: NeuroCAAS protocol, docs/neurocaas.md ("Names", "Storage bypass", "Traps").
 """

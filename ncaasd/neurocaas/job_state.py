@@ -29,11 +29,11 @@ class Judgement:
     row: str  # the name of the table's row that matched
     finished: int  # datasets with a verdict
     total: int
-    final: bool = False  # the platform has said its last word; without it an end may still be taken back (F61)
+    final: bool = False  # nothing more will come from the platform; else it may still take an end back (F61)
     refused_kind: RefusedKind | None = None
     cost: CostNote | None = None
     machines: int = 0  # as the certificate tells; 0 while it tells nothing
-    memory: str = ""  # for the next look: what the machines that share a status file have said (`machines.remembered`)
+    memory: str = ""  # for the next look: the verdicts of machines that share a status file (`machines.remembered`)
 
     @property
     def ended(self) -> bool:

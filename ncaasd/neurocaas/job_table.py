@@ -1,7 +1,7 @@
 """The decision table: from what is seen of a job to its state. First match wins.
 
-Each row carries its name, its columns as people read them, the same as a predicate, and its sentence. The columns are
-printed in docs/jobs.md by `python -m ncaasd.neurocaas.job_state_doc`, and a test keeps the copy equal.
+Each row has a name, its columns as text for people, the same conditions as a predicate, and its sentence. The columns are
+printed by `python -m ncaasd.neurocaas.job_state_doc`, and a test keeps the copy in docs/jobs.md equal.
 Rules: NeuroCAAS protocol, docs/neurocaas.md.
 """
 
@@ -17,7 +17,7 @@ from ncaasd.neurocaas.job_reasons import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. `{…}` in `time` is a field of Patience. `final`: the platform has said its last word."""
+    """One line of the table. `{…}` in `time` is a field of Patience. `final`: nothing more will come from the platform."""
 
     name: str
     certificate: str
@@ -46,7 +46,7 @@ def _undispatched(facts: Facts) -> bool:
     return facts.step4_error and not facts.finished
 
 
-# One row of words and one of code each.
+# Each row: first its words, then its code.
 # fmt: off
 ROWS: tuple[Row, ...] = (
     Row("submitted", "none", "none", "no", "age < {no_certificate}", "submitted",

@@ -1,8 +1,8 @@
-"""Several machines on one dataset: how many there are, and what each of them is known to have said. Pure.
+"""Several machines on one dataset: how many there are, and which verdicts of them are known. Pure.
 
 NeuroCAAS starts one machine for each entry of its list of datasets, and keeps one status file for each base name, one
 monitor line for each key. An ensemble's list is its one dataset, `ensemble_size` times; a list may also name one key twice,
-or two keys of one base name. Then the machines overwrite each other's word: what is read is that of the last to write.
+or two keys of one base name. Then the machines overwrite each other's status: only that of the last to write can be read.
 
 Rules, from the platform's own code: cunningham-lab/neurocaas at 04828bd, ncap_iac/protocols/submit_start.py
 (`Submission_ensemble.parse_config`: `self.filenames*self.ensemble_size`; `process_inputs`: one "Starting analysis" line a
@@ -39,7 +39,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The verdicts that were read of a job so far, as long as its certificate is the one that was begun at `requested`."""
+    """The verdicts of a job that were read so far; they hold while its certificate is the one that was begun at `requested`."""
 
     requested: str = ""
     heard: tuple[Heard, ...] = ()
@@ -56,7 +56,7 @@ NOTHING = Memory()
 
 
 def remembered(text: str) -> Memory:
-    """What `Memory.dump` wrote; nothing when it can't be read."""
+    """The Memory that `Memory.dump` wrote as text; NOTHING when it can't be read."""
     try:
         requested, rows = json.loads(text) if text else ("", [])
         return Memory(str(requested), tuple(Heard(str(s), str(d), str(m), bool(ok), str(w)) for s, d, m, ok, w in rows))
@@ -71,9 +71,9 @@ def machine_number(name: str) -> int:
 
 
 def machines_of(asked: Mapping[str, int], certificate: Certificate) -> tuple[dict[str, int], int]:
-    """How many machines work on each dataset, and how many more have no dataset that is known.
+    """How many machines work on each dataset, and on how many more machines the dataset is not known.
 
-    `asked`: how often each base name stands in the job's list; the certificate tells more, or nothing.
+    `asked`: how often each base name is in the job's list; the certificate may tell of more machines.
     """
     names = list(asked)
     work = Counter(certificate.started)
@@ -100,13 +100,11 @@ class Verdicts:
     failed: int
     reasons: tuple[str, ...]  # of the failures, once each
     last: DatasetStatus | None  # its status file, when there is a verdict in it
-    contradicted: bool = (
-        False  # one machine, of which the certificate says that it failed and the status file that it didn't
-    )
+    contradicted: bool = False  # of a single machine the certificate says FAILED, and the status file SUCCESS
 
     @property
     def all_known(self) -> bool:
-        """Every machine has given its verdict, as far as can be told."""
+        """Whether every machine has given its verdict, as far as can be told."""
         return self.last is not None and (self.machines == 1 or self.known >= self.machines)
 
     @property
@@ -122,7 +120,7 @@ def read_now(name: str, status: DatasetStatus | None, lines: Iterable[MonitorLin
         found.append(Heard("status", name, moment, status.success, "" if status.success else status.why()))
     for line in lines:
         if line.failed or (line.success and line.finished):
-            # An older worker rewrites a finished line with the time of now: only `(finished)` is one machine's own moment.
+            # An older worker rewrites a finished line with the present time: only `(finished)` is one machine's own moment.
             moment = line.time if line.finished else ""
             why = "" if line.success else f"its line in the certificate says {line.word}"
             found.append(Heard("line", name, moment, line.success, why))
@@ -140,8 +138,8 @@ def verdicts(
     """What is known of the machines of dataset `name`, from every source; a failure that was seen once stays one.
 
     `heard`: what was read of it, now or before; `numbers`: the machines that left an ensemble's numbered result.
-    One machine is believed by its status file, since workers may revert each other's lines. But no line ever says FAILED
-    that its worker didn't say: no honest job has a status file that contradicts it, so that is no success.
+    A single machine is judged by its status file, since workers may revert each other's lines. But a line says FAILED only if
+    its worker wrote so. No honest job has a status file that contradicts such a line, so a contradiction is no success.
     """
     last = status if status is not None and status.terminal else None
     bad = [line for line in lines if line.failed]
@@ -162,13 +160,13 @@ def verdicts(
         sum(1 <= number <= machines for number in set(numbers)),
     )
     failed = min(failed, machines)
-    # A worker's own words before those of its line, which are the same machine's.
+    # The reasons in status files come before those of lines, which are the same machines'.
     reasons = [h.why for h in mine if not h.success and h.source == "status"] or [h.why for h in mine if not h.success]
     return Verdicts(machines, min(succeeded, machines - failed), failed, tuple(dict.fromkeys(reasons)), last)
 
 
 def gather(before: Memory, certificate: Certificate, now: Iterable[Heard]) -> Memory:
-    """What was heard before, and now; what an earlier certificate's machines said is forgotten with them."""
+    """The verdicts heard before and now; those of an earlier certificate's machines are dropped."""
     same = not certificate.requested or certificate.requested == before.requested
     old = before.heard if same else ()
     heard = tuple(dict.fromkeys([*old, *now]))[:KEPT]

@@ -28,9 +28,9 @@ _ID_VERSION = 1  # part of every job id: a change here makes every job a new one
 ID = re.compile(r"[A-Za-z0-9._-]+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._/-]+")
 _UNSAFE_IN_SEGMENT = re.compile(r"[^A-Za-z0-9._-]+")  # a transliteration may hold a slash: one half is 1/2
-_SEGMENT_HASH = 8  # hexadecimal digits of the hash in the name of what could not keep its own
-_STEM_LIMIT = 100  # characters that a transliteration may take: a name of emoji would come to a thousand
-# What stands before the last ending and belongs to it: a.ome.tif, a.nii.gz, a.csv.gz.
+_SEGMENT_HASH = 8  # hexadecimal digits of the hash in a mapped name
+_STEM_LIMIT = 100  # characters that a transliteration may have: a name of emoji could have a thousand
+# Endings that have two parts: a.ome.tif, a.nii.gz, a.csv.gz.
 _TWO_ENDINGS = re.compile(r"(?:ome\.[A-Za-z0-9]+|[A-Za-z][A-Za-z0-9]{0,4}\.(?:gz|bz2|xz|zst|lz4))")
 _MARK = re.compile(r"([0-9a-f]{16})\.([0-9]{12})")
 _JOB_FOLDER = re.compile(r"job__([^_/]+)_([^/]+)/?")
@@ -42,7 +42,7 @@ _TRIGGERS = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things of one group lie in one analysis's bucket."""
+    """The keys and prefixes of one group in one analysis's bucket."""
 
     bucket: str
     group: str
@@ -83,12 +83,12 @@ class Layout:
         return f"{self.submissions}.ncaasd/{rig}"
 
     def journal_marks(self, rig: str) -> str:
-        """Below it lies the mark of each journal that the rig has had: see `journal_mark`. Not below `rig_marker(rig)`, which
-        is an object, and no object may lie below another where keys are files (SeaweedFS); no rig's name begins with a dot."""
+        """The prefix of the marks of all journals that the rig has had: see `journal_mark`. It is not below `rig_marker(rig)`,
+        which is an object: where keys are files (SeaweedFS) no object may lie below another. No rig's name begins with a dot."""
         return f"{self.submissions}.ncaasd/.journals/{rig}/"
 
     def journal_mark(self, rig: str, generation: str, submits: int) -> str:
-        """The object whose key says how many submits a journal has begun: a key of `submissions/` can be listed, not read."""
+        """The object whose key tells how many submits a journal has begun: in `submissions/` keys can be listed, but not read."""
         return f"{self.journal_marks(rig)}{generation}.{submits:012d}"
 
     def marked_submits(self, rig: str, keys: Iterable[str]) -> dict[str, int]:
@@ -129,15 +129,15 @@ def safe_key(path: str) -> str:
     transliterated, and gets a hash of itself before its ending, so that different names stay different:
     `Größe 3.tif` -> `Grosse_3-e45c2f8a.tif`. Deterministic, everywhere: it asks neither the locale nor the file system.
 
-    Two paths come to one key only when one of them is named as the other is mapped, which the caller must refuse by name.
+    Two paths get one key only when one of them is named as the other is mapped; the caller must refuse that, naming them.
 
-    The platform puts names in double quotes into a shell line, on one stack in none: docs/neurocaas.md.
+    The platform puts names into a shell line in double quotes, on one stack without quotes: docs/neurocaas.md.
     """
     return "/".join(map(_safe_segment, path.split("/"))) if _UNSAFE.search(path) else path
 
 
 def first_safe_key(path: str) -> str:
-    """As the first release mapped paths, which made many names one: to recognise what lies in S3 under such a name."""
+    """The key as the first release mapped paths (many to one), to recognise objects that it has put into S3."""
     return _UNSAFE.sub("_", path)
 
 
@@ -166,12 +166,12 @@ def _split_ending(name: str) -> tuple[str, str]:
 
 
 def transliterated(text: str) -> str:
-    """`text` in `[A-Za-z0-9._-]`, to be read by people: different texts may come to one."""
+    """`text` in `[A-Za-z0-9._-]`, for people to read: different texts may give the same result."""
     return _UNSAFE_IN_SEGMENT.sub("_", anyascii(text))
 
 
 def _bytes_of(name: str) -> bytes:
-    """The name as it is on a disk. What no disk has (half a surrogate pair, from a manifest) is told apart by a NUL."""
+    """The name as it is on a disk. A name that no disk has (half a surrogate pair, from a manifest) begins with a NUL."""
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -221,7 +221,7 @@ def job_id(
 
     `name` is the rule's or the job's own, `datasets` the keys (with the prefix, so that two rigs never share an id) in
     any order, `attempt` counts reruns and retries, `checksums` are the data's or config's only where `rerun_on` names
-    them (as `key=checksum`; any order). The form is the website's: it makes an integer of an id. docs/neurocaas.md.
+    them (as `key=checksum`; any order). The form is the website's, which reads an id as an integer. docs/neurocaas.md.
     """
     canonical = json.dumps(
         [_ID_VERSION, bucket, group, name, sorted(datasets), attempt, sorted(checksums)],
@@ -233,7 +233,7 @@ def job_id(
 
 
 def id_fits(bucket: str, job_id: str) -> bool:
-    """Whether the platform can watch a job of this id. It finds out after machines were launched. F64."""
+    """Whether the platform can watch a job of this id. It finds out itself only after it has launched machines. F64."""
     return len(bucket) + len(job_id) <= ID_LIMIT
 
 

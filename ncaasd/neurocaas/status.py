@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ncaasd.neurocaas.text import clean, short
 
 _NAME = re.compile(r"(?:.*/)?DATASET_NAME:(.*)_STATUS\.txt", re.DOTALL)
-_LAST_LINES = 20  # in which a failure's last error is looked for: an older one was survived
+_LAST_LINES = 20  # a failure's error is looked for in these last lines: the analysis went on after an older one
 
 KILLED = {
     "SIGKILL/OOM": "killed, probably because it ran out of memory",
@@ -50,7 +50,7 @@ class DatasetStatus:
 
     @property
     def in_progress(self) -> bool:
-        """A worker has written it, and no verdict: IN PROGRESS, or a word that is new to us."""
+        """Whether a worker has written it, but no verdict: IN PROGRESS, or an unknown status."""
         return not self.terminal and self.status != "INITIALIZING"
 
     def text(self) -> str:

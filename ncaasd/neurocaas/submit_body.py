@@ -13,7 +13,7 @@ from ncaasd.neurocaas.addresses import is_address
 
 @dataclass(frozen=True, slots=True)
 class SubmitBody:
-    """What a submit file asks for. Values without a bucket are keys of the analysis's own; else `s3://bucket/key`."""
+    """What a submit file asks for. Each value is a key in the analysis's own bucket, or `s3://bucket/key`."""
 
     datanames: tuple[str, ...]
     configname: str
@@ -37,7 +37,7 @@ class SubmitBody:
 
     @property
     def bypass(self) -> bool:
-        """Data and config come from another place than the analysis's own."""
+        """Whether data or config come from outside the analysis's own folders."""
         return any(is_address(name) for name in (*self.datanames, self.configname))
 
     @property

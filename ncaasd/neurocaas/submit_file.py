@@ -59,7 +59,7 @@ class _Checker:
             raise DeclarationError(sorted(self.problems, key=lambda problem: (problem.line, problem.column)))
 
     def refuse(self, message: str, line: int = 0, column: int = 1) -> DeclarationError:
-        """The error for a file of which nothing more can be said."""
+        """The error for a file that can't be checked any further."""
         return DeclarationError([Problem(self.file, line, column if line else 0, "", message)])
 
     def text(self, value: Mapping[str, object], key: str, *, needed: bool = False) -> str | None:

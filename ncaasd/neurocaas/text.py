@@ -1,4 +1,4 @@
-"""Text of others (outputs, names, AWS's sentences) made fit to be shown to people, on a terminal or a page."""
+"""Text from elsewhere (outputs, names, AWS's sentences) made fit to be shown to people, on a terminal or a page."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What may go when a job's results are here. Pure. What isn't proved to be elsewhere stays.
+"""Which inputs may be moved or deleted once a job's results are here. Pure. A file not proved to be elsewhere stays.
 
-NeuroCAAS gives inputs back to nobody, so being in S3 is no copy.
+NeuroCAAS never gives inputs back, so an object in S3 doesn't count as a copy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RUN, LOCAL, REMOTE = "run", "local inputs", "remote inputs"
 
 
 def steps(settings: AfterResults) -> list[str]:
-    """What is to be done after a job that is done, in this order: each waits for those before it."""
+    """The steps after a job that is done, in order: each waits for those before it."""
     wanted = []
     if settings.run is not None:
         wanted.append(RUN)
@@ -38,7 +38,7 @@ def archive_path(settings: AfterResults, path: str) -> str:
 
 
 def well_done(job: JobRow) -> bool:
-    """It is done, and one of ours."""
+    """Whether a job ended as done, is not forgotten, and was not started elsewhere."""
     ended_well = job.phase is Phase.ENDED and job.verdict is JobState.DONE
     return ended_well and not job.forgotten and job.spec.origin is not Origin.ELSEWHERE
 
@@ -62,7 +62,7 @@ def linked(link: FileRow | None) -> str:
 
 
 def stays(row: FileRow, job: JobRow) -> str:
-    """Why a local input stays for good; "" when it may go as far as the journal knows."""
+    """Why a local input stays for good; "" when it may be moved or deleted, as far as the journal knows."""
     if row.place.tree:
         return f"it lies in {row.place.tree}, which is only read"
     if row.link:

@@ -1,7 +1,7 @@
-"""What comes back of jobs, and what goes then: the part of a preview that lies after their ends. Pure.
+"""The part of a preview after the jobs' ends: which results are fetched, and which inputs are then moved or deleted. Pure.
 
-`after_results` has the rules, for here and for the engine. What only a look at the archive can tell (that its copy is equal) is
-a condition here.
+`after_results` has the rules, for this module and for the engine. That the archive's copy is equal, which only a look at it can
+tell, is a condition here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ AT_ITS_END = "when it has ended"
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A job that is submitted, or would be now: of the journal (`row`), or only planned."""
+    """A job that is submitted, or would be now: from the journal (`row`), or only planned."""
 
     spec: JobSpec
     job_id: str
@@ -46,7 +46,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFetch:
-    """Results that come into `results/<folder>`. `files` and `size` (bytes) are None while only NeuroCAAS can know."""
+    """Results to be fetched into `results/<folder>`. `files` and `size` (bytes) are None while only NeuroCAAS can know them."""
 
     spec: JobSpec
     job_id: str
@@ -58,10 +58,10 @@ class PlannedFetch:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRemoval:
-    """A dataset that `after_results` takes away: here (a path below the analysis's folder), or in S3 (a key).
+    """A dataset that `after_results` moves or deletes: a local file (`here`), or an object in S3 (`what` is its key).
 
-    `copy`: where the archive has it, or will. `condition`: what must be true first, "" when it is due. `kept`: why it stays
-    all the same.
+    `copy`: its path in the archive, now or later. `condition`: what must be true first, "" when it is due. `kept`: why it
+    stays nevertheless.
     """
 
     what: str
@@ -75,7 +75,7 @@ class PlannedRemoval:
 
 
 def fetches(jobs: Sequence[Due], wanted: Mapping[int, Sequence[Artefact]], layout: Layout) -> list[PlannedFetch]:
-    """`wanted`: what the journal still wants of a job, by its row. `jobs`: those that are not ended, and those of `wanted`."""
+    """`wanted`: the journal's artefacts of a job, by its row. `jobs`: those that have not ended, and those in `wanted`."""
     found = []
     for job in jobs:
         folder = (job.row.results if job.row else "") or folder_name(layout.bucket, job.job_id)
@@ -100,9 +100,9 @@ def removals(
     having: Callable[[Place], Iterable[JobRow]],
     link_to: Callable[[FileRow], FileRow | None] = lambda _row: None,
 ) -> list[PlannedRemoval]:
-    """What `after_results` would take away. `after`: what the journal has still to do for jobs that have ended; `at`: the
-    file that a dataset is; `files_of`: its recordings (those that a package is made of); `using`: the jobs that have a key;
-    `having`: those that have a local file or package as a dataset; `link_to`: a link that leads to a recording."""
+    """What `after_results` would move or delete. `after`: the journal's steps for jobs that have ended; `at`: a dataset's
+    local file; `files_of`: its recordings (of a package, those in it); `using`: the jobs with a dataset at a key; `having`:
+    the jobs with a local file or package as a dataset; `link_to`: a link that leads to a recording."""
     found: dict[tuple[bool, str], PlannedRemoval] = {}
     for job in jobs:
         if job.spec.origin is Origin.ELSEWHERE:
@@ -168,7 +168,7 @@ def _remote(
     settings: Analysis,
     using: Callable[[str], Iterable[JobRow]],
 ) -> PlannedRemoval:
-    # A package may have to be made yet: then it has no row of its own.
+    # A package that is not made yet has no row of its own.
     ours = bool(row or rows) if not job.ended else row is not None and row.stored is not None and row.ours
     kept = "" if ours else "this rig did not put it"
     waits = needed(_others(job, using(key)))
@@ -178,12 +178,12 @@ def _remote(
 
 
 def _says_more(removal: PlannedRemoval, other: PlannedRemoval | None) -> bool:
-    """Of several jobs that had one recording, the first that takes it away is told of, not one that leaves it."""
+    """Whether `removal` replaces `other`: of several jobs with one recording, the first that removes it is shown."""
     return other is None or bool(other.kept and not removal.kept)
 
 
 def _others(job: Due, jobs: Iterable[JobRow]) -> list[JobRow]:
-    """Without the job itself; another attempt of it is another job."""
+    """`jobs` without `job` itself; another attempt of it is another job."""
     if job.row is not None:
         return [j for j in jobs if j.row != job.row.row]
     me = (job.spec.name, job.spec.unit, job.spec.version)

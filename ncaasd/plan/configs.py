@@ -1,4 +1,4 @@
-"""What a job's config comes to: the file of its rule, with `set` laid over it, under a name in S3. Pure."""
+"""The config that a job gets: its rule's file with `set` laid over it, and the key in S3. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ncaasd.model import FileRow, FileState, JobSpec
 from ncaasd.neurocaas.addresses import is_address
 from ncaasd.neurocaas.naming import Layout, config_name, safe_key
 
-CONTENT, KEEP = "content", "keep"  # of a rule's `config_name`; else the name itself
+CONTENT, KEEP = "content", "keep"  # values of a rule's `config_name`; any other value is the name itself
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A key in S3 and what is to be there; else what is wrong. `shared`: other jobs may have another content at that key."""
+    """A key in S3 and the content for it, or the problem. `shared`: other jobs may have another content at that key."""
 
     key: str = ""
     content: bytes = b""
@@ -27,7 +27,7 @@ class Rendered:
 
     @property
     def etag(self) -> str:
-        """The ETag that S3 gives such a content."""
+        """The ETag that S3 gives this content."""
         return etag_of(self.content)
 
 
@@ -37,7 +37,7 @@ def etag_of(content: bytes) -> str:
 
 def render(text: bytes, name: str, overlay: str, layout: Layout, as_name: str = CONTENT) -> Rendered:
     """`text`: the file `configs/<name>`; `overlay`: JSON; `as_name`: the rule's `config_name`. Without an overlay the bytes are
-    the file's own, unless it gets the other kind of name: a worker that opens config.json reads no YAML."""
+    the file's own, unless its name in S3 has another ending: a worker that opens config.json can't read YAML."""
     written = name if as_name in (CONTENT, KEEP) else as_name
     try:
         values = read_analysis_config(text, f"configs/{name}")
@@ -53,9 +53,9 @@ def render(text: bytes, name: str, overlay: str, layout: Layout, as_name: str = 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFact:
-    """What a job's config comes to: a key, and the content to put there (None: it lies there). Else the problem with it.
+    """A job's config: a key, and the content to put there (None: it is there already); or the problem with it.
 
-    `ask`: the key under which it may lie in S3, when nothing here is it and nobody has looked lately.
+    `ask`: the key to look for in S3, when no local file is this config and S3 was not asked lately.
     """
 
     problem: str = ""
@@ -80,21 +80,21 @@ def in_another_bucket(spec: JobSpec) -> ConfigFact | None:
 
 
 def from_text(spec: JobSpec, text: bytes, layout: Layout) -> ConfigFact:
-    """The config of a job of whose file the text is known."""
+    """The config of a job, made from its file's text."""
     made = render(text, spec.config, spec.overlay, layout, spec.config_name)
     return ConfigFact(made.problem, made.key, None if made.problem else made.content, shared=made.shared)
 
 
 def local_config(row: FileRow | None, with_key: Callable[[], Iterable[FileRow]]) -> FileRow | None:
-    """The local file that a job's config is: at the place of its name (`row`), else one that has that name's key in S3 (a submit
-    file names keys, with `upload.prefix` in them). None: none is here. While there is one, what lies in S3 is older."""
+    """A job's local config file: the one at its name's place (`row`), else one that has that name's key in S3 (a submit file
+    names keys, with `upload.prefix` in them); None when there is none. A local file is preferred to the object in S3."""
     if row is None or row.state is FileState.GONE:
         row = next(iter(with_key()), None)
     return None if row is None or row.state is FileState.GONE else row
 
 
 def not_yet(config: FileRow, unreadable: str) -> ConfigFact:
-    """A config that is here, and not to be used yet. `unreadable`: why it could not be read."""
+    """A config that is here but can't be used yet. `unreadable`: why it could not be read."""
     path = config.place.path
     if config.state is FileState.SETTLING:
         return ConfigFact(f"{path} (still being written: {config.reason or 'not quiet long enough'})")
@@ -104,14 +104,14 @@ def not_yet(config: FileRow, unreadable: str) -> ConfigFact:
 
 
 def not_here(name: str, ask: str) -> ConfigFact:
-    """A config of which no file is here. `ask`: where it may lie in S3; "" once S3 has said no."""
+    """A config without a local file. `ask`: the key where it may be in S3; "" once S3 has answered that it isn't."""
     return ConfigFact(f"configs/{name} ({'not here' if ask else 'not here, nor in S3'})", ask=ask)
 
 
 def turn(key: str, etag: str, others: Iterable[tuple[str, str, bool]]) -> str:
-    """Why a job has to wait for its turn: another one may be reading another config under the same name. "" when it may go.
+    """Why a job must wait: another one may be reading a different config under the same name. "" when it need not.
 
-    `others`: (the job, for people; the config's ETag; whether the job may be reading it) of those that had theirs at `key`.
+    `others`: (the job, for people; its config's ETag; whether it may be reading that) of the jobs with a config at `key`.
     """
     for job, theirs, reading in others:
         if reading and theirs != etag:

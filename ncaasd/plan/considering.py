@@ -1,6 +1,6 @@
-"""What an unsubmitted job does next: the one assessment, by which the engine submits and `plan` foresees. Pure.
+"""The next step of an unsubmitted job: one assessment, by which the engine submits and `plan` foresees. Pure.
 
-Who asks gathers the facts, of what is there (the engine) or of what will be when all that may go up has gone (`plan`).
+The caller gathers the facts: as they are now (the engine), or once everything that may be uploaded is in S3 (`plan`).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ HOW_TO_MEND = "or leave it out with the rule's `exclude`; then it goes on by its
 
 @dataclass(frozen=True, slots=True)
 class DatasetFact:
-    """One dataset of the job: the local file that it is, or what a listing of S3 said."""
+    """One dataset of the job: its local file, or what a listing of S3 showed."""
 
     name: str
     key: str
     file: FileRow | None  # None: it was never here, or is gone
     remote: bool | None = None  # whether S3 has it; None: not asked, or not known
     bypass: bool = False
-    taken_by: str = ""  # the other local file, in words, of which is what lies at its key (F96)
-    packed: bool = False  # it is made here of a unit; what an earlier package has left in S3 is not it
+    taken_by: str = ""  # the other local file, in words, whose content is at its key (F96)
+    packed: bool = False  # it is a package that is not made yet; an earlier package's object in S3 is not it
 
     @property
     def stored(self) -> bool:
@@ -44,7 +44,7 @@ def dataset_fact(
     dataset: Dataset, row: FileRow | None, others: Callable[[], Sequence[FileRow]], remote: Callable[[], bool | None]
 ) -> DatasetFact:
     """What is known of a dataset. `row`: its local file, also when that is gone; `others`: all files with its key; `remote`:
-    what S3 has answered of its key."""
+    what S3 has answered about its key."""
     name, key = dataset.name, dataset.key
     if is_address(key):
         return DatasetFact(name, key, None, bypass=True)
@@ -60,12 +60,12 @@ def dataset_fact(
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the next step of one job hangs on.
+    """Everything that decides the next step of one job.
 
     rule: the rule in force that declares it. turn: why it waits for others that have their config under the same name.
     beside: what else of its unit must be there. blocked: why nothing is submitted for its analysis. same: the other
     declaration of the very same job. tally and limits: for the spend guards; None when these were asked a moment ago.
-    doubt: why its data, which is all there, is not worth a job; asked only when nothing else keeps it.
+    doubt: why its data, though complete, may not be worth a job; called only when nothing else keeps the job.
     """
 
     job: JobRow
@@ -87,8 +87,8 @@ class Facts:
 class Next:
     """The state to show, why, and whether the submit is next.
 
-    hold: of what a person must decide or mend. stop: the guard or doubt that keeps it, held or queueing. again: when it is
-    looked at again by itself, beside what wakes it. ask_remote, ask_config: keys to look for in S3 first.
+    hold: what a person must decide or mend. stop: the guard or doubt that keeps the job, held or queueing. again: when the job
+    is looked at again if no event wakes it before. ask_remote, ask_config: keys to look for in S3 first.
     """
 
     state: JobState
@@ -102,10 +102,10 @@ class Next:
 
 
 def consider(facts: Facts) -> Next:
-    """The first thing that keeps a job from its submit; none: submit."""
+    """The first thing that keeps a job from its submit; if there is none, the submit."""
     job = facts.job
     if facts.now < job.not_before:
-        return Next(job.state, job.reason, hold=job.hold, again=Again.NEVER)  # a retry after a refusal has its time
+        return Next(job.state, job.reason, hold=job.hold, again=Again.NEVER)  # a retry waits for its time
     if _is_written_anew(facts):
         job = replace(job, hold=None)
     if job.hold is not None and not is_mended(job.hold):
@@ -125,8 +125,8 @@ def consider(facts: Facts) -> Next:
 
 
 def _is_written_anew(facts: Facts) -> bool:
-    """A job that was held because its data was nothing but zeros goes on when it is written anew, and stored. (With `rerun_on`,
-    what was written anew has a job of its own.)"""
+    """Whether a job that was held because its data was nothing but zeros goes on: the data was written anew and is stored. (With
+    `rerun_on`, data that is written anew has a new job.)"""
     job = facts.job
     if job.hold is not Hold.ZEROS or job.spec.version or not all(f.stored for f in facts.datasets):
         return False
@@ -134,18 +134,18 @@ def _is_written_anew(facts: Facts) -> bool:
 
 
 def _lacking(facts: Facts) -> Next | None:
-    """What can't be taken, so that a person must mend it."""
+    """The hold for parts that can't be taken, so that a person must mend them."""
     skipped = [f for f in facts.datasets if f.file is not None and f.file.state is FileState.SKIPPED]
     why = facts.beside.lacking or "; ".join(f"{f.name} can't be taken: {f.file.reason}" for f in skipped[:2] if f.file)
     return Next(JobState.HELD, f"{why}; {HOW_TO_MEND}", hold=Hold.PART, stop=Hold.PART) if why else None
 
 
 def _impossible(facts: Facts) -> Next | None:
-    """Why NeuroCAAS could not run it as it is declared: nothing is paid for to be told so. Its declaration must be mended, and
-    then it goes on by itself."""
+    """The hold for a job that NeuroCAAS could not run as it is declared, found here before anything is paid for. Once its
+    declaration is mended, the job goes on by itself."""
     job, layout = facts.job, facts.layout
     problems = [] if facts.blocked else [*validate_job(draft_of(job, layout, facts.config.key), layout)]
-    # What is refused does not go up at all: it is waited for, and that says why.
+    # A refused file is not uploaded at all: the job waits for it, and the reason says why (`_waits_for`).
     refused = {f.key for f in facts.datasets if f.file is not None and f.file.state is FileState.REFUSED}
     placed = [d for d in job.spec.datasets if d.key not in refused]
     if facts.rule is not None and (why := misplaced(facts.rule, placed, layout.inputs)):
@@ -183,7 +183,7 @@ def _waiting(facts: Facts) -> Next | None:
 
 
 def _when_to_look(facts: Facts) -> Again:
-    """When a job that waits is looked at again, though nothing has woken it."""
+    """When a waiting job is looked at again, if no event wakes it before."""
     if facts.turn and not facts.config.problem:
         return Again.SOON
     if facts.config.ask or any(f.file is None for f in facts.datasets):

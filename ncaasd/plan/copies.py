@@ -1,7 +1,7 @@
-"""Whether a file is a copy that a synchronising program or a person made of another, by its name. Pure.
+"""Whether a file's name says that it is a copy of another file, made by a synchronising program or a person. Pure.
 
-Such a copy may be the only one of a recording that is right (that is what a conflict is), so it is neither ignored nor paid
-for: it goes up, and its job is held for a person.
+After a conflict the copy may be the only right version of a recording, so it is neither ignored nor paid for: it is uploaded,
+and its job is held for a person.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ncaasd.model import FileRow, Hold, JobRow, Place
 from ncaasd.plan.guards import Stop
 
-# Forms that nothing but a conflict has, in the name of a file or folder. Sources: the programs' own documentation.
+# Forms that only conflict copies have, in the name of a file or folder. Sources: the programs' own documentation.
 _CERTAIN = (
     # x.sync-conflict-20240102-120000-ABCDEFG.tif
     ("Syncthing", re.compile(r"\.sync-conflict-\d{8}-\d{6}(?:-[A-Z0-9]{7})?(?=\.|$)")),
@@ -31,7 +31,7 @@ _CERTAIN = (
     ("pCloud", re.compile(r"[\[(]conflicted(?: \d+)?[\])]", re.IGNORECASE)),
 )  # fmt: skip
 
-# Forms that a recording may have by its own right: copies only where the original lies beside. (the stem, what is around it)
+# Forms that a recording's own name may have: a copy only where the original (`name` + `end`) is in the same folder.
 _NUMBER = r"(?: ?\(\d+\))?"
 _DOUBTFUL = (
     # x (1).tif: Windows, browsers, Google Drive
@@ -47,13 +47,13 @@ _DOUBTFUL = (
 _NUMBERED = re.compile(r"(?P<name>.+?) (?:[2-9]|\d{2})(?P<end>(?:\.[^.]*)?)")
 
 
-# None of these forms is without a space, a bracket or this word.
+# Each of these forms has a space, a bracket or `conf` in it.
 _MAY_BE = re.compile(r"[ (\[]|_?conf", re.IGNORECASE)
 
 
 class Copy(NamedTuple):
-    """A name that is a copy's. `original`: the path that must be there for it to be one, with the same bytes if `equal`; "" when
-    the name alone is certain."""
+    """A copy, by its name. `original`: the path that must exist for it to be one, with the same bytes if `equal`; "" when the
+    name alone is certain."""
 
     what: str
     original: str = ""
@@ -61,7 +61,7 @@ class Copy(NamedTuple):
 
 
 def named_as_copy(path: str) -> list[Copy]:
-    """What the names in a path say that it may be, the certain first."""
+    """The kinds of copy that a path may be, by the names in it; the certain ones first."""
     certain: list[Copy] = []
     doubtful: list[Copy] = []
     if not _MAY_BE.search(path):
@@ -75,21 +75,21 @@ def named_as_copy(path: str) -> list[Copy]:
             found = form.fullmatch(name)
             if found:
                 original = "/".join([*names[:at], found["name"] + found["end"], *names[at + 1 :]])
-                # Sessions are numbered as copies of folders are, and their files have one name.
+                # Numbered session folders look like copied folders, and have files of the same names in them.
                 equal = form is _NUMBERED or (form is _DOUBTFUL[0] and at < len(names) - 1)
                 doubtful.append(Copy(f"a copy of {original}, which is there too", original, equal))
     return [*certain, *doubtful]
 
 
 def copied(job: JobRow, files: Iterable[FileRow], at: Callable[[Place], FileRow | None]) -> Stop | None:
-    """Hold `job` when one of its files is, by its name, a copy. `files`: those that it is made of; `at`: the file that is at a
+    """Hold `job` when one of its files is, by its name, a copy. `files`: those of its datasets; `at`: the file that is at a
     place now."""
     if job.attempt or Hold.COPY in job.released:
         return None
     for file in files:
         if file.place.is_package:
             continue
-        # Names above what rules see are not the recording's.
+        # `inputs/`, above the paths that rules see, is not part of the recording's name.
         head, slash, path = ("", "", file.place.path) if file.place.tree else file.place.path.partition("/")
         for copy in named_as_copy(path):
             if copy.original:
@@ -101,7 +101,7 @@ def copied(job: JobRow, files: Iterable[FileRow], at: Callable[[Place], FileRow 
 
 
 def _same_bytes(one: FileRow, other: FileRow) -> bool:
-    """As far as is known: by the checksums; of what has none, by size and time."""
+    """Whether both have the same bytes, as far as is known: by checksum, or by size and time where one has none."""
     if one.stat.size != other.stat.size:
         return False
     if one.crc and other.crc:

@@ -35,7 +35,7 @@ def read_declaration(
     known: expand.Known,
     file: str = "",
 ) -> Declared:
-    """`path` below the analysis's folder says what it is (`role_of`); `file`: what problems call it, where that is another name;
+    """`path`, below the analysis's folder, gives the file's role (`role_of`); `file`: the name that problems give, if another;
     `prefix`: the config's `upload.prefix`. Raises DeclarationError with every problem."""
     role, file = role_of(path), file or path
     if role is Role.SUBMIT:

@@ -1,8 +1,7 @@
-"""Why a job whose data is all there is held for what its data is: a copy by its name, nothing but zeros, or renamed from what
-was analysed already. Pure.
+"""Why a job is held though its data is complete: the data is a copy by its name, nothing but zeros, or renamed from what was
+analysed already. Pure.
 
-What is certain of an instrument's format (a TIFF without its magic) is not asked here: nobody but a rule can say what its
-files must be.
+File formats (a TIFF without its magic number) are not checked here: only a rule can say what its files must be.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def doubt(
     was: Callable[[Place], FileRow | None],
     given: Callable[[FileRow], Iterable[JobRow]],
 ) -> Stop | None:
-    """The first doubt about a job's data; None when there is none, or a person has released it, or asked for it again.
+    """The first doubt about a job's data; None when there is none, or a person has released the job or asked for it again.
 
     `pieces`: one for each dataset; None where no file here is it. `at`: the file that is at a place now; the others as
     `renames.renamed` wants them.
@@ -40,8 +39,8 @@ def doubt(
 
 
 def blank(job: JobRow, files: Iterable[FileRow]) -> Stop | None:
-    """Hold `job` when one of its files has nothing but zeros in it: room was made for it, and it was never written. Told by the
-    checksum of what is stored, so nothing is read for it."""
+    """Hold `job` when one of its files has nothing but zeros in it: its space was allocated but never written. The stored
+    object's checksum tells, so no file is read."""
     if Hold.ZEROS in job.released:
         return None
     for file in files:

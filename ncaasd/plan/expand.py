@@ -20,7 +20,7 @@ from ncaasd.plan.grouping import THERE, Matcher, Unit, below, doubles, is_nothin
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """The one file that a unit is made into: its name below `inputs/`, its key, and what is known of it."""
+    """The file of one dataset (a local file, or the package of a unit): its name below `inputs/`, key, place and journal row."""
 
     name: str
     key: str
@@ -28,28 +28,28 @@ class Package:
     row: FileRow | None = None
 
 
-PackageOf = Callable[[str], Package]  # the package of a name below inputs/, of the rule at hand
+PackageOf = Callable[[str], Package]  # name below inputs/ -> package, for one rule
 
 
 def package_name(rule: Rule, unit: Unit) -> str:
-    """Below `inputs/`: beside the unit's folder, as a zip; or as the rule says."""
+    """The package's path below `inputs/`: a zip beside the unit's folder, or as the rule says."""
     if isinstance(rule.package, PackageTool):
         return fill_in(rule.package.name, unit.fields)
     return f"{unit.path}.zip"
 
 
 def package_tree(rule: str) -> str:
-    """The tree (`Place.tree`) that a rule's packages are said to lie in."""
+    """The tree (`Place.tree`) of a rule's packages."""
     return f"{PACKAGES}{rule}"
 
 
 def package_place(analysis: str, rule: Rule, unit: Unit) -> Place:
-    """Where a unit's package is said to lie."""
+    """The place of a unit's package."""
     return Place(analysis, package_tree(rule.name), package_name(rule, unit))
 
 
 def fingerprint(members: Sequence[tuple[str, FileRow]]) -> str:
-    """Of what a package is made of: names, sizes, times."""
+    """A hash of a package's files: their names, sizes and times."""
     seen = hashlib.sha256()
     for name, row in members:
         stat = row.stat
@@ -59,7 +59,7 @@ def fingerprint(members: Sequence[tuple[str, FileRow]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """Where the jobs of a rule come from."""
+    """Makes the JobSpecs of one rule."""
 
     rule: Rule
     analysis: str
@@ -68,7 +68,7 @@ class _Made:
     package_of: PackageOf
 
     def spec(self, unit: str, datasets: Sequence[Package], fields: Mapping[str, str]) -> JobSpec | None:
-        """The job of these datasets; None while what makes its version isn't known."""
+        """The job of these datasets; None while its version isn't known."""
         rule = self.rule
         config = fill_in(rule.config, fields)
         checksum = self.config_checksum(config) if "config" in rule.rerun_on else "-"
@@ -100,14 +100,15 @@ def jobs_of_rule(
     config_checksum: Callable[[str], str],
     package_of: PackageOf,
 ) -> list[JobSpec]:
-    """The jobs a rule wants of these files. Only whole files make jobs, none an empty one; of gated units, only whole units.
+    """The jobs that a rule wants for these files: only for files that are whole (or skipped, so that a job says so) and not
+    empty, and in units only for whole units.
 
-    `rows` holds every file of each unit that is touched. `config_checksum(path)` is "" while the config isn't whole.
+    `rows` has every file of each unit that is in it. `config_checksum(path)` is "" while the config isn't whole.
     """
     made = _Made(m.rule, analysis, declared_in, config_checksum, package_of)
     if m.unit:
         return [s for u in units(m, rows) for s in _jobs_of_unit(m, u, made)]
-    there = (*THERE, FileState.SKIPPED)  # what can't be taken has a job that says so
+    there = (*THERE, FileState.SKIPPED)  # a file that can't be taken gets a job that says so
     wanted = [r for r in rows if r.state in there and not is_nothing(r) and m.wants(below(r)) and not doubles(m, r)]
     specs = [made.spec(below(r), [_itself(r)], {}) for r in wanted]
     return [s for s in specs if s is not None]
@@ -123,7 +124,7 @@ def jobs_of_unit(
     package_of: PackageOf,
     but: Collection[str] = (),
 ) -> list[JobSpec]:
-    """The jobs a rule wants of one unit, `but` those of the datasets with these names (where each has its own)."""
+    """The jobs that a rule wants for one unit, without those of the datasets named in `but` (where each has its own job)."""
     made = _Made(m.rule, analysis, declared_in, config_checksum, package_of)
     return list(_jobs_of_unit(m, unit, made, but))
 
@@ -137,7 +138,7 @@ def _jobs_of_unit(m: Matcher, unit: Unit, made: _Made, but: Collection[str] = ()
     if m.packs:
         groups = [(unit.path, [made.package_of(package_name(m.rule, unit))])]
     elif m.rule.job_per == "unit":
-        # One that is empty is waited for, by name; but what says that the unit is whole is none of its data.
+        # The job waits for a file that is empty, by name; but an empty file that only marks the unit is none of its data.
         groups = [(unit.path, [_itself(r) for name, r in members if r.stat.size or not m.marks(name)])]
     else:
         alone = [r for name, r in members if not is_nothing(r) and name not in but and not doubles(m, r)]
@@ -155,7 +156,7 @@ def _itself(row: FileRow) -> Package:
 
 
 def _expanded(value: Any, fields: Mapping[str, str]) -> Any:
-    """The unit's parts put into every text, at any depth."""
+    """`value` with the unit's parts filled into every text, at any depth."""
     if isinstance(value, str):
         return fill_in(value, fields)
     if isinstance(value, Mapping):
@@ -166,9 +167,9 @@ def _expanded(value: Any, fields: Mapping[str, str]) -> Any:
 
 
 def _version(rerun_on: Sequence[str], rows: Sequence[FileRow | None], config: str) -> str | None:
-    """What makes a job a new one where `rerun_on` says so; None while that isn't known yet.
+    """The version that tells a new job from an earlier one where `rerun_on` says so; None while it isn't known yet.
 
-    "" without `rerun_on`: once per unit, ever (DESIGN: submitting exactly once).
+    "" without `rerun_on`: one job per unit, ever (DESIGN: submitting exactly once).
     """
     if not rerun_on:
         return ""
@@ -223,7 +224,7 @@ def job_of_one_off(
 
 
 def with_keys(body: SubmitBody, layout: Layout) -> SubmitBody:
-    """A hand-written submit file that names files as they are on the disk: with the keys that those have."""
+    """`body` with keys in place of names: a hand-written submit file may name files as they are on the disk."""
 
     def key(name: str, area: str) -> str:
         return area + safe_key(name.removeprefix(area)) if name.startswith(area) else name
@@ -235,8 +236,8 @@ def with_keys(body: SubmitBody, layout: Layout) -> SubmitBody:
 def job_of_submit(
     body: SubmitBody, *, analysis: str, declared_in: str, layout: Layout, prefix: str, known: Known
 ) -> JobSpec:
-    """A hand-written submit file: its own timestamp stands for the job's name. Its datasets are files of `inputs/`, named by
-    their keys, or as they are on the disk."""
+    """The job of a hand-written submit file: its timestamp is the job's name. Its datasets are files of `inputs/`, named by their
+    keys, or as they are on the disk."""
     config = body.configname
     names = [n.removeprefix(layout.inputs) for n in body.datanames]
     datasets = zip(names, body.datanames, with_keys(body, layout).datanames, strict=True)
@@ -257,13 +258,13 @@ def job_of_submit(
 def _of_submit(name: str, full: str, key: str, analysis: str, layout: Layout, prefix: str, known: Known) -> Dataset:
     ours = layout.input_key(prefix, "")
     if not full.startswith(ours):
-        return Dataset(name, key)  # s3://, or what a rig with another prefix has put
+        return Dataset(name, key)  # s3://, or put by a rig with another prefix
     place = Place(analysis, "", f"inputs/{full.removeprefix(ours)}")
     return meant(Dataset(name, key, place=place), known)
 
 
 def meant(dataset: Dataset, known: Known) -> Dataset:
-    """A submit file's dataset, with the file that it means: the one of that name, or the one of `inputs/` that has its key."""
+    """A submit file's dataset with its local file: the one of that name, else the one of `inputs/` that is mapped to it."""
     if dataset.place is None:
         return dataset
     row = known.file_at(dataset.place)
@@ -275,5 +276,5 @@ def meant(dataset: Dataset, known: Known) -> Dataset:
 
 
 def is_mapped(path: str, safe: str) -> bool:
-    """Whether the name that `path` has in S3 is `safe`, and another."""
+    """Whether `path` is mapped to `safe` in S3, and differs from it."""
     return path != safe and safe_key(path) == safe

@@ -1,4 +1,4 @@
-"""What a local file means, and whether its content may go up now. Pure."""
+"""What a local file is for, its key, which of several files has one key, and whether a job may be reading it. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Role(StrEnum):
 
 
 def role_of(path: str) -> Role:
-    """By its place: `inputs/…`, `configs/…`, `manifest.yaml`, `submissions/*.yaml`, `submissions/*submit.json`."""
+    """The role of a path: `inputs/…`, `configs/…`, `manifest.yaml`, `submissions/*.yaml`, `submissions/*submit.json`."""
     top, _, rest = path.partition("/")
     if top == "inputs":
         return Role.INPUT
@@ -43,13 +43,13 @@ def role_of(path: str) -> Role:
 
 
 def seen_as(place: Place) -> str:
-    """A file's path as its role and key are told by: what lies in a source goes where what lies in `inputs/` does."""
+    """The path that decides a file's role and key: a source's files are treated as those in `inputs/`."""
     return f"inputs/{place.path}" if place.tree else place.path
 
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """Where a file goes in S3; `refused` says why it must not go up at all."""
+    """A file's key in S3; `refused` says why it must not be uploaded at all."""
 
     key: str
     refused: str = ""
@@ -78,24 +78,24 @@ HAS_NO_NAME = (FileState.GONE, FileState.REFUSED, FileState.SKIPPED)
 
 
 def holder(place: Place, others: Iterable[FileRow]) -> FileRow | None:
-    """Who of the files with one key has it, beside the one at `place`: it is there, and may go up."""
+    """Which of the files that map to one key has it, other than the one at `place`: it exists, and may be uploaded."""
     return next((o for o in others if o.place != place and _has_its_key(o)), None)
 
 
 def _has_its_key(row: FileRow) -> bool:
     if row.state in HAS_NO_NAME:
         return False
-    # What no rule names, what goes up in a package and what was aborted keeps no name from others.
+    # A file that no rule names, that goes up in a package or whose unit was aborted doesn't keep its key from others.
     left = bool(row.reason) and row.retry_at > EVENTUALLY
     return not (row.state is FileState.WHOLE and row.stored is None and (left or row.reason.startswith(ABORTED)))
 
 
 def gives_way(held_by: FileRow, place: Place, *, stored: bool, begun: bool, together: bool) -> bool:
-    """Whether a file must give its key to the one at `place`, which has come to it.
+    """Whether the file `held_by` must give its key to the one at `place`, which maps to the same key.
 
-    Nothing that may be in S3 gives way (`begun`: its upload was). `stored`: what is at the key is of the file at `place`,
-    which was away. `together`: both are found by one look at the disk; so that the same one has the key each time, the
-    analysis's own folder then goes before sources, and these go by their names.
+    A file that may be in S3 keeps its key (`begun`: its upload has begun). `stored`: the object at the key is of the file at
+    `place`, which was away. `together`: one scan found both; then `precedence` decides, so that the same file gets the key
+    each time: the analysis's own folder comes before sources, and sources are in order of their names.
     """
     if held_by.stored is not None or begun or held_by.place.is_package:
         return False
@@ -106,7 +106,7 @@ _NOT_SENT = (FileState.SETTLING, FileState.WHOLE)
 
 
 def precedence(place: Place) -> tuple[bool, str, str]:
-    """Who comes first of those that wait for one key."""
+    """The order in which the files that wait for one key get it."""
     return place.is_package, place.tree, place.path
 
 
@@ -119,7 +119,7 @@ def collision(other: Place, key: str) -> str:
 
 
 _HAS_IT = "has its name in S3 already"
-_HAD_IT = "maps to the same key in S3 already"  # as the first release said it
+_HAD_IT = "maps to the same key in S3 already"  # the first release's text for the same
 
 
 def waits_for_name(row: FileRow) -> bool:
@@ -128,7 +128,7 @@ def waits_for_name(row: FileRow) -> bool:
 
 
 def in_words(place: Place) -> str:
-    """A file as its user knows it: its path, and the source that it lies in; or whose package it is."""
+    """A file as its user knows it: its path and its source; a package with its rule."""
     if place.is_package:
         return f"the package {place.path} of rule {place.package_of}"
     return f"{place.path} in source {place.tree}" if place.tree else place.path
@@ -137,9 +137,10 @@ def in_words(place: Place) -> str:
 def with_names_given(
     rows: Sequence[FileRow], *, fresh: Collection[Place], waiting: Collection[Place], moved: Collection[Place] = ()
 ) -> list[FileRow]:
-    """`rows` are all files that are there, those of `fresh` just found, those of `waiting` refused for another file's sake
-    when they were last looked at, those of `moved` with a key that a rule gives them which is not read yet: each key goes to
-    one of them, as the engine gives them out, the others are refused."""
+    """`rows`, all files that exist, with each key given to one of them as the engine does it; the others are refused.
+
+    `fresh`: just found. `waiting`: refused when last looked at, because another file had the key. `moved`: with a new key, by
+    a rule that the daemon has not read yet."""
     having: dict[str, FileRow] = {}
 
     def order(row: FileRow) -> tuple[bool, bool, bool, bool, tuple[bool, str, str]]:
@@ -163,13 +164,13 @@ def with_names_given(
 
 
 def taken_by(place: Place | None, own: FileRow | None, others: Sequence[FileRow]) -> Place | None:
-    """Whose bytes are at the key of a dataset that is not here, or will be: another file's of this rig (then no job of this
-    one may have them). None when what is there is its own, or no file of this rig ever was there.
+    """Which other file of this rig has its bytes at the key of a dataset that is not here, or will have: no job of the dataset
+    may get those. None when the bytes there are the dataset's own, or no file of this rig was ever there.
 
-    `own`: what the journal has of it; `others`: all files with its key.
+    `own`: the dataset's journal row; `others`: all files with its key.
     """
     if own is not None and own.stored is not None:
-        return None  # another one that takes the key takes this away first
+        return None  # another file that takes the key clears this first
     for other in others:
         if other.place != place and (other.stored is not None or _has_its_key(other)):
             return other.place
@@ -182,7 +183,7 @@ def found_by_itself(row: FileRow) -> bool:
 
 
 def unreadable(path: str, error: OSError, uid: int) -> FileUnreadable:
-    """What is said of a file that is there and can't be read. `uid`: the daemon's user."""
+    """The error for a file that exists but can't be read. `uid`: the daemon's user."""
     code = errno.errorcode.get(error.errno or 0, "")
     if error.errno in (errno.EACCES, errno.EPERM):
         shown = path.encode("utf-8", "backslashreplace").decode()
@@ -195,7 +196,7 @@ def unreadable(path: str, error: OSError, uid: int) -> FileUnreadable:
 
 
 def in_use(jobs: Sequence[JobRow]) -> JobRow | None:
-    """Of the jobs that use a key the submitted one that may still be reading what is there: a new version, or another file,
+    """The submitted job, of those that use a key, that may still be reading the object there: a new version, or another file,
     must wait for its end (F86)."""
     for job in jobs:
         if job.phase in (Phase.INTENT, Phase.ATTEMPTED, Phase.SUBMITTED) and job.verdict is None:

@@ -23,7 +23,7 @@ class When(StrEnum):
 
     NOW = "now"
     LATER = "later"  # it waits for other files
-    NEVER = "never"  # nothing wants it; a changed rule asks again
+    NEVER = "never"  # nothing wants it; asked again when a rule changes
     HELD = "held"  # a person must decide
 
 
@@ -33,7 +33,7 @@ class Permit:
 
     when: When = When.NOW
     reason: str = ""
-    unit: bool = False  # it waits for its unit: asked again when anything of that changes
+    unit: bool = False  # it waits for its unit: asked again when anything in the unit changes
 
 
 GRANTED = Permit()
@@ -45,8 +45,8 @@ def permit(
     unit_of: Callable[[Matcher], Unit | None],
     is_late: Callable[[Matcher, Unit], bool],
 ) -> Permit:
-    """Whether a file may go up. `matchers`: the rules in force; `unit_of`: the whole unit of a rule that the file lies in;
-    `is_late`: see `late`."""
+    """Whether a file may go up. `matchers`: the rules in force; `unit_of`: a rule's unit that the file lies in, with all its
+    files; `is_late`: see `late`."""
     tree = row.place.tree
     if row.place.is_package or not (tree or row.place.path.startswith("inputs/")):
         taken = next((m for m in matchers if gives_name(m, row)), None)
@@ -85,15 +85,15 @@ def permit(
 
 
 def gives_name(m: Matcher, row: FileRow) -> bool:
-    """Whether the jobs of a rule have their config under the very name that a config of this folder would have in S3: then it
-    is theirs to put, in turn, with what their rule lays over it."""
+    """Whether a rule's jobs have their config at the very key that this file of configs/ would have: then each job puts it there
+    in turn, with the rule's `set` laid over it."""
     if row.place.is_package or row.place.tree or not row.place.path.startswith("configs/"):
         return False
     key, path = row.key.partition("/configs/")[2], row.place.path.partition("/")[2]
     if m.rule.config_name != KEEP:
         return m.rule.config_name == key
     kept = re.compile("[^/]+".join(map(re.escape, _PART.split(m.rule.config))))
-    # A name that has to be mapped is another one in S3; and `upload.prefix` may make a config's key another config's name.
+    # Mapping may change a name in S3; and `upload.prefix` may make a config's key another config's name.
     return kept.fullmatch(key) is not None or (kept.fullmatch(path) is not None and key == safe_key(path))
 
 
@@ -106,7 +106,7 @@ def warnings(matchers: Iterable[Matcher]) -> list[str]:
 
 
 def ungated(rule: Rule) -> str:
-    """The sentence for a rule that makes one job of a unit, and that only a pause tells that the unit is whole (F99)."""
+    """The warning for a rule that makes one job of a unit, when only a pause tells that the unit is whole (F99)."""
     return (
         f"rule {rule.name} runs each unit as one, and nothing but a pause says that a unit is whole: where an instrument pauses"
         " for longer than ten times watch.settle, half a session is run and paid for; name the file that ends a session in"
@@ -120,8 +120,8 @@ def _in_unit(m: Matcher, path: str) -> str:
 
 
 def may_be_late(m: Matcher, row: FileRow) -> bool:
-    """Whether it matters that a unit was submitted: of one whose files belong to one job, or that was said to be whole. Once
-    a person has released a file, or with `rerun_on: [data]`, it does not."""
+    """Whether a file can be too late for its unit: it can when the unit's files belong to one job, or when `complete_when` said
+    that the unit was whole; but not once a person has released the file, or with `rerun_on: [data]`."""
     closed = m.packs or m.rule.job_per == "unit" or bool(m.complete_when)
     return closed and not row.ours and "data" not in m.rule.rerun_on
 
@@ -135,12 +135,12 @@ def late(m: Matcher, row: FileRow, *, sent: bool, named: bool, packed: FileRow |
         return False
     if not m.packs:
         return not named
-    # Rows are numbered as files are first seen, and the package's is made when its unit is whole.
+    # Row ids grow as files are first seen, and the package's row is made when its unit is whole.
     return packed is not None and packed.state is not FileState.GONE and row.id > packed.id
 
 
 class UnitState(StrEnum):
-    """What has become of a unit."""
+    """The states of a unit."""
 
     WAITING = "waiting"
     ABORTED = "aborted"

@@ -15,7 +15,7 @@ from ncaasd.plan.files import found_by_itself
 from ncaasd.plan.matching import UnitTemplate, compile_glob
 
 THERE = (FileState.WHOLE, FileState.STORED, FileState.HELD, FileState.REFUSED, FileState.READ)
-_NEEDS_NOTHING = (FileState.STORED, FileState.READ, FileState.SKIPPED, FileState.GONE)  # of its upload
+_NEEDS_NOTHING = (FileState.STORED, FileState.READ, FileState.SKIPPED, FileState.GONE)  # nothing to upload
 WHOLE_AFTER = 10  # times `watch.settle`: how long a unit without a gate must be left alone
 
 
@@ -54,19 +54,19 @@ class Matcher:
         return any(m(name) for m in self.datasets) and not self.leaves_out(name)
 
     def leaves_out(self, name: str) -> bool:
-        """Whether the rule excludes a name. A folder's name ends in "/": it is, when all that could be in it is."""
+        """Whether the rule excludes a name. A folder (its name ends in "/") is excluded when all that could be in it is."""
         if name.endswith("/"):
             return any(m(name[:-1]) or m(f"{name}-") for m in self.exclude)
         return any(m(name) for m in self.exclude)
 
     def accompanies(self, path: str) -> bool:
-        """Whether a path is named by the rule's `with`, so that it goes up though it is no dataset."""
+        """Whether the rule's `with` names a path, so that the file is uploaded though it is no dataset."""
         name = self.name_of(path)
         return bool(self.beside) and name is not None and any(m(name) for m in self.beside or ())
 
     def needs(self, name: str) -> bool:
-        """Whether what has this name must be in S3, by itself, before a job of the unit is submitted: a worker may read what
-        lies beside its dataset. Without `with` that is all of the unit that goes up: of a source, only its datasets do."""
+        """Whether the file of this name must be in S3, by itself, before a job of the unit is submitted: a worker may read what
+        lies beside its dataset. Without `with` these are all files of the unit that are uploaded (of a source, its datasets)."""
         if self.leaves_out(name) or (self.packs and self.is_dataset(name)):
             return False
         if self.beside is not None:
@@ -74,13 +74,13 @@ class Matcher:
         return self.is_dataset(name) if self.rule.source else True
 
     def lacks(self, name: str) -> bool:
-        """Whether a unit is not whole without what has this name, which can't be taken: a link, an unreadable folder."""
+        """Whether a unit is incomplete because the link, file or folder of this name can't be taken."""
         if self.leaves_out(name):
             return False
         return name.endswith("/") or self.is_dataset(name) or self.needs(name)
 
     def name_of(self, path: str) -> str | None:
-        """A path as the rule's patterns see it; None when it lies in no unit of a rule that has some."""
+        """A path as the rule's patterns see it; None when the rule has units and the path lies in none."""
         if self.unit is None:
             return path
         found = self.unit.match(path)
@@ -96,7 +96,7 @@ class Matcher:
         return name is not None and self.is_dataset(name)
 
     def marks(self, name: str) -> bool:
-        """Whether a file of a unit, by its path below it, says that the unit is whole, or aborted: it may be empty."""
+        """Whether a name below the unit marks the unit as whole or aborted: such a file may be empty."""
         return any(m(name) for m in (*self.complete_when, *self.abort_when))
 
 
@@ -117,10 +117,10 @@ def matcher(rule: Rule) -> Matcher:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What keeps a job from its submit beside its own datasets and config.
+    """What keeps a job from its submit besides its own datasets and config.
 
-    `lacking`: what can't be taken, so that a person must mend it; `unit`: its unit is not whole, and why; `files`: the first
-    few that are not in S3 yet.
+    `lacking`: what can't be taken, so that a person must mend it; `unit`: why its unit is not whole; `files`: the first few
+    that are not in S3 yet.
     """
 
     lacking: str = ""
@@ -130,9 +130,9 @@ class Beside:
 
 @dataclass(slots=True)
 class Unit:
-    """A folder that belongs together, as far as it is known to one rule. Paths are below `inputs/` or the source.
+    """A folder whose files belong together, as one rule sees it. Paths are below `inputs/` or the source.
 
-    All of it is asked about for each of its files, so answers are kept until `put` makes them wrong. For a rule without units
+    Each of its files asks about the whole unit, so answers are cached until `put` makes them wrong. For a rule without units
     that names other files (`with`), those files are one unit with the path "".
     """
 
@@ -146,7 +146,7 @@ class Unit:
     _to_store: dict[str, FileRow] | None = field(default=None, repr=False, compare=False)
 
     def put(self, name: str, row: FileRow) -> bool:
-        """A file is new, or not what it was. True when it counts otherwise now."""
+        """Enter a new or changed file. True when the unit's answers may be different now."""
         old = self.files.get(name)
         self.files[name] = row
         self._members = None
@@ -185,21 +185,21 @@ class Unit:
         return f"waits until {first} in {self.shown} is whole" if first else ""
 
     def skipped(self, m: Matcher) -> str:
-        """What of the unit can't be taken though the rule needs it, for people; "" when there is nothing like that."""
+        """The parts of the unit that can't be taken though the rule needs them, for people; "" when there are none."""
         if self._skipped is None:
             parts = sorted(n for n, r in self.files.items() if r.state is FileState.SKIPPED and m.lacks(n))
             self._skipped = _lacking(parts, self.files[parts[0]].reason, self.path) if parts else ""
         return self._skipped
 
     def to_store(self, m: Matcher) -> Iterator[FileRow]:
-        """What must be in S3 before a job of the unit is submitted, and isn't. `put` keeps it, so that it is not searched for
-        again for each file that is stored."""
+        """The files that must be in S3 before a job of the unit is submitted, and aren't. `put` updates the set, so that it is
+        not searched for again for each file that is stored."""
         if self._to_store is None:
             self._to_store = {n: r for n, r in self.files.items() if r.state not in _NEEDS_NOTHING}
         return (r for n, r in self._to_store.items() if m.needs(n))
 
     def aborted(self, m: Matcher) -> str:
-        """The file that says so, or ""."""
+        """The file that marks the unit as aborted; "" when there is none."""
         if self._aborted is None:
             there = (n for n, r in self.files.items() if r.state is not FileState.GONE) if m.abort_when else ()
             self._aborted = next((n for n in there if any(a(n) for a in m.abort_when)), "")
@@ -220,7 +220,7 @@ _COUNTS = {FileState.GONE: 0, FileState.SETTLING: 1, FileState.SKIPPED: 3}
 
 
 def hollow(m: Matcher, members: Iterable[tuple[str, FileRow]]) -> str:
-    """Of a unit's datasets the first that is empty, and so none yet; "" when there is none. What marks a unit may be empty."""
+    """The first of a unit's datasets that is empty, so that it has no data yet; "" when there is none. Marks may be empty."""
     return next((n for n, r in members if r.stat.size == 0 and r.state is not FileState.SKIPPED and not m.marks(n)), "")
 
 
@@ -235,20 +235,20 @@ def say_hollow(unit: Unit, name: str) -> str:
 
 
 def _counts(row: FileRow) -> int:
-    """As what a file counts in its unit: gone, being written, there, or there and not to be had."""
+    """What a file counts as in its unit: gone, being written, there, or skipped."""
     return _COUNTS.get(row.state, 2)
 
 
 def _lacking(parts: Sequence[str], reason: str, folder: str) -> str:
-    """A unit that lacks these parts, for people; `reason` is why the first of them can't be taken."""
+    """The sentence for a unit that lacks these parts; `reason` is why the first of them can't be taken."""
     shown = f"{folder}/{parts[0]}" if folder else parts[0]
     more = f"; and {len(parts) - 1} more of it can't be taken" if len(parts) > 1 else ""
     return f"{shown} can't be taken: {reason}{more}"
 
 
 def beside(m: Matcher, unit: Unit, pause: str, goes: Callable[[FileRow], bool]) -> Beside:
-    """What keeps the jobs of a unit from their submit. `pause`: why it may still grow, or ""; `goes`: whether a file of it
-    ever goes up by itself."""
+    """What keeps the jobs of a unit from their submit. `pause`: why the unit may still grow, or ""; `goes`: whether a file of
+    the unit is ever uploaded by itself."""
     lacking = unit.skipped(m)
     if lacking:
         return Beside(lacking=lacking)
@@ -269,7 +269,7 @@ def unit_of_job(m: Matcher, spec: JobSpec) -> str:
 
 
 def accompanying(m: Matcher, rows: Iterable[FileRow]) -> Unit:
-    """The files that a rule without units names beside its datasets, as one unit."""
+    """The files that a rule without units names besides its datasets (`with`), as one unit."""
     return Unit("", {}, {below(r): r for r in rows if is_of(m, r) and m.accompanies(below(r))})
 
 
@@ -280,7 +280,7 @@ def is_of(m: Matcher, row: FileRow) -> bool:
 
 
 def _based(matchers: Iterable[Matcher], place: Place) -> Iterator[Matcher]:
-    """The rules that want what lies at a place directly in inputs/ (`key: base`)."""
+    """The rules that want the file at a place directly in S3's inputs/ (`key: base`)."""
     path = place.path if place.tree else place.path.partition("/")[2]
     if place.tree or place.path.startswith("inputs/"):
         mine = (m for m in matchers if m.rule.key == "base" and (m.rule.source or "") == place.tree)
@@ -288,13 +288,13 @@ def _based(matchers: Iterable[Matcher], place: Place) -> Iterator[Matcher]:
 
 
 def by_base(matchers: Iterable[Matcher], place: Place) -> bool:
-    """Whether a rule wants what lies at a place directly in inputs/ (`key: base`): its analysis looks nowhere else."""
+    """Whether a rule wants the file at a place directly in S3's inputs/ (`key: base`): its analysis looks nowhere else."""
     return next(_based(matchers, place), None) is not None
 
 
 def still_to_read(matchers: Iterable[Matcher], row: FileRow, jobs: Iterable[JobRow]) -> bool:
-    """Whether a rule with `key: base` is still to read a file that is stored elsewhere: it has no job of it yet, or one that is
-    not submitted. Else it stays where it is: an edited rule sends nothing again that its jobs had. `jobs`: of the file's key."""
+    """Whether a rule with `key: base` still needs a file that is stored at another key: it has no job of the file, or one that is
+    not submitted. Else the file stays there: an edited rule sends nothing again that its jobs had. `jobs`: of the file's key."""
     with_it = [j for j in jobs if j.spec.origin is Origin.RULE and any(d.is_of(row) for d in j.spec.datasets)]
     for m in _based(matchers, row.place):
         mine = [j for j in with_it if j.spec.name == m.rule.name]
@@ -304,7 +304,7 @@ def still_to_read(matchers: Iterable[Matcher], row: FileRow, jobs: Iterable[JobR
 
 
 def misplaced(m: Matcher, datasets: Iterable[Dataset], inputs: str) -> str:
-    """Why a rule's analysis would not find a job's data in S3, whose `inputs/` is at the key `inputs`; "" when it would."""
+    """Why a rule's analysis would not find a job's data in S3; "" when it would. `inputs`: the key of the group's inputs/."""
     if m.rule.key != "base":
         return ""
     wrong = next((d for d in datasets if "/" in d.key.removeprefix(inputs)), None)
@@ -314,8 +314,8 @@ def misplaced(m: Matcher, datasets: Iterable[Dataset], inputs: str) -> str:
 
 
 def doubles(m: Matcher, row: FileRow) -> bool:
-    """Whether a link leads to a file of which the same rule makes a job: a job of the link would be the same data paid for
-    twice. In a package, or in a job of a whole unit, it is a part like any other (a DeepLabCut project has its videos so)."""
+    """Whether a link leads to a file of which the same rule makes a job: a job of the link would pay for the same data twice.
+    In a package, or in a job of a whole unit, a link is a part like any other (a DeepLabCut project links its videos)."""
     if m.packs or m.rule.job_per == "unit" or not found_by_itself(row):
         return False
     return m.wants(row.link if row.place.tree else row.link.partition("/")[2])

@@ -1,7 +1,7 @@
 """What keeps a job from being submitted though all it needs is there: the spend guards. Pure.
 
-All counts are in machines: one a dataset, until a job's certificate says that it is more (an ensemble). From then on the
-rule's next jobs count as many. Guards are counted for each analysis by itself.
+All counts are in machines: one per dataset, until a job's certificate says that there are more (an ensemble). From then on the
+rule's next jobs are expected to have as many. Each analysis is counted by itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What is going on for a rule and its analysis."""
+    """What the guards count for a rule and its analysis."""
 
     active: int  # machines that run now, or may: of the whole analysis
     day: int  # machines of jobs submitted in the last 24 h: of the whole analysis
@@ -58,25 +58,25 @@ class Stop:
     held: bool = True  # False: it merely queues, and shows as ready
 
 
-Known = tuple[int, int] | None  # of the newest job of which it is known: its machines, its datasets
+Known = tuple[int, int] | None  # (machines, datasets) of the newest job whose machines are known
 
 
 def newest_known(jobs: Iterable[JobRow]) -> Known:
-    """Of jobs in any order; the journal's `machines_per_dataset` asks the same of its rows. What others started doesn't count."""
+    """`jobs` in any order; jobs started elsewhere don't count. The journal's `machines_per_dataset` does the same in SQL."""
     known = (j for j in jobs if j.machines and j.spec.origin is not Origin.ELSEWHERE)
     newest = max(known, key=lambda j: j.row, default=None)
     return (newest.machines, newest.total) if newest else None
 
 
 def per_dataset(of_the_rule: Known, of_the_analysis: Known) -> float:
-    """How many machines a job is expected to have for each dataset, by the newest that is known: of its rule, else of its
-    analysis; before the first one, nobody can know, and it is 1."""
+    """How many machines a job is expected to have for each dataset: as many as the newest known job of its rule, else of its
+    analysis; 1 before any is known."""
     known = of_the_rule or of_the_analysis
     return max(1.0, known[0] / max(1, known[1])) if known else 1.0
 
 
 def expected_machines(datasets: int, each: float) -> int:
-    """Of a job on so many datasets whose machines aren't known yet. `each`: see `per_dataset`."""
+    """The machines of a job with so many datasets, while they aren't known yet. `each`: see `per_dataset`."""
     return max(datasets, math.ceil(datasets * each - 1e-9))
 
 
@@ -94,7 +94,7 @@ def tally(jobs: Sequence[JobRow], active: int, day: int, now: float, each: float
         and j.hold not in OF_THE_DATA
         and (j.phase is Phase.OPEN or (j.created > now - BACKLOG_WINDOW and not j.rebuilt))
     ]
-    # By NeuroCAAS's verdict, not by what is fetched: no sibling may slip through while results come.
+    # By NeuroCAAS's verdict, not by the fetched results: no other job of the rule may be submitted while results are fetched.
     ended = sorted((j for j in jobs if j.verdict is not None or j.phase is Phase.ENDED), key=lambda j: j.ended)
     failures = 0
     for job in reversed(ended):
@@ -129,7 +129,7 @@ def guard(job: JobRow, seen: Tally, limits: Limits) -> Stop | None:
             f" {seen.backlog_bytes / 1e9:.1f} GB at once, more than jobs.ask_above: {limits.ask_above}",
             asks=True,
         )
-    # The platform would refuse the siblings for the same reason, one paid validation each.
+    # The platform would refuse the rule's other jobs for the same reason, after one paid validation each.
     if seen.over_budget and Hold.BUDGET not in job.released:
         return Stop(Hold.BUDGET, f"the rule's last job was refused: {seen.over_budget}", asks=True)
     if (
@@ -139,7 +139,7 @@ def guard(job: JobRow, seen: Tally, limits: Limits) -> Stop | None:
         and Hold.FAILURES not in job.released
     ):
         return Stop(Hold.FAILURES, f"the last {seen.failures} jobs of rule {job.spec.name} failed in a row", asks=True)
-    # One good job before the rest (F93). The canaries themselves go.
+    # `canary` jobs must be done before the rest (F93). The canaries themselves are submitted.
     if ruled and seen.done < limits.canary and Hold.CANARY not in job.released:
         if seen.failures and not seen.under_way:
             return Stop(Hold.CANARY, f"the first job of rule {job.spec.name} (its canary) failed", asks=True)
@@ -157,7 +157,7 @@ def guard(job: JobRow, seen: Tally, limits: Limits) -> Stop | None:
             f" {limits.max_per_day}",
             asks=False,
         )
-    # NeuroCAAS rejects above its capacity and never queues, so the queue is here. A job larger than the limit goes alone.
+    # NeuroCAAS rejects jobs above its capacity and never queues them, so the queue is here. A job above the limit runs alone.
     if seen.active and seen.active + machines > limits.max_active:
         run = "machine is" if seen.active == 1 else "machines are"
         return Stop(

@@ -1,7 +1,7 @@
-"""The kinds of hold: what each is about, what goes on meanwhile, who ends it, and when its job is looked at again. Pure.
+"""The kinds of hold: what each is about, what goes on meanwhile, what ends it, and when its job is looked at again. Pure.
 
-One table, which docs/jobs.md prints (`python -m ncaasd.plan.holds`), and by which the journal's rows, `status`, `job` and the
-commands go. A test keeps the copy in the docs equal to what this prints.
+One table, which the journal's rows, `status`, `job` and the commands use, and which `python -m ncaasd.plan.holds` prints. A test
+keeps the copy in docs/jobs.md equal to what this prints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Ends(StrEnum):
     RELEASE = "`ncaasd release`"
     RERUN = "`ncaasd rerun`"
     FORGET = "`ncaasd forget`"
-    MENDING = "a person mends it"  # then it ends by itself: nothing is there to release
+    MENDING = "a person mends it"  # then it ends by itself: there is nothing to release
     TIME = "time"  # it ends by itself
 
 
@@ -123,19 +123,19 @@ HOLDS: Mapping[Hold, Kind] = {
     ),
 }
 
-# Among what a job is released from: a person chose its config, so it follows no edit of the rule.
+# In `JobRow.released`, though no kind of hold: a person chose the job's config, so the job follows no edit of its rule.
 OWN_CONFIG = "declaration"
-# What one job's data is: such a job is not about to start, so it is no part of a backlog; and its reason names a file.
+# Holds for a job's data: such a job is not about to start, so it doesn't count in a backlog; and its reason names a file.
 OF_THE_DATA = frozenset({Hold.RENAMED, Hold.COPY, Hold.ZEROS})
 
 
 def is_mended(hold: Hold | None) -> bool:
-    """Whether it ends by itself once a person has mended what is wrong, so that it is asked about anew at each look."""
+    """Whether the hold ends by itself once a person has mended what is wrong; it is then assessed anew at each look."""
     return hold is not None and HOLDS[hold].ends is Ends.MENDING
 
 
 def asks_a_person(hold: Hold | None) -> bool:
-    """Whether it goes on only when a person has said so, by a command."""
+    """Whether the job goes on only after a person's command."""
     return hold is not None and HOLDS[hold].ends not in (Ends.MENDING, Ends.TIME)
 
 
@@ -144,14 +144,14 @@ def can_be_released(hold: Hold) -> bool:
 
 
 def released_before(job: JobRow, hold: Hold | None) -> frozenset[str]:
-    """What `job` stays released from when it is held so: being held again uses up an earlier release."""
+    """What `job` stays released from when it gets `hold`: being held again uses up an earlier release."""
     return job.released if hold is None else job.released - {hold}
 
 
 def command(job: JobRow, *, hold: Hold | None = None, who: str = "", all_alike: bool = False) -> str:
     """What a person types to end `job`'s hold (or the one that it is about to have); "" where nothing is to be typed.
 
-    who: what the job is called there, else its id, unit or name. all_alike: for all of its name that are held so.
+    who: how the command names the job, else its id, unit or name. all_alike: for all jobs of its name that are held so.
     """
     kind = hold or job.hold
     if kind is None or not asks_a_person(kind):
@@ -164,7 +164,7 @@ def command(job: JobRow, *, hold: Hold | None = None, who: str = "", all_alike: 
 
 
 def with_way_on(reason: str, hold: Hold, job: JobRow) -> str:
-    """The reason of a hold, with what a person does about it."""
+    """The reason of a hold, with the command that ends it and its effect."""
     said = f"`{command(job, hold=hold)}`"
     match hold:
         case _ if not asks_a_person(hold):

@@ -1,7 +1,7 @@
 """Whether a journal knows all that its rig has submitted, and which rig this is. Pure. See docs/exactly-once.md.
 
-A journal that was restored from a backup, or is new on a rig that has had one, knows less than was done. What it finds at
-its start may have been run, and cleaned away in S3, so that is held where S3 shows nothing of it.
+A journal that was restored from a backup, or is new on a rig that has had one, knows less than was done. The jobs of files
+that it finds at its start may have been run and cleaned away in S3, so they are held where S3 shows no trace of them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from enum import StrEnum
 
 from ncaasd.model import FileRow
 
-FirstScan = Callable[
-    [str], float
-]  # tree -> the last file that was there when this journal first looked; inf: it looks still
+FirstScan = Callable[[str], float]  # tree -> the last file's id in this journal's first scan; inf: not done yet
 
 
 class Standing(StrEnum):
@@ -39,13 +37,11 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What S3 and the disk tell of what was submitted. `submits`: the rig's name -> generation -> submits."""
+    """What S3 and the disk tell of earlier submits. `submits`: the rig's name -> generation -> submits."""
 
     known: bool  # the rig's marker is in S3
     submits: Mapping[str, Mapping[str, int]]
-    root: str | None = (
-        None  # the name of the rig that the root's own file gives; None: it gives none, or it isn't asked
-    )
+    root: str | None = None  # the rig's name in the root's own file; None: there is none, or the file wasn't read
     jobs: Collection[str] = ()  # ids of jobs that files here tell of, and that the journal doesn't know
 
 
@@ -78,7 +74,7 @@ def judge(memory: Memory, signs: Signs) -> Verdict:
         return Verdict(
             Standing.FOREIGN, f"this journal is of rig {memory.rigs[-1]}, and the root is of rig {signs.root}"
         )
-    rig = memory.rigs[-1]  # of a name that is new to it, or that it has given up, another's journals are only noted
+    rig = memory.rigs[-1]  # under names that are new to it, or that it has given up, other journals are only noted
     for generation, count in signs.submits.get(rig, {}).items():
         before = memory.others.get(generation, 0)
         if generation != memory.generation and count > before:
@@ -98,14 +94,14 @@ def was_there(files: Sequence[FileRow], first_scan: FirstScan | None) -> bool:
 def may_have_been_sent(
     job_id: str, files: Sequence[FileRow], first_scan: FirstScan | None, noted: Collection[str]
 ) -> bool:
-    """Whether a job may have been submitted without this journal's knowing it: its files were there when the journal first
-    looked; or files here told of a job of its id (`noted`), which had a recording of this name before. `files`: see `was_there`.
+    """Whether a job may have been submitted without this journal's knowing it: the journal's first scan found its files, or files
+    here name a job of its id (`noted`), which had a recording of this name before. `files`: see `was_there`.
     """
     return first_scan is not None and (job_id in noted or was_there(files, first_scan))
 
 
 def others_now(memory: Memory, signs: Signs, generation: str) -> dict[str, int]:
-    """What is remembered of other journals' submits from now on, where this one's generation is `generation`."""
+    """The submits of other journals, to be remembered from now on. `generation`: this journal's."""
     found = dict(memory.others)
     if memory.generation:
         found[memory.generation] = memory.submits
@@ -126,10 +122,10 @@ def is_rig_name(text: str) -> bool:
 
 
 def rig_of(remembered: str | None, *, used: Sequence[str], worked: bool, host: str, letters: str) -> str:
-    """The rig's name where the config gives none, as far as the state tells: the root's own file has the first say.
+    """The rig's name by the state, where the config gives none and neither does the root's own file, which comes first.
 
-    `remembered` from earlier starts; `used`: names under which this journal has worked; `worked`: it has, maybe in a version
-    that called a rig without a name by its host's; `letters` make a new name another than every other's.
+    `remembered`: from earlier starts; `used`: names under which this journal has worked; `worked`: whether it has, maybe in a
+    version that named a rig after its host; `letters` make a new name unique.
     """
     if remembered:
         return remembered

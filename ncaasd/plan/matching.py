@@ -1,4 +1,4 @@
-"""Which paths a pattern means, and which unit a path belongs to. Pure, and never slow, whatever the pattern."""
+"""Which paths a pattern matches, and which unit a path belongs to. Pure, and never slow, whatever the pattern."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
 
 
 def compile_ignored_path(patterns: Iterable[str], areas: Sequence[str]) -> Callable[[str], bool]:
-    """A function that says whether one of `patterns` means this very path of a tree, of a file or a folder.
+    """A function that says whether one of `patterns` matches the path of a file or folder in a tree, as a whole.
 
-    They are meant as a rule's patterns are: below `inputs/`, or below the source. In an analysis's own tree, whose top folders
-    are `areas`, one that begins with such a folder (`configs/old`) is meant from the analysis's folder on. A slash at the
-    beginning says nothing.
+    Like a rule's patterns they are relative to `inputs/`, or to the source. In an analysis's own tree, whose top folders are
+    `areas`, a pattern that begins with such a folder (`configs/old`) is relative to the analysis's folder. A slash at the
+    beginning is ignored.
     """
     expressions = []
     for pattern in patterns:
@@ -37,8 +37,8 @@ def compile_ignored_path(patterns: Iterable[str], areas: Sequence[str]) -> Calla
 def _path(pattern: str) -> str:
     """The regular expression of a glob.
 
-    Between two `**` the names are fixed in number, and between two `*` the characters are: taking the first place
-    where they fit is always right, so atomic groups may forget the others, and nothing is tried exponentially often.
+    Between two `**` the number of names is fixed, and between two `*` the number of characters: the first place where they
+    fit is always right, so atomic groups may drop the others, and backtracking is never exponential.
     """
     *folders, last = pattern.split("/")
     blocks = [""]
@@ -103,11 +103,11 @@ def _one_of(inside: str) -> str:
 
 
 class UnitTemplate:
-    """A unit's folder by its name's parts, such as `{animal}/{date}_{run}`.
+    """The template of a unit's folder, such as `{animal}/{date}_{run}`.
 
-    A part is never empty and never goes past a `/`. Between two parts, the first one ends as early as it can
-    (`{date}_{run}` finds date `2024` and run `01_3` in `2024_01_3`). A part that comes again in another folder's name
-    must be the same there.
+    A part is never empty and never contains a `/`. Between two parts, the first one ends as early as it can
+    (`{date}_{run}` finds date `2024` and run `01_3` in `2024_01_3`). A part that occurs again in another folder's name
+    must have the same value there.
     """
 
     def __init__(self, text: str) -> None:

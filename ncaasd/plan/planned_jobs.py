@@ -1,7 +1,7 @@
 """What would become of each job: submitted, waiting, held, queueing, with its exact submit file. Pure.
 
-The facts are gathered as the engine gathers them (`engine/submitting/assessing`), of what will be when all that may go up has
-gone; `considering.consider` decides, here and there.
+The facts are gathered as the engine does it (`engine/submitting/assessing`), but as they will be once everything that may be
+uploaded is in S3; `considering.consider` decides, here and in the engine.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class JobPlanner:
         for row in self._was.values():
             self._gone.setdefault((row.stat.size, row.stat.mtime_ns // renames.COARSEST), []).append(row)
         self._users: dict[str, list[JobRow]] = {}
-        self._given: dict[str, list[tuple[Dataset, JobRow]]] = {}  # etag -> as which dataset, to which job
+        self._given: dict[str, list[tuple[Dataset, JobRow]]] = {}  # etag -> datasets of it, with their jobs
         for job in facts.jobs:
             for dataset in job.spec.datasets:
                 self._users.setdefault(dataset.key, []).append(job)
@@ -76,7 +76,7 @@ class JobPlanner:
             if job.config_etag:
                 reading = job.phase is not Phase.ENDED and job.verdict is None
                 self._configs_at.setdefault(job.config_key, []).append((f"job {job.job_id}", job.config_etag, reading))
-        # id -> who declares it, of all that have one and of those that go.
+        # id -> its job: those that have an id already, and those that would be submitted.
         ours = (j for j in facts.jobs if j.job_id and j.spec.origin is not Origin.ELSEWHERE)
         self._declared = {j.job_id: j for j in ours}
         self._active, self._day = facts.usage.active, facts.usage.day
@@ -91,7 +91,7 @@ class JobPlanner:
                 self._made.setdefault(job.spec.name, []).append(job)
 
     def plan(self) -> list[PlannedJob]:
-        """All jobs that are meant, in the order in which they would be considered."""
+        """All jobs that are wanted, in the order in which they would be considered."""
         fresh = [self._row(spec) for spec in self._wanted()]
         for job in fresh:
             if job.row < 0:
@@ -99,7 +99,7 @@ class JobPlanner:
         return [self._job(job) for job in fresh]
 
     def planned(self) -> list[JobRow]:
-        """Those that the journal doesn't have, after `plan`."""
+        """The jobs that the journal doesn't have; to be called after `plan`."""
         return [job for jobs in self._made.values() for job in jobs if job.row < 0]
 
     def _wanted(self) -> list[JobSpec]:
@@ -130,7 +130,7 @@ class JobPlanner:
         specs = made(m)
         if not m.rule.rerun_on:
             return specs
-        # The checksums that name these jobs' versions aren't known before the data is stored: shown without.
+        # The checksums in these jobs' versions aren't known before the data is stored, so they are shown without.
         known = {(j.spec.name, j.spec.unit) for j in self._facts.jobs} | {(s.name, s.unit) for s in specs}
         plain = replace(m, rule=m.rule.model_copy(update={"rerun_on": ()}))
         return specs + [replace(s, version="?") for s in made(plain) if (s.name, s.unit) not in known]
@@ -168,7 +168,7 @@ class JobPlanner:
         return self._with_submit_file(made, job)
 
     def _facts_of(self, job: JobRow, each: float) -> Facts:
-        """As the engine gathers them (`engine/submitting/assessing`), of what will be when all that may go up has gone."""
+        """As the engine gathers them (`engine/submitting/assessing`), for when everything that may be uploaded is in S3."""
         spec = job.spec
         declares = spec.origin is Origin.RULE
         rule = next((m for m in self._files.matchers if declares and m.rule.name == spec.name), None)
@@ -195,7 +195,7 @@ class JobPlanner:
         return "" if same.spec == job.spec else same_job(job, same)
 
     def _why(self, job: JobRow, facts: Facts) -> str:
-        """What comes before its submit."""
+        """What must be done before a job's submit, for people."""
         here = (f.file for f in facts.datasets if f.file is not None)
         first = sum(
             row.place in self._files.at and self._files.at[row.place].state is not FileState.STORED for row in here
@@ -208,7 +208,7 @@ class JobPlanner:
         return f"{why}; {ASKED_OF_S3}" if self._may_have_been_sent(job) else why
 
     def _beside(self, spec: JobSpec, rule: Matcher | None) -> Beside:
-        """As the engine asks for it; what is whole and may go up will be in S3 then, and a pause will be over."""
+        """As the engine finds it, but later: whole files that may be uploaded are in S3 then, and a pause is over."""
         if rule is None or (rule.unit is None and not rule.beside):
             return NOTHING
         if rule.unit is None:
@@ -226,7 +226,7 @@ class JobPlanner:
         return replace(found, files=tuple(map(self._files.later, found.files)))
 
     def _data_stop(self, job: JobRow) -> Stop | None:
-        """Why a job is held for what its data is. What is not stored yet has no checksum: sizes, times and inodes tell."""
+        """Why a job is held for its data. Files that are not stored yet have no checksum: sizes, times and inodes decide."""
         return doubt(
             job,
             [self._piece(job, d) for d in job.spec.datasets],
@@ -242,7 +242,7 @@ class JobPlanner:
         return [r for near in (about, about - 1, about + 1) for r in self._gone.get((size, near), ())]
 
     def _given_to(self, row: FileRow) -> Iterable[JobRow]:
-        """The jobs that were given a file's content under a name that is gone, or that something else has now."""
+        """The jobs that were given a file's content under a name that is gone, or that another file has now."""
         if row.state is FileState.STORED:
             found = self._given.get(row.etag, ())
             return [j for d, j in found if d.key != row.key and renames.taken_over(row, self._files.there(d))]
@@ -266,7 +266,7 @@ class JobPlanner:
         return None
 
     def _may_have_been_sent(self, job: JobRow) -> bool:
-        """As the engine asks before a submit."""
+        """Whether a job may have been sent already, as the engine checks it before a submit."""
         spec, first_scan = job.spec, self._facts.first_scan
         if Hold.REBUILT in job.released or first_scan is None or (job.attempt and not job.rebuilt):
             return False
@@ -281,7 +281,7 @@ class JobPlanner:
         return may_have_been_sent(job_id, [*files, manifest], first_scan, self._facts.noted)
 
     def _goes(self, job: JobRow, machines: int, config: ConfigFact) -> None:
-        """What is submitted counts for those after it."""
+        """Count a job that would be submitted, for the jobs after it."""
         if config.shared:
             using = self._configs_at.setdefault(config.key, [])
             using.append((f"job {job.job_id or self._new_id(job)}", config.etag, True))
@@ -325,7 +325,7 @@ class JobPlanner:
         return replace(made, job_id=job_id, submit_key=self._facts.layout.submit_key(job_id), body=body.render())
 
     def _new_id(self, job: JobRow) -> str:
-        """The next one that no other file's job had: as `submit_once` chooses it, but for what only S3 can tell."""
+        """The next id that no other file's job had, chosen as `submit_once` does it, but without asking S3."""
         others = {i for d in job.spec.datasets for i in ids_of_others(d, self._users.get(d.key, ()))}
         ids = (identity(job, self._facts.layout, job.attempt + more) for more in range(len(others) + 1))
         return next(job_id for job_id in ids if job_id not in others)

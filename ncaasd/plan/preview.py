@@ -1,8 +1,8 @@
-"""What would be done, without doing it: uploads, submit files, what each job waits for, what is held, what comes back and
-what goes then. Pure.
+"""What would be done, without doing it: uploads, submit files, what each job waits for, what is held, what is fetched, and what
+is then moved or deleted. Pure.
 
-The same functions decide here and in the engine: `gates`, `expand`, `considering`. What only S3 can tell (that a dataset of
-another rig is there, that an id is taken) is not asked.
+The same functions decide here and in the engine: `gates`, `expand`, `considering`. S3 is not asked, so what only S3 knows (that
+another rig's dataset is there, that an id is taken) is not considered.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Preview:
 
 
 def preview(facts: Situation) -> Preview:
-    """What the daemon would do of all that is declared, or of one manifest (`facts.only`)."""
+    """What the daemon would do for all that is declared, or for one manifest (`facts.only`)."""
     return _Planner(facts).preview()
 
 
@@ -77,7 +77,7 @@ class _Planner:
     # -- afterwards --------------------------------------------------------------------------------------------------
 
     def _due(self, jobs: Sequence[PlannedJob], followed: Sequence[JobRow]) -> list[Due]:
-        """The jobs that something comes of: those that have ended and are not done with, those under way, those that go."""
+        """The jobs with results or removals to come: ended ones with something left to do, those under way, and new ones."""
         facts = self._facts
         late = [j for j in facts.jobs if j.phase is Phase.ENDED and (j.row in facts.wanted or j.row in facts.after)]
         under_way = [Due(j.spec, j.job_id, j) for j in [*late, *followed] if not j.forgotten]

@@ -1,9 +1,8 @@
-"""Whether a job's data is what another job of the same kind had, under names that are gone: renamed, not recorded again.
-Pure.
+"""Whether a job's data was only renamed: another job of the same kind had it, under names that are gone. Pure.
 
-A rename leaves a recording's size, its time of modification and its content as they were. The inode is not asked for where
-the checksum is known: shares and FUSE invent other ones after a mount, and a move to another disk gives a new one. A copy
-is no rename: the old name is still there.
+A rename keeps a recording's size, modification time and content. The inode is not compared where the checksum is known: shares
+and FUSE invent other ones after a mount, and a move to another disk gives a new one. A copy is no rename: the old name is still
+there.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from ncaasd.plan.expand import PackageOf, package_name
 from ncaasd.plan.grouping import Matcher, Unit, below, is_of
 from ncaasd.plan.guards import Stop
 
-# How exactly file systems keep a file's time, in ns: NTFS and SMB to 100 ns, others to 1 µs, 1 ms or 1 s, FAT to 2 s. A move
-# to a coarser one cuts the time off.
+# The resolutions of file times, in ns: NTFS and SMB have 100 ns, other file systems 1 µs, 1 ms or 1 s, FAT 2 s. A move to a
+# coarser one truncates the time.
 _GRAINS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
 COARSEST = _GRAINS[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One dataset of a job, for this question: the files here that it is, or that its package is made of."""
+    """One dataset of a job, to be compared: its local file, or the files that its package is made of."""
 
     files: Sequence[FileRow]
     keys: frozenset[str]  # its own
-    # (a file, one that is gone) -> the key that the dataset would have had with the other one in it; "" for none
+    # (a file, a file that is gone) -> the key that the dataset would have had with the gone file in it; "" for none
     old_key: Callable[[FileRow, FileRow], str]
     unit: int = 0  # of a package: where in its files' paths the name within the unit begins
 
@@ -39,7 +38,7 @@ def itself(row: FileRow) -> Piece:
 
 
 def packed(m: Matcher, unit: Unit, package_of: PackageOf) -> Piece:
-    """A dataset that is made of a unit. Its files have no checksum of their own, but names, sizes and times, all of them."""
+    """A dataset that is a unit's package. Its files have no checksums of their own, but all have names, sizes and times."""
     keys: dict[str, str] = {}
 
     def old_key(now: FileRow, before: FileRow) -> str:
@@ -57,22 +56,22 @@ def packed(m: Matcher, unit: Unit, package_of: PackageOf) -> Piece:
 
 
 def same_time(one: int, other: int) -> bool:
-    """Whether two times of modification (ns) are one, as far as a file system that may have cut one of them off can tell."""
+    """Whether two modification times (ns) are equal, allowing for a file system that may have truncated one of them."""
     return any(
         one // grain == other // grain and (one % grain == 0 or other % grain == 0 or grain == 1) for grain in _GRAINS
     )
 
 
 def same_recording(now: FileRow, before: FileRow, *, named: bool = False) -> bool:
-    """Whether a file that is here has the content that a file that is gone had when it was last seen.
+    """Whether the file `now`, which is here, has the content that `before`, which is gone, had when it was last seen.
 
     By size, time and checksum. Where one of the checksums isn't known (it was not uploaded by itself, or not yet), by size,
-    time and inode; or, with `named`, by the name that both have in their units.
+    time and inode; or, with `named` (both have the same name in their units), by size and time.
     """
     if now.stat.size == 0 or now.stat.size != before.stat.size or now.place == before.place:
         return False
     if now.state is FileState.STORED and now.crc and before.crc and before.stored is not None:
-        # What is gone may have been changed after it was stored: its checksum is of what was stored.
+        # The gone file may have been changed after it was stored: its checksum is of the stored content.
         kept = before.stored.size == before.stat.size and before.stored.mtime_ns == before.stat.mtime_ns
         return kept and now.crc == before.crc and same_time(now.stat.mtime_ns, before.stat.mtime_ns)
     if named:
@@ -81,10 +80,10 @@ def same_recording(now: FileRow, before: FileRow, *, named: bool = False) -> boo
 
 
 def same_work(job: JobRow, earlier: JobRow) -> bool:
-    """Whether another job was submitted, or may have been, to do what `job` asks for, of whatever data.
+    """Whether `earlier` was submitted, or may have been, for the same work as `job`, on whatever data.
 
-    Of one rule; or, of jobs that were asked for one by one, with one config. One that was refused cost nothing, and one that
-    was forgotten counts no more.
+    The same work means one rule; or, for jobs that were asked for one by one, one config. A refused job cost nothing, and a
+    forgotten one doesn't count any more.
     """
     if earlier.phase is Phase.OPEN or not earlier.job_id or earlier.forgotten or earlier.row == job.row:
         return False
@@ -104,12 +103,12 @@ def renamed(
     was: Callable[[Place], FileRow | None] = lambda _place: None,
     given: Callable[[FileRow], Iterable[JobRow]] = lambda _row: (),
 ) -> Stop | None:
-    """Hold `job` when all its datasets are what one earlier job had, under names that are gone (F103), or that something else
+    """Hold `job` when one earlier job had the data of all its datasets, under names that are gone (F103), or that another file
     has now (a program that calls the newest recording `current.tif`).
 
     `pieces`: one for each dataset; None where no file here is it. `gone_like(file)`: the files that are gone and have its
-    size, and about its time. `jobs_using(key)`: every job that has a dataset of this key. `was(place)`: what was last known
-    at a place. `given(file)`: the jobs that were given this file's content where it is not any more (see `taken_over`).
+    size, and about its time. `jobs_using(key)`: every job that has a dataset of this key. `was(place)`: the file last known
+    at a place. `given(file)`: the jobs that were given this file's content at a place that has it no more (see `taken_over`).
     """
     if job.attempt or Hold.RENAMED in job.released:
         return None  # a rerun was asked for, or is the same job once more
@@ -138,7 +137,7 @@ def renamed(
 
 
 def _all_gone(piece: Piece, before: FileRow, was: Callable[[Place], FileRow | None]) -> bool:
-    """Whether all else that a package is made of is gone from the unit in which its first file was."""
+    """Whether the package's other files, too, are gone from the unit in which its first file was."""
     if len(piece.files) == 1:
         return True
     old = before.place.path[: len(before.place.path) - len(piece.files[0].place.path) + piece.unit]
@@ -150,10 +149,10 @@ def _all_gone(piece: Piece, before: FileRow, was: Callable[[Place], FileRow | No
 
 
 def taken_over(file: FileRow, there: FileRow | None) -> bool:
-    """Whether `file`'s content is not any more where it was when a job was given it. A copy's is.
+    """Whether `file`'s content is no longer where it was when a job was given it. (A copy's original still is.)
 
-    `there`: what is known of that place. It may be gone, and another file may have its key since, so that nothing but its
-    size and time is known of it (F96).
+    `there`: the file last known at that place. If that is gone, another file may have taken its key since, so that only its
+    size and time are known (F96).
     """
     if there is None or there.place == file.place:
         return False

@@ -45,6 +45,6 @@ def retry_after(refusals: int, *, ended: float, now: float, platform_retry: floa
 
 
 def watched_for(platform_retry: float) -> float:
-    """Seconds without a change after which an end that the platform itself may take back is believed: late retries of
-    its own have been seen (F61), so six times as long as they take."""
+    """Seconds without a change after which a job's end counts although the platform may still take it back. Its retries have
+    been seen to come late (F61), so this is six times as long as they take."""
     return 6 * platform_retry

@@ -5,8 +5,8 @@ is not used for that, because they come from another machine's clock on a networ
 programs, and lie in the future after a clock was put right.
 
 Two looks are needed, always: the first finds the file, and a later one, `settle` after the last change seen, finds it
-unchanged. There are two shorter ways (`Sign`), still with a second look. A writer that holds the file open outweighs
-them all; that a writer has closed it shortens nothing, because many close and open again for each frame.
+unchanged. There are two shorter ways (`Sign`), still with a second look. A file that a writer holds open is never whole;
+that a writer has closed it shortens nothing, because many writers close and open the file again for each frame.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def unchanged(before: Stat, after: Stat) -> bool:
 
 
 def long_untouched(stat: Stat, wall: float, settle_seconds: float) -> bool:
-    """Whether nobody has touched the file for `settle_seconds` by the clock on the wall (`Clock.now`).
+    """Whether the file was not changed for `settle_seconds`, by wall-clock time (`Clock.now`).
 
     To be asked once, when the daemon starts, so that a restart over years of recordings doesn't wait; later a clock
     that jumps would make a file at work look old (F83). Not to be asked of network shares: another machine's clock.
@@ -79,7 +79,7 @@ def observe(before: Observation | None, stat: Stat, now: float, sign: Sign = Sig
 
     sign: what is known to say that its writer has finished with it as it is now. Any later change takes it back.
     """
-    # A monotonic clock that went back is another boot's: what was seen by it counts for nothing.
+    # A monotonic clock that went back means another boot: observations before it don't count.
     if before is None or now < before.seen or not unchanged(before.stat, stat):
         return Observation(stat, now, now, sign)
     return replace(before, stat=stat, seen=now, sign=before.sign if sign is Sign.NONE else sign)
@@ -106,7 +106,7 @@ def settle(
         return Wait(now + needed, "this machine was restarted; a second look will tell")
     if held_open:
         return Wait(max(now + ASK_AGAIN, observation.since + needed), "a program still has it open for writing")
-    # Compared as `until` is made, so that a look at exactly that time is late enough whatever floats do.
+    # Computed as `until` is, so that a look at exactly that time is late enough in spite of rounding.
     if observation.since < observation.seen >= observation.since + needed:
         return Settled(observation.stat)
     if observation.sign is not Sign.NONE:

@@ -1,4 +1,4 @@
-"""What `plan` plans from, and its files as they will be: which go up, under what key, what keeps the others. Pure."""
+"""What `plan` plans from, and its files as they will be: which are uploaded, at what key, what keeps the others. Pure."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Situation:
     wanted: Mapping[int, Sequence[Artefact]] = field(default_factory=dict)  # results that are still to come, by job
     after: Mapping[int, AfterSteps] = field(default_factory=dict)  # what is still to be done after results, by job
     first_scan: FirstScan | None = None  # of a journal that doesn't know all that its rig has submitted
-    noted: Collection[str] = ()  # ids of jobs that files here told it of
+    noted: Collection[str] = ()  # ids of jobs that it knows only from files here
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedUpload:
-    """One object to be put. `kept_back`: why not now; a config or a package has no file here yet."""
+    """One object to be put. `kept_back`: why not now, or "". A package may not be made yet."""
 
     what: str
     key: str
@@ -65,7 +65,7 @@ class Files:
 
     def __init__(self, facts: Situation) -> None:
         self._facts = facts
-        # A file that is still being written will be whole: what then is what is asked.
+        # A file that is still being written is planned as if it were whole already.
         self.rows = [replace(r, state=FileState.WHOLE) if r.state is FileState.SETTLING else r for r in facts.rows]
         self.at_key: dict[str, list[FileRow]] = {}
         for row in self.rows:
@@ -73,7 +73,7 @@ class Files:
         self.at = {r.place: r for r in self.rows}
         self.matchers = [m for ms in facts.rules.values() for m in ms]
         self.units = {id(m): {u.path: u for u in grouping.units(m, self.of(m))} for m in self.matchers if m.unit}
-        # Of each rule the folders in which something was submitted, and the files that were.
+        # For each rule the folders in which something was submitted, and the files that were submitted.
         self._sent: dict[str, set[str]] = {}
         self._named: set[tuple[str, Place]] = set()
         for job in facts.jobs:
@@ -123,7 +123,7 @@ class Files:
         return gates.permit(row, self.matchers, unit_of, is_late)
 
     def later(self, row: FileRow) -> FileRow:
-        """A file as it will be when all that may go up has gone."""
+        """A file as it will be once everything that may be uploaded is in S3."""
         if row.state is not FileState.WHOLE:
             return row
         permit = self.permit(row)

@@ -1,7 +1,7 @@
 """Which of the things that a scan skipped are kept in the journal. Pure.
 
-A unit is whole or nothing is paid for, so a part that can't be followed, entered or read must be known where the unit is
-judged (F97). But a tree with a million links must not fill the journal: then a folder stands for what is skipped in it.
+Only a whole unit is paid for, so a part that can't be followed, entered or read must be known when the unit is judged (F97).
+But a tree with a million links must not fill the journal: then one row for a folder replaces those of the things in it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ def can_matter(tree: str, path: str) -> bool:
 
 
 def to_record(tree: str, skipped: Mapping[str, str], most: int = MOST) -> dict[str, str]:
-    """path -> why, at most `most` of them; of too many, the fullest folders (their paths end in "/") stand for all in them.
+    """path -> why, at most `most` of them; if there are more, the fullest folders (their paths end in "/") replace all in them.
 
-    `skipped`: as `ScanDelta.skipped`. A tree's own folder is "/", and is the last that stands for others.
+    `skipped`: as `ScanDelta.skipped`. The tree's own folder is "/", and is the last to be used so.
     """
     found = {path: (1, "", why) for path, why in skipped.items() if can_matter(tree, path)}
     while len(found) > most:

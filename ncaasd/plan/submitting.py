@@ -13,7 +13,7 @@ from ncaasd.model import Dataset, Hold, JobRow, JobSpec
 from ncaasd.neurocaas.naming import ID_DIGITS, Layout, job_id, safe_key
 from ncaasd.neurocaas.submission import SubmitBody
 
-UNSURE_AFTER = 24 * 3600.0  # a PUT that may have been sent longer ago than this is a person's to judge
+UNSURE_AFTER = 24 * 3600.0  # a person must judge a PUT that may have been sent longer ago than this
 
 
 class Step(StrEnum):
@@ -81,7 +81,7 @@ def decide(
 
 
 def identity(job: JobRow, layout: Layout, attempt: int) -> str:
-    """The job's id: no clock and no random in it, so that a lost journal computes the same."""
+    """The job's id, made without a clock or random numbers, so that a new journal computes the same one."""
     return job_id(
         bucket=layout.bucket,
         group=layout.group,
@@ -103,13 +103,13 @@ def body_of(spec: JobSpec, config_key: str, job_id: str) -> SubmitBody:
 
 
 def draft_of(job: JobRow, layout: Layout, config_key: str) -> SubmitBody:
-    """What would be submitted, to be judged before it has an id, and where its config isn't here yet."""
+    """What would be submitted, to be checked before the job has an id, and while its config isn't here yet."""
     return body_of(job.spec, config_key or layout.configs + safe_key(job.spec.config), "1" * ID_DIGITS)
 
 
 def same_job(job: JobRow, other: JobRow) -> str:
-    """Why `job` is one with another declaration's, `other`, that has the id which it would get; "" when that is of another local
-    file at the same key."""
+    """Why `job` is the same as `other`, another declaration's job with the id that `job` would get; "" when `other` has another
+    local file at the same key."""
     mine = {d.key: d.place for d in job.spec.datasets}
     if any(d.place is not None and mine.get(d.key) not in (None, d.place) for d in other.spec.datasets):
         return ""
