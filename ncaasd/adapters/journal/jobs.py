@@ -117,7 +117,7 @@ class Jobs(Base):
 
     def doubt_unended_jobs(self, analysis: str) -> None:
         """Mark the jobs that have not ended as rebuilt, because this journal is an old copy: they may have been submitted since,
-        or run again after a refusal that it has. A release that it has was given before that, so `rebuilt` is taken out."""
+        or run again after a refusal that it has. Releases it has are older than that, so `rebuilt` is taken out of them."""
         rows = self._named("SELECT id, released FROM job WHERE phase<>'ended' AND +analysis=?", analysis).fetchall()
         for r in rows:
             self.update_job(r["id"], rebuilt=True, released=released_in(r["released"]) - {"rebuilt"})

@@ -15,7 +15,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`what` was checked, what was found (`text`), and what to do about it (`fix`, empty when nothing); for `analysis`, if any."""
+    """What was checked (`what`), what was found (`text`), and what to do (`fix`, empty when nothing); for `analysis`, if any."""
 
     what: str
     level: Level

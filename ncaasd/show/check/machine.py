@@ -126,7 +126,7 @@ def _folder(config: Config, name: str) -> Iterator[Finding]:
 
 
 def _writing(folder: str, *, really: bool) -> str:
-    """Why `folder` can't be written to; "" when it can. `really`: write a file to it, which is done in the results folder only."""
+    """Why `folder` can't be written to; "" when it can. `really`: try it with a file, which is done in results folders only."""
     if not really:
         if not os.access(folder, os.W_OK | os.X_OK):
             return "permission denied"

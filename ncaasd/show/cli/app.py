@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 def app_for(arguments: Sequence[str] = ()) -> typer.Typer:
-    """The command line for `arguments`: with all commands, or with those of one module if the first argument names one of them."""
+    """The command line for `arguments`: with all commands, or those of one module if the first argument names one of them."""
     app = typer.Typer(
         name="ncaasd",
         help="A folder that runs NeuroCAAS analyses: drop recordings in, results come back.",
