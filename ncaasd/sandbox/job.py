@@ -314,10 +314,7 @@ class Job:
             thread.join()
         self.cloud.pause()
         self.outcome = "ended"
-        lives_on = (
-            Fate.STOPPED,
-            Fate.NEVER_STARTS,
-        )  # for the platform these still run: it waits until they are shut down
+        lives_on = (Fate.STOPPED, Fate.NEVER_STARTS)  # still running for the platform, which waits for their shutdown
         if self.scenario.fate not in lives_on:
             self._put_end()
         self._put_late()

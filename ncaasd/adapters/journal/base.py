@@ -51,10 +51,7 @@ def shown(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-ENCODING, ERRORS = (
-    sys.getfilesystemencoding(),
-    sys.getfilesystemencodeerrors(),
-)  # os.fsdecode looks them up at each call
+ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # os.fsdecode gets them at each call
 
 
 def path_out(path: str) -> bytes:

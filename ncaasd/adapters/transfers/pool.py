@@ -248,9 +248,7 @@ class TransferPool:
         """Run one step or one sync, or wait; False when this worker is to end."""
         with self._changed:
             if self.broken is not None or len(self._threads) - self._disks.hung() > self._parallel:
-                self._threads.discard(
-                    threading.current_thread()
-                )  # under the lock, so that no more workers end than should
+                self._threads.discard(threading.current_thread())  # now, so that not too many workers end
                 return False
             now = self._clock.monotonic()
             due = self._due_batch(now, force=self._stopping)
@@ -336,9 +334,7 @@ class TransferPool:
 
     def _finish(self, transfer: Transfer) -> None:
         """The transfer's steps have all ended: close its files and deliver its outcome, or add it to the batch to be synced."""
-        with contextlib.suppress(
-            OSError, LocalError
-        ):  # the outcome is still right; leftover files are removed elsewhere
+        with contextlib.suppress(OSError, LocalError):  # the outcome is right; leftovers are removed elsewhere
             transfer.close()
         outcome = transfer.outcome
         assert outcome is not None

@@ -46,9 +46,7 @@ def check(
         mark, style = marks[finding.level]
         where = f"{finding.analysis}: " if finding.analysis else ""
         out.print(Text(f"{mark} ", style=style) + Text(plain(f"{where}{finding.what}: {finding.text}")), soft_wrap=True)
-        if finding.fix and finding.fix != (
-            found[-2].fix if len(found) > 1 else ""
-        ):  # not repeated for the next of several
+        if finding.fix and finding.fix != (found[-2].fix if len(found) > 1 else ""):  # not repeated
             out.print(Text(f"    → {plain(finding.fix)}", style=DIM), soft_wrap=True)
 
     try:
