@@ -1,4 +1,4 @@
-"""The daemon's unix socket: one JSON request a line, one JSON answer a line. What the command line says goes through it."""
+"""The daemon's unix socket, which the command line talks to: one JSON request a line, one JSON answer a line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def socket_path(state: str) -> str:
-    """In the state folder; where that path is too long for a socket (108 bytes), a name of it in the temporary folder."""
+    """In the state folder; in the temporary folder, under a hash of that path, where it is too long for a socket (108 bytes)."""
     path = os.path.join(state, "control")
     if len(os.fsencode(path)) < 100:
         return path
@@ -30,11 +30,11 @@ def socket_path(state: str) -> str:
 
 class ControlServer:
     def __init__(self, state: str, handle: Handler) -> None:
-        """`handle` is called from a thread for each request; what NcaasdError it raises is the answer."""
+        """`handle` is called in a new thread for each request; an NcaasdError that it raises is sent as the answer."""
         self._path = socket_path(state)
         self._handle = handle
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)  # a leftover: the lock says that nobody listens
+            os.unlink(self._path)  # a leftover: the state folder's lock proves that no daemon listens
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         old = os.umask(0o177)
         try:
@@ -51,7 +51,7 @@ class ControlServer:
             except OSError:
                 if self._socket.fileno() < 0:
                     return  # closed
-                time.sleep(0.2)  # no descriptor is free (F20): whoever asks is answered when there is one again
+                time.sleep(0.2)  # no descriptor is free (F20): the request is answered once there is one
                 continue
             threading.Thread(target=self._answer, args=(connection,), name="control-answer", daemon=True).start()
 
@@ -70,7 +70,7 @@ class ControlServer:
                 stream.write(json.dumps(answer).encode() + b"\n")
 
     def close(self) -> None:
-        # Closed before the shutdown wakes `accept`, so that its thread sees why: a duplicate keeps the socket for that.
+        # Close first, so that the thread which the shutdown wakes from `accept` sees it; a duplicate is left to shut down.
         wake = self._socket.dup()
         self._socket.close()
         with wake, contextlib.suppress(OSError):
@@ -80,7 +80,7 @@ class ControlServer:
 
 
 def ask(state: str, request: dict[str, Any], *, timeout: float = 30.0) -> dict[str, Any] | None:
-    """Ask the daemon; None when none listens. Raises the error that it answered."""
+    """The daemon's answer to a request; None when no daemon listens. Raises the error that it answered with."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
         sock.settimeout(timeout)
         try:

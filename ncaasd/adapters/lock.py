@@ -1,4 +1,4 @@
-"""One daemon for one state folder and one root: flock, which the kernel lets go of when its holder dies (F77)."""
+"""One daemon for one state folder and one root: flock, which the kernel releases when its holder dies (F77)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Locked:
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
     def _lock_root(self, root: str) -> None:
-        """The folder itself, so that two daemons with two states can't share it. Nothing is written for it."""
+        """Lock the folder itself, so that two daemons with two states can't share it. Writes nothing."""
         try:
             fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
@@ -53,7 +53,7 @@ class Locked:
 
 
 def running(state: str) -> int | None:
-    """The pid of the daemon that has this state folder; None when there is none."""
+    """The pid of the daemon that has this state folder, 0 if the pid is not known; None when no daemon has it."""
     try:
         fd = os.open(os.path.join(state, "lock"), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -80,7 +80,7 @@ def _flock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 def _holder(fd: int) -> str:
-    """The pid that /proc/locks names for this file, where it can be told."""
+    """The pid that /proc/locks has for this file; "unknown" without one."""
     found = os.fstat(fd)
     mark = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     try:

@@ -1,4 +1,4 @@
-"""Writes status files beside manifests, atomically: a rig's software never reads half of one."""
+"""Writes status files beside manifests, atomically, so that a rig's software never reads half a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service manager's notification socket: sd_notify(3), in the few lines that it takes."""
+"""The service manager's notification socket: a small sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 def notify(*lines: str) -> None:
-    """Tell systemd, when it listens: "READY=1", "WATCHDOG=1", "STATUS=…". Never raises: it is news, not work."""
+    """Send lines to systemd if it listens: "READY=1", "WATCHDOG=1", "STATUS=…". Never raises OSError: no work depends on it."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

@@ -1,4 +1,4 @@
-"""Runs the commands of the config's `tools`. No shell; arguments are a list; its own session, so that it ends as a whole."""
+"""Runs the commands of the config's `tools`: without a shell, each in its own session, so that it can be killed as a whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ncaasd.errors import ToolFailed
 TIMEOUT = 6 * 3600.0  # longer than any tool that makes one file of a session should take
 OUTPUT_KEPT = 8 * 1024  # bytes, of its end
 OUTPUT = "output.txt"
-# What a tool has no business with: credentials, the daemon's own talk with systemd, and what it asks of pydantic.
+# Environment variables that tools don't get: credentials, those of systemd's service protocol, and our setting for pydantic.
 _SECRET = ("AWS_", "NCAASD_")
 _OURS = frozenset(
     {
@@ -32,7 +32,7 @@ _OURS = frozenset(
 
 
 class LocalTools:
-    """`ports.ToolRunner`. `stop` ends what runs, for good."""
+    """`ports.ToolRunner`. `stop` kills the running tools, and no more are started."""
 
     def __init__(self, base: str, *, timeout: float = TIMEOUT) -> None:
         """base: the folder that working folders are made in."""
@@ -102,7 +102,7 @@ class LocalTools:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """With all that it started and left behind."""
+    """Kill it, with every process that it started and left running."""
     _kill(process)
     process.wait()
 

@@ -1,14 +1,14 @@
-"""Events as hints: something happened at this path, so look there soon. The rescan is the truth (`FileTree.scan`).
+"""Events as hints: something happened at this path, so look there soon. Only the rescan is relied on (`FileTree.scan`).
 
-watchdog does the watching, over inotify. Five things of it (7.1) are dealt with here:
-- Its default event mask has opens in it, so in a large tree its own walks overflow the queue, for ever (`_EVENTS`).
-- On an overflow it takes away and sets all watches again while nobody reads, and the kernel reports each watch that is
-  taken away, so above 16,384 folders that overflows the queue again, for ever. Here the inotify instance is closed,
-  which reports nothing, and a new one is made.
-- For a folder that it comes upon twice, while a tree is being made, it formats all its state (`_Plain`).
-- A folder below the root that cannot be watched because the limit is reached is passed over in silence.
-- Setting up watches walks the tree in the caller's thread. Here each root has a thread, so a mount that hangs stops
-  nothing but its own.
+watchdog does the watching, over inotify. Five problems of it (7.1) are worked around here:
+- Its default event mask includes opens, so in a large tree its own walks overflow the queue, for ever (`_EVENTS`).
+- On an overflow it removes and sets all watches again without reading events meanwhile. The kernel reports each removed
+  watch, so above 16,384 folders that overflows the queue again, for ever. Here the inotify instance is closed, which reports
+  nothing, and a new one is made.
+- For a folder that it finds twice, while a tree is being made, it formats all its state (`_Plain`).
+- A folder below the root that cannot be watched because the limit is reached is passed over silently.
+- Setting up watches walks the tree in the caller's thread. Here each root has a thread, so a mount that hangs stops only its
+  own.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from watchdog.observers.inotify import InotifyFullEmitter
 from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD, Mask, WatchCallback, WatchDescriptor
 
 log = logging.getLogger(__name__)
-# It reports as errors that its threads were asked to stop, and warns of folders that it came upon twice while they
-# were being made. What matters is said here.
+# It logs errors when its threads are stopped, and warns of folders that it finds twice while they are being made. What
+# matters is logged here.
 logging.getLogger("watchdog").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", message="Callback with id .* already exists", category=RuntimeWarning)
 
-# What is asked of the kernel. A file that is there before its new folder is watched comes as created (watchdog lists
-# new folders after it has set their watches), so no folder needs a rescan for being new (F23).
+# The events that are requested. A file that is made before its new folder is watched is reported as created (watchdog lists
+# new folders after it has set their watches), so a new folder needs no rescan (F23).
 _EVENTS: list[type[FileSystemEvent]] = [
     FileClosedEvent,
     FileCreatedEvent,
@@ -55,7 +55,7 @@ _EVENTS: list[type[FileSystemEvent]] = [
 
 GATHER = 0.05  # seconds in which hints are gathered before they are passed on
 MAX_HINTS = 1000  # gathered hints above which the root as a whole is the hint
-LOOK_AGAIN = 5.0  # seconds between looks whether the root is still the folder that is watched
+LOOK_AGAIN = 5.0  # seconds between checks that the root is still the folder that is watched
 TRY_AGAIN = 600.0  # seconds until native watching is tried again after a limit
 REST = 1.0  # seconds between giving up an inotify instance and making the next
 
@@ -70,14 +70,14 @@ class Hint:
 
 
 class Mode(NamedTuple):
-    """How a root is watched, and why so, in words for `status`."""
+    """How a root is watched, and why, in words for `status`."""
 
     mode: str  # "native", "polling" (rescans alone), or "starting"
     why: str
 
 
 class Watcher:
-    """Watches any number of roots. Hints come from its threads; the callback must be quick and safe for that."""
+    """Watches any number of roots. The callback is called in its threads, so it must be quick and thread-safe."""
 
     def __init__(
         self,
@@ -86,8 +86,8 @@ class Watcher:
         events_from: Callable[[str], tuple[bool, str]],
         ignored: Callable[[str], bool] = lambda path: False,
     ) -> None:
-        """events_from: whether the file system of a path tells of all changes, and its name. ignored: whether a path below
-        a root is of no interest (a temporary name), where `watch` isn't told otherwise."""
+        """events_from: whether a path's file system reports all changes, and its name. ignored: whether a path below a root is
+        of no interest (a temporary name), for roots whose `watch` call has no `ignored`."""
         self._hint = hint
         self._events_from = events_from
         self._ignored = ignored
@@ -105,8 +105,8 @@ class Watcher:
         """Watch the folder `path` under the name `name`; returns at once. A root of that name is replaced.
 
         mode: auto, native or polling. within: the folders below `path` to watch, and the files right in `path`; none
-        means everything. ignored: as above, of this root. When the watches are set, the whole root is hinted, so that nothing
-        falls in between.
+        means everything. ignored: as above, for this root. When the watches are set, the whole root is hinted, so that no change
+        before that is missed.
         """
         old = self._roots.pop(name, None)
         if old is not None:
@@ -119,7 +119,7 @@ class Watcher:
         return {name: root.mode for name, root in self._roots.items()}
 
     def alive(self) -> bool:
-        """Whether every root's thread runs. One that hangs with its mount does; its mode says so."""
+        """Whether every root's thread runs. A thread that hangs with its mount counts as running; its mode shows that."""
         return all(root.is_alive() for root in self._roots.values())
 
     def stop(self, *, timeout: float = 5.0) -> None:
@@ -131,7 +131,7 @@ class Watcher:
 
 
 class _Root(threading.Thread):
-    """One watched root: sets its watches, gathers its hints, and sets the watches anew when they have become useless."""
+    """One watched root: sets its watches, gathers its hints, and sets the watches again when they have become useless."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class _Root(threading.Thread):
         self._hint, self._events_from, self._ignored = hint, events_from, ignored
         self._changed = threading.Condition()  # the three below
         self._gathered: dict[str, bool] = {}  # path -> published
-        self._useless = ""  # why the watches are to be set anew
+        self._useless = ""  # why the watches must be set again
         self._stopping = False
 
     def stop(self) -> None:
@@ -161,17 +161,17 @@ class _Root(threading.Thread):
         while not self._stopping:
             try:
                 self._watch()
-            except Exception as error:  # months of rescans without hints are better than no thread, and silence
+            except Exception as error:  # rescans without hints are better than no thread at all
                 log.exception("watching %s failed", self._path)
                 self._poll(f"watching failed: {error}", again_after=TRY_AGAIN)
             self._wait(REST)
 
     def _watch(self) -> None:
-        """As configured and as the file system allows. Returns when that is to be asked anew."""
+        """Watch as configured and as the file system allows. Returns when that is to be determined again."""
         if self._wanted == "polling":
             self._poll("as configured")
             return
-        # Each for itself: `inputs` may be a share that is mounted in a folder of a local disk.
+        # Each folder is checked: `inputs` may be a share that is mounted in a folder of a local disk.
         folders = [self._path, *(os.path.join(self._path, name) for name in self._within)]
         asked = [self._events_from(folder) for folder in folders]
         silent = [fstype or "its file system" for sends, fstype in asked if not sends]
@@ -185,14 +185,14 @@ class _Root(threading.Thread):
             self._changed.wait_for(lambda: self._stopping, seconds)
 
     def _poll(self, why: str, *, again_after: float | None = None) -> None:
-        """Nothing is done here: the engine's rescans are all that polling is."""
+        """Only set the mode and wait: polling consists of the engine's rescans."""
         self.mode = Mode("polling", why)
         self._wait(again_after)
 
     def _watch_natively(self, fstype: str) -> None:
-        """Returns when the root is to be watched anew."""
+        """Returns when the root's watches must be set again."""
         with self._changed:
-            self._gathered, self._useless = {}, ""  # of watches that are closed
+            self._gathered, self._useless = {}, ""  # those of the closed watches
         try:
             identity = self._identity()
             watches = _Watches(self._path, self._within, self._happened, self._give_up)
@@ -265,7 +265,7 @@ class _Root(threading.Thread):
         source, target = self._below(event.src_path), self._below(event.dest_path)
         if event.is_directory:
             # A folder that is new or renamed within the root comes with an event for each file in it. One that is
-            # moved out leaves watches under its old name, and a new top folder is to be watched yet.
+            # moved out leaves watches under its old name, and a new top folder has no watches yet.
             if (isinstance(event, DirMovedEvent) and not target) or source in self._within:
                 self._give_up(f"its folder {source} was moved away, or is new")
             new = target or source
@@ -287,7 +287,7 @@ class _Root(threading.Thread):
                 self._changed.notify()
 
     def _below(self, path: bytes | str) -> str:
-        """Relative to the root; "" for no path."""
+        """The path relative to the root; "" for no path."""
         return os.fsdecode(path).removeprefix(self._path).lstrip("/")
 
     def _is_ignored(self, path: str) -> bool:
@@ -295,7 +295,7 @@ class _Root(threading.Thread):
 
 
 class _Watches:
-    """The inotify watches of one root, in an instance of their own, so that one root's overflow is not another's."""
+    """The inotify watches of one root, in an instance of their own, so that an overflow concerns this root only."""
 
     def __init__(
         self,
@@ -356,8 +356,8 @@ class _Instance(InotifyFD):
 
 
 class _Plain:
-    """Stands for watchdog's callback, and prints as little: watchdog formats it, with every folder of the tree in it,
-    for each folder that it comes upon twice."""
+    """Replaces watchdog's callback with one that has a short repr: watchdog formats its own, with every folder of the tree in
+    it, for each folder that it finds twice."""
 
     def __init__(self, callback: WatchCallback) -> None:
         self.on_event = callback.on_event
@@ -381,7 +381,7 @@ _LIMIT_FILES = {
 
 
 def _in_words(error: OSError, path: str) -> str:
-    """Why events can't be had, and what to do about it."""
+    """Why the path can't be watched, and what to do about it."""
     if error.errno not in _LIMIT_FILES:
         return f"{path} cannot be watched: {error.strerror}"
     what, name, enough = _LIMIT_FILES[error.errno]

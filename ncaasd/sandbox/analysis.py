@@ -1,4 +1,4 @@
-"""The analysis that the sandbox ships: what is in a recording, as numbers and as a picture.
+"""The analysis that the sandbox ships: a summary of a recording, as numbers and as a picture.
 
 `python analysis.py DATA CONFIG RESULTS`: DATA is a CSV file whose first column is time in seconds and whose others are
 channels; CONFIG is YAML or JSON; into the folder RESULTS go `<name>_summary.csv` (mean, standard deviation, least and
@@ -39,7 +39,7 @@ class Channel:
 
 
 class BadInput(Exception):
-    """A sentence for the log."""
+    """The data or the config can't be used; the message is a sentence for the log."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -121,7 +121,7 @@ def read_recording(path: str) -> tuple[list[float], dict[str, list[float]]]:
 
 
 def window_samples(times: list[float], seconds: float) -> int:
-    """How many samples make `seconds`, at the recording's own rate; an odd number, so that the middle is one of them."""
+    """The number of samples in `seconds`, at the recording's own rate; odd, so that the middle is one of them."""
     if len(times) < 2 or times[-1] <= times[0]:
         return 1
     rate = (len(times) - 1) / (times[-1] - times[0])
@@ -130,7 +130,7 @@ def window_samples(times: list[float], seconds: float) -> int:
 
 
 def moving_average(values: list[float], width: int) -> list[float]:
-    """The mean of the `width` samples around each one; of fewer at the ends."""
+    """For each sample, the mean of the `width` samples around it; of fewer at the ends."""
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)
@@ -188,10 +188,10 @@ def plot(title: str, times: list[float], channels: list[Channel]) -> str:
 
 
 def panel(channel: Channel, colour: str, top: float, across: list[float]) -> list[str]:
-    """One channel: its name and mean above, its range at the left, the raw trace pale, the smoothed one over it."""
+    """The lines of one channel: its name and mean above, its scale at the left, the raw trace pale, the smoothed one over it."""
     mean, spread, least, greatest = channel.summary()
     low, high = (least, greatest) if greatest > least else (least - 1.0, greatest + 1.0)
-    low = 0.0 if 0 <= low < 0.5 * high else low  # a scale from nothing, where that costs little
+    low = 0.0 if 0 <= low < 0.5 * high else low  # begin the scale at 0 where that costs little space
 
     def y(value: float) -> float:
         return top + PANEL - (value - low) / (high - low) * PANEL
@@ -217,7 +217,7 @@ def panel(channel: Channel, colour: str, top: float, across: list[float]) -> lis
 
 
 def thinned(across: list[float], values: list[float]) -> list[tuple[float, float]]:
-    """At most some thousand points: the least and the greatest of each stretch, in order, so no peak is lost."""
+    """At most some thousand points: the least and the greatest of each section, in order, so that no peak is lost."""
     size = max(1, math.ceil(len(values) / 1500))
     if size == 1:
         return list(zip(across, values, strict=True))
@@ -230,7 +230,7 @@ def thinned(across: list[float], values: list[float]) -> list[tuple[float, float
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers between `low` and `high`, some `about` of them."""
+    """About `about` round numbers between `low` and `high`."""
     raw = (high - low) / about
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw * 0.999)

@@ -37,7 +37,7 @@ class Certificate:
             return self._text
 
     def begin(self, job_id: str) -> None:
-        """Start the log (again: a retry of the platform's forgets what was written before)."""
+        """Start the log; when the platform retries, this drops what was written before."""
         self._start = time.monotonic()
         with self._lock:
             self._text = ""
@@ -48,7 +48,7 @@ class Certificate:
             self._text += "\n \n"
 
     def continue_at(self, put: Callable[[str], None]) -> None:
-        """Go on in another place, with what is written so far; the clock starts again there."""
+        """Continue the log in another place, with what is written so far; its time begins at zero again."""
         self._put = put
         self._start = time.monotonic()
 
@@ -81,9 +81,9 @@ class Certificate:
             self._put(self._text)
 
     def replace(self, dataset: str, line: str, *, seen: str | None = None) -> None:
-        """A worker's own line for its dataset.
+        """Replace a dataset's line with its worker's new one.
 
-        With `seen`, the worker replaces it in the text it read earlier, and so reverts what others wrote since.
+        With `seen`, the text that the worker read earlier, it is replaced in that, which reverts what others wrote since.
         """
         pattern = re.compile(rf"^DATANAME: {re.escape(dataset)} \|.*$", re.MULTILINE)
         with self._lock:
@@ -109,7 +109,7 @@ JOB MANAGER SETUP LOG:
 
 
 def traceback_text(error: BaseException) -> str:
-    """An error as the platform's Lambda would print it: with its causes, its own files' paths, and an empty line."""
+    """A traceback as the platform's Lambda prints it: with its causes, its file paths, and a line break at the end."""
     text = "".join(traceback.format_exception(error))
     return re.sub(r'File "[^"]*/([^/"]+)"', r'File "/var/task/\1"', text)
 
@@ -122,7 +122,7 @@ def monitor_line(dataset: str, status: str, *, finished: bool, command: str, cpu
 
 
 def legacy_monitor_line(dataset: str, status: str, *, finished: bool, command: str, cpu: str) -> str:
-    """An older worker's line in the monitor section: when it has finished, the rest is gone from it."""
+    """An older worker's line in the monitor section; once it has finished, it has no command and CPU usage."""
     if finished:
         return f"DATANAME: {dataset} | STATUS: {status} | TIME: {_moment()} (finished)"
     usage = f" | CPU_USAGE: {cpu}" if cpu else ""

@@ -1,4 +1,4 @@
-"""What all jobs of a sandbox share: the bucket's side of S3, the pace, machines, money, and being told to stop."""
+"""What all jobs of a sandbox share: the admin's access to S3, the pace, machines, costs, and the stop event."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PRICES = {
 
 
 class Stopping(Exception):
-    """The sandbox is being stopped; unwinds a job's or a worker's thread."""
+    """Raised in a job's or a worker's thread to end it, because the sandbox is being stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Cloud:
     # -- time
 
     def pause(self, steps: float = 1.0) -> None:
-        """Wait so many steps at the sandbox's pace. Raises Stopping."""
+        """Wait for a number of steps at the sandbox's pace. Raises Stopping."""
         self.sleep(steps * self.settings.pace)
 
     def sleep(self, seconds: float) -> None:
@@ -100,7 +100,7 @@ class Cloud:
         return body
 
     def exists(self, bucket: str, name: object) -> bool:
-        """As NeuroCAAS asks: by prefix, so `data` is there when only `data2` is. TypeError for no string."""
+        """Whether an object exists, by prefix as at NeuroCAAS: `data` exists when only `data2` does. TypeError unless a str."""
         if not isinstance(name, str):
             raise TypeError("[JOB TERMINATE REASON] 'dataname' field is not the right type. Should be string or list.")
         return bool(self.s3.list_objects_v2(Bucket=bucket, Prefix=name, MaxKeys=1).get("KeyCount"))
@@ -108,10 +108,10 @@ class Cloud:
     # -- machines and money
 
     def project(self, job: str, machines: int, instance_type: object, minutes: object) -> float:
-        """Dollars that would be spent when this job ran for `minutes` (None: an hour): past jobs and running ones
-        counted. Within the budget it counts from now on, until `forget`.
+        """The dollars spent in all if this job ran for `minutes` (None: an hour), with past and running jobs. If that is
+        within the budget, the job's cost is counted from now on, until `forget`.
 
-        Raises what Python raises there for a type without a price, or minutes that are no number.
+        Raises what Python raises at NeuroCAAS for a type without a price, or minutes that are no number.
         """
         price = [dollars for name, dollars in PRICES.items() if name == instance_type][0]  # noqa: RUF015 - IndexError
         hours = 1.0 if minutes is None else minutes / 60  # type: ignore[operator]  # a string raises, as it does there
@@ -123,7 +123,7 @@ class Cloud:
             return total
 
     def acquire(self, instance_type: str, count: int) -> list[str] | None:
-        """Ids of new machines; None when that would be more than the platform allows of a type."""
+        """The ids of new machines; None when they would be more than the platform allows of a type."""
         with self._lock:
             if self._running[instance_type] + count > self.settings.machines:
                 return None
@@ -131,20 +131,20 @@ class Cloud:
         return [f"i-{secrets.token_hex(9)[:17]}" for _ in range(count)]
 
     def release(self, instance_type: str, since: float) -> None:
-        """A machine that ran since `since` (monotonic) is gone; its time is spent."""
+        """Give back a machine that ran since `since` (monotonic), and count its cost as spent."""
         with self._lock:
             self._running[instance_type] -= 1
             self._spent += PRICES.get(instance_type, 0.0) * (time.monotonic() - since) / 3600
 
     def forget(self, job: str) -> None:
-        """The job is over: what it was projected to cost counts no more."""
+        """Drop the projected cost of a job that has ended."""
         with self._lock:
             self._projected.pop(job, None)
 
     # -- the rule that puts the end marker when a job's machines are down
 
     def watch(self, rule: str, job: object) -> None:
-        """Set up a job's monitor rule. One of the same name is overwritten: the other job is not watched any more.
+        """Set up a job's monitor rule. A rule of the same name is overwritten, so its job is not watched any more.
 
         Raises ClientError when the name is too long.
         """

@@ -1,7 +1,7 @@
 """`ncaasd demo`: the whole loop on this machine, with the real daemon, a real recording and a real analysis.
 
-It plays the rig's own software: it drops files into the folder, and follows its job by the status file that the daemon
-keeps for it. Everything is in one folder, which is removed at the end.
+The demo acts as the rig's own software: it drops files into the folder, and follows its job by the status file that the
+daemon keeps for it. Everything is in one folder, which is removed at the end.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ Echo = Callable[[str], None]
 
 
 def run_demo(*, keep: str | None = None, seconds: float = 4.0, echo: Echo = print) -> None:
-    """Record `seconds` of this machine, and see the recording go through NeuroCAAS's whole protocol and back.
+    """Record `seconds` of this machine, have the recording analysed by NeuroCAAS's whole protocol, and show the results.
 
-    `keep`: a new folder for all of it, which stays; None: a temporary one, which is removed, also on Ctrl-C.
+    `keep`: a new folder for all files, which is kept; None: a temporary one, which is removed, also on Ctrl-C.
     Raises UserError when `keep` can't be used, NcaasdError when the results don't come.
     """
     interrupts = _Interrupts()
@@ -83,15 +83,15 @@ def _folder(keep: str | None) -> Iterator[str]:
 
 
 class _Interrupts:
-    """Ctrl-C and SIGTERM, taken between two steps of the demo. Raised anywhere, as Python does it, one may come after a
-    thread or process was started and before the `try` that ends it, which then writes into the folder that is being
-    removed. A second one is raised at once."""
+    """Ctrl-C and SIGTERM, raised between two steps of the demo only. Python would raise them anywhere, also between the start
+    of a thread or process and the `try` that ends it, which would then write into the folder that is being removed. A
+    second one is raised at once."""
 
     def __init__(self) -> None:
         self._came = self._raised = False
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt, once, when one has come."""
+        """Raises KeyboardInterrupt, once, after a signal has come."""
         if self._came and not self._raised:
             self._raised = True
             raise KeyboardInterrupt
@@ -149,7 +149,7 @@ class _Demo:
 
     @contextlib.contextmanager
     def _daemon(self, sandbox: Sandbox) -> Iterator[subprocess.Popen[str]]:
-        """`ncaasd run`, as anybody would start it, with a log that can be read line by line."""
+        """`ncaasd run` as a process, as users start it, with a log of JSON lines."""
         path = sandbox.write_config(os.path.join(self._folder, "ncaasd.yaml"), os.path.join(self._folder, "data"))
         with open(path, encoding="utf-8") as file:
             config: dict[str, Any] = yaml.safe_load(file)
@@ -164,7 +164,7 @@ class _Demo:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C comes to the demo alone, which ends the daemon
+            start_new_session=True,  # Ctrl-C is sent to the demo only, which ends the daemon
         )
         assert process.stderr is not None
         listener = threading.Thread(target=self._listen, args=(process.stderr,), name="demo listens", daemon=True)
@@ -194,7 +194,7 @@ class _Demo:
             self._heard.put(("ncaasd", message.removeprefix(f"{ANALYSIS}: ")))
 
     def _drop(self, recording: _Recording) -> None:
-        """What the rig's software and its owner do: put files into folders."""
+        """Put files into folders, as the rig's software and its owner do."""
         with open(os.path.join(self._root, "configs", "demo.yaml"), "w", encoding="utf-8") as file:
             file.write(CONFIG)
         with open(os.path.join(self._root, "manifest.yaml"), "w", encoding="utf-8") as file:
@@ -208,7 +208,7 @@ class _Demo:
         self._say("you", f"the recording ({samples} samples, {size} bytes) is dropped into inputs/; now look on")
 
     def _follow(self, daemon: subprocess.Popen[str]) -> dict[str, Any]:
-        """Wait for the job's end; its object in the status file."""
+        """Wait for the job's end. Returns its object in the status file."""
         deadline = time.monotonic() + PATIENCE
         path = os.path.join(self._root, "submissions", "status", "demo", "recording.csv.json")
         shown = ""
@@ -217,7 +217,7 @@ class _Demo:
             job = _read_status(path)
             if job and job["state"] != shown:
                 shown = job["state"]
-                if shown == JobState.FETCHING or JobState(shown).ended:  # the others have been said by the daemon
+                if shown == JobState.FETCHING or JobState(shown).ended:  # the daemon logs the others
                     self._say("status", f"{shown}, says {os.path.relpath(path, self._root)}")
                 if shown in (JobState.HELD, JobState.LOST) or JobState(shown).ended:
                     self._pass_on(0)
@@ -251,7 +251,7 @@ class _Demo:
     # -- saying
 
     def _pass_on(self, wait: float) -> None:
-        """Say what was heard, waiting so long for the first. Raises KeyboardInterrupt after Ctrl-C."""
+        """Print the lines of the other threads; waits `wait` seconds for the first. Raises KeyboardInterrupt after Ctrl-C."""
         self._interrupts.check()
         with contextlib.suppress(queue.Empty):
             self._say(*self._heard.get(timeout=wait) if wait else self._heard.get_nowait())
@@ -264,7 +264,7 @@ class _Demo:
 
 
 class _Recording(threading.Thread):
-    """Records while everything else starts."""
+    """The recording, made in a thread while everything else starts."""
 
     def __init__(self, path: str, seconds: float) -> None:
         super().__init__(name="demo records", daemon=True)
@@ -297,7 +297,7 @@ class _Recording(threading.Thread):
 
 
 def _read_status(path: str) -> dict[str, Any] | None:
-    """The newest job of a status file; None while there is none. It is replaced atomically, so it is never half."""
+    """The newest job of a status file; None while there is none. The file is replaced atomically, so it is never incomplete."""
     try:
         with open(path, encoding="utf-8") as file:
             jobs: list[dict[str, Any]] = json.load(file)["jobs"]

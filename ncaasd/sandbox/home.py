@@ -1,4 +1,4 @@
-"""A NeuroCAAS at home: the server and the job manager together, and a config of ncaasd that uses them."""
+"""A whole sandbox: the S3 server and the job manager together, and a config of ncaasd that uses them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DEFAULT_ANALYSIS = (sys.executable, "-P", os.path.abspath(analysis.__file__), "{
 
 
 class Sandbox:
-    """A NeuroCAAS in `folder`, as a context manager. What was stored there is there again the next time.
+    """A NeuroCAAS in `folder`, as a context manager. What was stored there is kept for the next start.
 
     `analyses` are its buckets, `group` the user's prefix in them; `analysis_command` is run for every dataset, with
     {data}, {config} and {results} in it (None: the analysis that is shipped); `pace` is the seconds between two steps
-    of a job; `scenario` how jobs go (see `scenarios.SCENARIOS`) unless their config says otherwise. `lab_buckets` and
-    `public_buckets` are for storage bypass. `say` gets a sentence for everything that happens.
+    of a job; `scenario` is the course of jobs (see `scenarios.SCENARIOS`) whose config names no other. `lab_buckets` and
+    `public_buckets` are for storage bypass. `say` is called with a sentence for everything that happens.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Sandbox:
             admin = self.server.client(self.server.admin_credentials)
             manager = JobManager(os.path.join(self.folder, "platform"), admin, **self._settings)
             if self.server.engine == "moto":
-                manager.forget_everything()  # as its server has
+                manager.forget_everything()  # as moto's server has forgotten its objects
             manager.start()
             self._manager = manager
         except BaseException:
@@ -102,7 +102,7 @@ class Sandbox:
             raise
 
     def stop(self) -> None:
-        """Running jobs lose their machines; what was stored stays (but with moto's server)."""
+        """Stop all jobs and the server. Running jobs lose their machines; what was stored is kept (not with moto's server)."""
         if self._manager is not None:
             self._manager.stop()
             self._manager = None
@@ -111,7 +111,7 @@ class Sandbox:
     # -- for people and their programs
 
     def environment(self) -> dict[str, str]:
-        """What must be in the environment of an ncaasd that uses a config of `write_config`: where the key is."""
+        """The environment that an ncaasd with a config of `write_config` needs: where its access key is."""
         return {"AWS_SHARED_CREDENTIALS_FILE": self.server.credentials_file}
 
     def exports(self) -> list[str]:
@@ -157,7 +157,7 @@ def run_sandbox(
     public_buckets: Sequence[str] = (),
     engine: Engine = "auto",
 ) -> None:
-    """`ncaasd sandbox`: start one in `folder`, say how to use it, and keep it until `stop` is set.
+    """`ncaasd sandbox`: start a sandbox in `folder`, print how to use it, and keep it until `stop` is set.
 
     Raises UserError and NcaasdError, as `Sandbox.start`.
     """
@@ -185,7 +185,7 @@ def run_sandbox(
 
 
 def how_to_use(sandbox: Sandbox, config: str) -> list[str]:
-    """What a person needs to know of a sandbox that was just started."""
+    """The lines that tell a person how to use a sandbox that was just started."""
     lines = [f"A NeuroCAAS on this machine: {sandbox.server.endpoint}, group {sandbox.group}"]
     lines += [f"It does not enforce {sentence}." for sentence in sandbox.server.unenforced]
     first = os.path.join(os.path.dirname(config), "data", sandbox.analyses[0])

@@ -1,6 +1,6 @@
-"""One job as NeuroCAAS's job manager plays it: four steps, then the machines, then the end marker.
+"""One job as NeuroCAAS's job manager runs it: four steps, then the machines, then the end marker.
 
-What happens in which order is the platform's: NeuroCAAS protocol, docs/neurocaas.md, "What happens after the put".
+The order of events is the platform's: NeuroCAAS protocol, docs/neurocaas.md, "What happens after the put".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _AWS_CODES = {Fault.NO_CAPACITY: "InsufficientInstanceCapacity", Fault.VCPU_LIMI
 
 
 class Job:
-    """One job. `run()` plays it to its end, in the caller's thread; `launched` is called when machines are started."""
+    """One job. `run()` runs it to its end, in the caller's thread; `launched` is called when its machines are started."""
 
     def __init__(
         self, cloud: Cloud, submission: Submission, *, launched: Callable[[Place | None], None], scenario: Scenario
@@ -42,7 +42,7 @@ class Job:
         self.cloud = cloud
         self.scenario = scenario
         self.outcome: Literal["starting", "no certificate", "silent", "rejected", "launched", "ended"] = "starting"
-        self.over = threading.Event()  # nothing more will come of it
+        self.over = threading.Event()  # set when the job does no more
         self._launched = launched
         self._complaint: ValueError | None = None
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class Job:
     # -- what a submit file asks for
 
     def _peek_config(self) -> object:
-        """The config, only to see which scenario it asks for; None when it can't be read."""
+        """The config, read early only for its scenario; None when it can't be read."""
         name = str(self.submission.body.get("configname"))
         bucket, key = split(name) if is_address(name) else (self.submission.bucket, name)
         with contextlib.suppress(ClientError, BotoCoreError, ValueError, yaml.YAMLError, UnboundLocalError):
@@ -84,9 +84,9 @@ class Job:
     # -- the four steps
 
     def _attempt(self, attempt: int) -> bool:
-        """One run of the job manager. True when AWS refused in a way that makes the platform try again."""
+        """One run of the job manager. True when AWS refused with an error after which the platform tries again."""
         home = self.submission.home
-        # It starts with the folder itself, as an empty object.
+        # The platform first makes the folder itself, as an empty object.
         self.cloud.put(home, "", b"")
         line = self.scenario.delay or self.cloud.settings.pace / 10
         self.certificate = Certificate(self._writer(home), lambda: self.cloud.sleep(line))
@@ -95,7 +95,7 @@ class Job:
         try:
             self._initialize()
         except (LookupError, TypeError, ValueError, ClientError):
-            # Nothing is caught there in step 1: the certificate just stops.
+            # The platform catches no error in step 1: the certificate just stops.
             self.outcome = "silent"
             return False
         try:
@@ -137,8 +137,8 @@ class Job:
             self._reject("AWS", "Transient AWS Communication Error. Please Try Again")
             return False
         self._reject("AWS", str(error.response["Error"]))
-        # It cleans up what isn't there yet, twice, and dies of that: which makes the platform try again, for what
-        # happened before there were machines.
+        # The job manager cleans up what isn't there yet, twice, and dies of the error. If that is before there were
+        # machines, the platform tries again.
         before_machines = error.operation_name == "RunInstances"
         problems = ["'Submission_dev' object has no attribute 'rulename'"]
         if before_machines:
@@ -191,12 +191,12 @@ class Job:
         check_budget(self.cloud, self.certificate, self._rule, count, self._instance_type, minutes, fault)
 
     def _make_ensemble(self) -> None:
-        """The job's one dataset once for each machine, and a config of its own for each, beside the job's.
+        """Use the job's one dataset for each machine, and make a config for each, beside the job's.
 
-        As `Submission_ensemble` of the platform's job manager; so is what it says of several datasets.
+        As `Submission_ensemble` of the platform's job manager does, also in what it does with several datasets.
         """
         if len(self._names) != 1:
-            raise OverBudget  # its assertion is taken for the budget's
+            raise OverBudget  # the platform takes its failed assertion for that of the budget
         request = self._request
         settings = load_config(request.config, self.cloud.get(request.source, request.config))
         folder = request.config.rpartition("/")[0]
@@ -314,7 +314,7 @@ class Job:
             thread.join()
         self.cloud.pause()
         self.outcome = "ended"
-        lives_on = (Fate.STOPPED, Fate.NEVER_STARTS)  # to the platform, which waits for it to be shut down
+        lives_on = (Fate.STOPPED, Fate.NEVER_STARTS)  # still running for the platform, which waits for their shutdown
         if self.scenario.fate not in lives_on:
             self._put_end()
         self._put_late()
@@ -324,7 +324,7 @@ class Job:
             with contextlib.suppress(Stopping):
                 worker.run()
         except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
-            # To the client this is a machine that went down without a verdict.
+            # The client sees a machine that went down without a verdict.
             self.cloud.say(f"{self.submission.job_name}: the machine of {worker.base} failed: {error}")
         finally:
             self.cloud.release(self._instance_type, since)
@@ -336,7 +336,7 @@ class Job:
                 self.cloud.put(worker.results, "process_results/end.txt", EARLY_MARKER)
 
     def _put_end(self) -> None:
-        """The end marker, unless another job of this name took the rule over, or there is no place for it."""
+        """Put the end marker, unless another job of this name has overwritten the monitor rule, or there is no place for it."""
         end = self._request.end
         if end is not None and self.scenario.end_marker and self.cloud.is_watched(self._rule, self):
             self.cloud.put(end, "process_results/end.txt", END_MARKER)
@@ -353,7 +353,7 @@ class Job:
 
 
 def _while_handling(first: BaseException, second: BaseException) -> BaseException:
-    """`second`, raised while `first` was handled: both are in its traceback."""
+    """`second`, as if raised while `first` was handled, so that both are in its traceback."""
     try:
         try:
             raise first

@@ -1,7 +1,7 @@
-"""NeuroCAAS's job manager, played on the sandbox's buckets: one job for every version of every submit file.
+"""NeuroCAAS's job manager, simulated on the sandbox's buckets: one job for every version of every submit file.
 
-On AWS an event starts it for each `ObjectCreated` of a key that ends in `submit.json`. Here the versions of such keys
-are polled, so that a doubled put is a doubled job, as it would be there.
+On AWS an `ObjectCreated` event of a key that ends in `submit.json` starts it. Here the versions of such keys are polled, so
+that putting a file twice starts two jobs, as it does there.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from ncaasd.sandbox.job import END_MARKER, Job
 from ncaasd.sandbox.scenarios import SCENARIOS
 from ncaasd.sandbox.submission import read_submission
 
-_POLL = (0.1, 1.0)  # seconds between two looks into submissions/, at least and at most; between them, the pace
-# Rest after a look, in times of what it took: a sandbox that has seen hundreds of jobs takes a small part of the machine.
+_POLL = (0.1, 1.0)  # seconds between two polls of submissions/, at least and at most; between these limits, the pace
+# Rest after a poll, as a multiple of its duration, so that a sandbox with hundreds of jobs uses a small part of the machine.
 _REST = 3.0  # into submissions/
 _REST_WHOLE = 20.0  # through whole buckets
 
 
 class JobManager:
-    """Plays all jobs of `buckets`, in threads, until it is stopped.
+    """Runs all jobs of `buckets`, in threads, until it is stopped.
 
-    `folder` keeps which submit files were seen, over restarts; `s3` is a client with the admin's key; `analysis` is
-    the command that stands for the analysis, with {data}, {config} and {results} in it. No shell is involved.
+    `folder` records which submit files were seen, over restarts; `s3` is a client with the admin's key; `analysis` is
+    the command of the analysis, with {data}, {config} and {results} in it, run without a shell.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class JobManager:
         self.stop()
 
     def start(self) -> None:
-        """Go on from what the folder remembers; jobs that ran when the sandbox was stopped lost their machines."""
+        """Start from what the folder records; jobs that ran when the sandbox was stopped have lost their machines."""
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         shutil.rmtree(self.cloud.settings.folder, ignore_errors=True)
         for end in self._recall():
@@ -96,23 +96,24 @@ class JobManager:
             self._watchers.append(self._start_thread(watch, f"looking into /{prefix}"))
 
     def stop(self, timeout: float = 30.0) -> None:
-        """End all jobs where they are; their analyses' processes are ended. Returns when all threads are gone."""
+        """Stop all jobs where they are, and end their analyses' processes. Waits for all threads, at most `timeout` seconds."""
         self.cloud.stopping.set()
         deadline = time.monotonic() + timeout
         for thread in [*self._watchers, *self._players]:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def forget_everything(self) -> None:
-        """Before `start`: the buckets are new, so nothing was seen in them."""
+        """Forget which submit files were seen, because the buckets are new. Call it before `start`."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._memory)
 
     def busy(self) -> int:
-        """How many jobs are being played."""
+        """How many jobs are running."""
         return sum(not job.over.is_set() for job in list(self.jobs))
 
     def wait(self, jobs: int, timeout: float) -> bool:
-        """Wait until so many jobs were begun since the start, and all begun ones are over; False when it takes longer."""
+        """Wait until this many jobs have begun since the start, and all have ended; False if that takes more than `timeout`
+        seconds."""
         deadline = time.monotonic() + timeout
         while len(self.jobs) < jobs or self.busy():
             if time.monotonic() > deadline:
@@ -149,7 +150,7 @@ class JobManager:
     def _begin(self, bucket: str, key: str, version: str) -> None:
         with self._claiming:
             if (bucket, key, version) in self._seen:
-                return  # both looks found it
+                return  # both watchers found it
             self._remember("begun", bucket, key, version)
         if event_key(key) != key:
             self._say(f"s3://{bucket}/{key}: its name arrives URL-encoded and is not decoded; no job starts")
@@ -199,7 +200,7 @@ class JobManager:
         return os.path.join(self.folder, "jobs.jsonl")
 
     def _remember(self, event: str, bucket: str, key: str, version: str, end: Place | None = None) -> None:
-        """Before a job begins, so that no restart begins it again."""
+        """Record an event of a job; recorded before the job begins, so that no restart begins it again."""
         self._seen.add((bucket, key, version))
         row = {"event": event, "bucket": bucket, "key": key, "version": version}
         if end is not None:
@@ -208,7 +209,7 @@ class JobManager:
             file.write(json.dumps(row) + "\n")
 
     def _recall(self) -> list[Place]:
-        """What was seen; and where the end markers belong of jobs whose machines went down with the sandbox."""
+        """Read which submit files were seen. Returns where the end markers belong of jobs that the sandbox's stop ended."""
         unended: dict[tuple[str, str, str], Place] = {}
         with contextlib.suppress(FileNotFoundError), open(self._memory, encoding="utf-8") as file:
             for line in file:
@@ -225,7 +226,7 @@ class JobManager:
 
 
 def event_key(key: str) -> str:
-    """The key as S3's event carries it."""
+    """The key as it is in S3's event, URL-encoded."""
     return urllib.parse.quote_plus(key, safe="/-_.*").replace("~", "%7E")  # Python never quotes ~, Java does
 
 

@@ -1,4 +1,4 @@
-"""The keys of a sandbox: random, made once per folder, kept where the AWS tools can read them."""
+"""The access keys of a sandbox: random, made once per folder, kept where the AWS tools can read them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class KeyFile:
         return self._read(ADMIN_PROFILE)
 
     def make(self) -> None:
-        """New keys, when there are none yet."""
+        """Make new keys if there are none yet."""
         if not os.path.exists(self.path):
             self._write(_new_key("ADMIN"), _new_key("LAB"))
 
     def rotate_lab(self) -> None:
-        """A new key for the lab in the place of the old one."""
+        """Replace the lab's key by a new one."""
         self._write(self.admin, _new_key("LAB"))
 
     def _read(self, profile: str) -> Credentials:
@@ -50,7 +50,7 @@ class KeyFile:
 
 
 def write_private(path: str, text: str) -> None:
-    """Write whole or not at all, readable by the owner alone from the first byte on."""
+    """Write a file as a whole or not at all, readable only by its owner from the first byte on."""
     temporary = f"{path}.new"
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)

@@ -1,11 +1,11 @@
-"""Run a command that must not outlive whoever started it.
+"""Run a command that must not outlive the process that started it.
 
-`start()` runs this very file in a small interpreter, which starts the command in a process group of its own and waits.
-When that interpreter's standard input is closed, which the kernel does when the parent is gone, however it went, the
-group is asked to end (SIGTERM), and killed when it has not after a few seconds. When the command ends, so does the
-leash, with its exit code (128 + the signal's number, as shells do). Standard library only.
+`start()` runs this file in a small interpreter (the leash), which starts the command in a process group of its own and waits.
+When the leash's standard input is closed, which the kernel does however the parent ends, the group gets SIGTERM, and SIGKILL if
+it has not ended after a few seconds. When the command ends, so does the leash, with the command's exit code (128 + the signal's
+number, as in shells). Standard library only.
 
-A pipe rather than PR_SET_PDEATHSIG: that one is sent when the *thread* that forked ends, and there is none on macOS.
+A pipe is used rather than PR_SET_PDEATHSIG, which is sent when the *thread* that forked ends, and doesn't exist on macOS.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Leashed:
         return None
 
     def end(self) -> None:
-        """Ask the command's process group to end; returns when it has."""
+        """Ask the command's process group to end, and wait until it has."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         if self.wait(GRACE + 10.0) is None:
@@ -60,7 +60,7 @@ def start(command: Sequence[str], *, cwd: str, env: Mapping[str, str], stdout: I
             cwd=cwd,
             env=env,
             pass_fds=[announce],
-            start_new_session=True,  # Ctrl-C is for the parent, which ends the command when it is ready to
+            start_new_session=True,  # Ctrl-C is sent to the parent only, which then ends the command itself
         )
     finally:
         os.close(announce)

@@ -22,10 +22,10 @@ class Credentials(NamedTuple):
 
 
 def group_policy(buckets: Iterable[str], group: str) -> Policy:
-    """The policy of a user's key: what the table allows, and explicit denials of what NeuroCAAS never granted.
+    """The policy of a user's key: what the protocol's table allows, and explicit denials of what NeuroCAAS never granted.
 
-    The denials are said although nothing allows them, because SeaweedFS takes some of them (aborting, listing parts,
-    ACL and tagging headers, copying) as part of being allowed to put.
+    The denials are needed although nothing allows these actions, because SeaweedFS includes some of them (aborting, listing
+    parts, ACL and tagging headers, copying) in the permission to put.
     """
     names = list(buckets)
 
@@ -53,7 +53,7 @@ def group_policy(buckets: Iterable[str], group: str) -> Policy:
 
 
 def owner_policy(buckets: Iterable[str]) -> Policy:
-    """The policy of a lab on buckets of its own (storage bypass): everything about objects."""
+    """The policy of a lab on buckets of its own (storage bypass): objects may be read, put, deleted and listed."""
     names = list(buckets)
     return {
         "Version": "2012-10-17",
@@ -85,10 +85,10 @@ def identities(
     extra_buckets: Sequence[str] = (),
     public_buckets: Sequence[str] = (),
 ) -> str:
-    """The text of SeaweedFS's `-s3.config` file. `lab=None` is a revoked key: the lab is known, and has none.
+    """The text of SeaweedFS's `-s3.config` file. `lab=None` is a revoked key: the lab's identity has none.
 
-    The lab's key has no rights on the public buckets: a key of another AWS account needs its own account's leave too,
-    which NeuroCAAS's users don't have. Public buckets are read unsigned.
+    The lab's key has no rights on the public buckets: for another account's bucket a key needs its own account's permission
+    too, which NeuroCAAS's users don't have. Public buckets are read unsigned.
     """
     people: list[dict[str, Any]] = [
         {"name": "admin", "credentials": [_key(admin)], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
@@ -96,7 +96,7 @@ def identities(
     policies = {"group": group_policy(buckets, group)}
     if extra_buckets:
         policies["owner"] = owner_policy(extra_buckets)
-    # A reload forgets no identity that is gone from the file, so a revoked one stays in it, without a key.
+    # A reload keeps identities that were removed from the file, so a revoked one stays in it, without a key.
     keys = [] if lab is None else [_key(lab)]
     people.append({"name": "lab", "credentials": keys, "policyNames": list(policies)})
     if public_buckets:

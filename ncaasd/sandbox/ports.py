@@ -1,4 +1,4 @@
-"""Free ports for a sandbox's server, kept in its folder so that configs stay right over restarts."""
+"""Free ports for a sandbox's server, kept in its folder so that configs stay valid over restarts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SERVICES = ("master", "volume", "filer", "s3", "admin")
 
 
 def choose_ports(path: str, wanted: int | None) -> dict[str, int]:
-    """A port for each service, and one for its gRPC (`NAME.grpc`): those kept in the file `path` where they are still
-    free, else free ones; written to it. `wanted` is the S3 port. Raises UserError when that one is in use.
+    """A port for each service, and one for its gRPC (`NAME.grpc`): the one in the file `path` if it is still free, else
+    another free one. They are written to that file. `wanted` is the S3 port. Raises UserError when that is in use.
     """
     kept: dict[str, int] = {}
     with contextlib.suppress(FileNotFoundError, ValueError), open(path, encoding="ascii") as file:
@@ -30,7 +30,7 @@ def choose_ports(path: str, wanted: int | None) -> dict[str, int]:
     for name in (*SERVICES, *(f"{service}.grpc" for service in SERVICES if service != "admin")):
         port = kept.get(name, 0)
         ports[name] = port if port and _is_free(port) and port not in ports.values() else _free_port(ports.values())
-    ports["admin.grpc"] = ports["admin"] + _ABOVE  # its own worker looks there, whatever it is told
+    ports["admin.grpc"] = ports["admin"] + _ABOVE  # its own worker always connects to this one
     with open(path, "w", encoding="ascii") as file:
         json.dump(ports, file)
     return ports
@@ -46,7 +46,7 @@ _ABOVE = 10_000
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closed connection is no owner
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closed connection doesn't count
         try:
             probe.bind((HOST, port))
         except OSError:
@@ -55,7 +55,7 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port(taken: Container[int]) -> int:
-    """A free port below the range that outgoing connections are given theirs from, so that it stays free."""
+    """A free port below the range that is used for outgoing connections, so that it stays free."""
     for _ in range(200):
         port = random.randrange(12_000, 22_000)
         if port not in taken and _is_free(port) and _is_free(port + _ABOVE):

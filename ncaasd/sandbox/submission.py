@@ -40,10 +40,10 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Where a job's data, config, logs and end marker are. `notes` are its lines about that in the certificate."""
+    """Where a job's data, config, logs and end marker are. `notes` are the certificate's lines about that."""
 
     source: str  # the bucket of data and config
-    names: list[Any]  # the datasets' keys; whatever the submit file has in its list
+    names: list[Any]  # the datasets' keys, unchecked: any values that the submit file has in its list
     config: Any  # key
     logs: Place
     end: Place | None  # None: no end marker ever comes
@@ -51,7 +51,7 @@ class Request:
 
 
 def read_submission(bucket: str, key: str, raw: bytes) -> Submission:
-    """Raises ValueError where the platform's job manager would die before it has a certificate to write into."""
+    """Read a submit file. Raises ValueError where the platform's job manager would die before it has a certificate."""
     if not re.match(r".+?(?=/submissions)", key):
         raise ValueError("it is in no group's submissions/")
     try:
@@ -64,7 +64,7 @@ def read_submission(bucket: str, key: str, raw: bytes) -> Submission:
 
 
 def resolve(submission: Submission, data: str | list[Any], config: Any) -> Request:
-    """Storage bypass. Raises ValueError or LookupError where the platform dies of what is asked for."""
+    """Resolve storage bypass. Raises ValueError or LookupError where the platform dies of the request."""
     names = [data] if isinstance(data, str) else data
     source, notes = submission.bucket, []
     asked: dict[str, Any] = {"bucket": None, "datapath": None, "configpath": None}
@@ -85,7 +85,7 @@ def resolve(submission: Submission, data: str | list[Any], config: Any) -> Reque
         notes.append(f"Storage Bypass initiated to bucket: s3://{bucket}")
         to = {"bucket": bucket, "resultpath": path}
         logs = Place(bucket, f"{path.strip('/')}/{submission.job_name}".lstrip("/"))
-        # The marker is put into the analysis's own bucket, at that path; without one, nowhere.
+        # The marker is put into the analysis's own bucket, at that path; without a path, nowhere.
         end = Place(submission.bucket, logs.prefix) if path else None
     notes.append(f"Full bypass info: {{'input': {asked}, 'output': {to}}}")
     if not names or "/inputs/" not in str(names[0]):
@@ -94,7 +94,7 @@ def resolve(submission: Submission, data: str | list[Any], config: Any) -> Reque
 
 
 def results_place(submission: Submission, request: Request, name: str) -> Place:
-    """Where a dataset's worker puts its results; it looks for the group in the dataset's own name."""
+    """Where a dataset's worker puts its results. The worker takes the group from the dataset's own name."""
     if request.logs != submission.home:
         return request.logs
     folder = f"results/{submission.job_name}"
@@ -105,7 +105,7 @@ def results_place(submission: Submission, request: Request, name: str) -> Place:
 
 
 def load_config(name: str, raw: bytes) -> Any:
-    """Raises what Python raises there for a config that is none."""
+    """Read a config. Raises what Python raises at NeuroCAAS for an invalid one."""
     if name.endswith(".json"):
         passed_config = json.loads(raw.decode("utf-8"))
     elif name.endswith(".yaml"):

@@ -1,7 +1,7 @@
-"""Step 2 of a job, Validation, as NeuroCAAS's job manager does it: what it looks at, and how it fails.
+"""Step 2 of a job, Validation, as NeuroCAAS's job manager does it: what it checks, and how it fails.
 
-Where that dies of a Python error, so does this, of the same one (NeuroCAAS protocol, docs/neurocaas.md; the
-certificates its own code wrote).
+Where the job manager dies of a Python error, this raises the same error (NeuroCAAS protocol, docs/neurocaas.md; the
+certificates that NeuroCAAS's own code wrote).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _DISK = 15  # GB that every machine has, to which __dataset_size__ is added
 
 
 class OverBudget(Exception):
-    """A verdict, not an error: there is no traceback of it in the certificate."""
+    """The job costs more than the budget. It is a verdict, not an error, so the certificate has no traceback of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The config's reserved keys, as they are there: their types are looked at only in step 4."""
+    """The values of the config's reserved keys, unchecked: their types are checked only in step 4."""
 
     minutes: Any
     extra_disk: Any
 
 
 def validate(cloud: Cloud, certificate: Certificate, request: Request, fault: Fault) -> Parameters:
-    """Data and config are there, by prefix, and the config is a mapping. Raises whatever the platform dies of."""
+    """Check that data and config exist, by prefix, and that the config is a mapping. Raises what the platform dies of."""
     found = [cloud.exists(request.source, name) for name in request.names]
     if fault is Fault.NOT_FOUND or not all(found):
         _not_found(certificate, request.names, "dataname", "data")
@@ -54,7 +54,7 @@ def check_budget(
     minutes: object,
     fault: Fault,
 ) -> None:
-    """Raises OverBudget; an Exception when the cost cannot be projected."""
+    """Check the projected cost. Raises OverBudget, or an Exception when the cost cannot be projected."""
     budget = cloud.settings.budget
     try:
         cost = cloud.project(job, machines, instance_type, minutes)

@@ -1,4 +1,4 @@
-"""One machine that works on one dataset: downloads it, runs the analysis, says how it goes, uploads what came out.
+"""One machine that works on one dataset: downloads it, runs the analysis, reports its status, uploads the results.
 
 Formats: NeuroCAAS protocol, docs/neurocaas.md, "What happens after the put".
 """
@@ -25,7 +25,7 @@ from ncaasd.sandbox.recorder import cpu_load, memory_used
 from ncaasd.sandbox.scenarios import Fate, LogFormat, Scenario
 
 _LOG_LIMIT = 1 << 20  # bytes of a dataset's output that its status file keeps
-# Names are put in double quotes into a shell line there, so these end or change them.
+# NeuroCAAS puts names in double quotes into a shell line, where these characters end or change them.
 _SHELL = re.compile(r'["$`\\]')
 
 
@@ -47,13 +47,13 @@ class Worker:
     number: int  # of the job's machines, from 1
     through: Callable[[Worker], None]  # called when everything of this dataset is uploaded
 
-    stale: str | None = None  # the certificate as this worker believes it to be, and writes it
+    stale: str | None = None  # an old text of the certificate, into which this worker writes its lines
     late: list[tuple[str, bytes]] = field(default_factory=list)  # what is put after the end marker
     verdict: str = ""
     _cpu: str = "0.0 %"
     _started: str = ""
     _log: list[str] = field(default_factory=list)
-    _errors: list[str] = field(default_factory=list)  # apart from the log with the older workers only
+    _errors: list[str] = field(default_factory=list)  # separate from the log only with the older workers
 
     @property
     def base(self) -> str:
@@ -61,11 +61,11 @@ class Worker:
 
     @property
     def _silent(self) -> bool:
-        # A worker that got the group wrong looks for its status file where there is none, and says nothing.
+        # A worker that takes the wrong group looks for its status file where there is none, and reports nothing.
         return self.logs.bucket != self.results.bucket or self.logs.prefix != self.results.prefix
 
     def initialize(self) -> None:
-        """The status file as the job manager writes it at the dispatch."""
+        """Put the status file as the job manager writes it at the dispatch."""
         status = {
             "status": "INITIALIZING",
             "reason": "NONE",
@@ -78,7 +78,7 @@ class Worker:
         self.cloud.put(self.logs, self._status_name, json.dumps(status).encode())
 
     def run(self) -> None:
-        """The machine's life; returns when it is down. Raises Stopping."""
+        """Run the machine until it is down. Raises Stopping."""
         if self.fate is Fate.NEVER_STARTS:
             return
         self.cloud.pause()
@@ -127,7 +127,7 @@ class Worker:
         return path
 
     def _analyse(self, here: str, paths: dict[str, str]) -> int:
-        """Run the command, saying every tick what it printed. Its exit code; 127 when it cannot be started."""
+        """Run the command, and report at every tick what it has printed. Returns its exit code; 127 if it cannot be started."""
         command = [_filled(part, paths) for part in self.cloud.settings.analysis]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         environment["PYTHONUNBUFFERED"] = "1"
@@ -158,8 +158,8 @@ class Worker:
         return code or 0
 
     def _linger(self) -> None:
-        """The analysis takes longer, when the scenario says so."""
-        # Of an ensemble the last is ready first, so that the others write over its verdict.
+        """Make the analysis take longer if the scenario wants it."""
+        # In an ensemble the last machine is ready first, so that the others overwrite its verdict.
         ahead = max(0, self.scenario.ensemble - self.number)
         end = time.monotonic() + self.scenario.seconds + 3 * ahead * self.cloud.settings.tick
         while (rest := end - time.monotonic()) > 0:
@@ -175,7 +175,7 @@ class Worker:
         self.verdict = self.scenario.failure if code else self.scenario.success
         self._tell(self.verdict, reason=code, finished=True)
         self.cloud.pause()
-        # The config's copy and update.txt come for every dataset, after a failure too.
+        # A copy of the config and update.txt are put for every dataset, also after a failure.
         name = self.config.rpartition("/")[2]
         config = os.path.join(here, "config", name)
         if os.path.exists(config):
@@ -216,7 +216,7 @@ class Worker:
     def _put_result(self, name: str, body: bytes) -> None:
         self.cloud.put(self.results, f"process_results/{name}", body)
 
-    # -- what it says
+    # -- what it reports
 
     def _say(self, line: str) -> None:
         self._log.append(line)
@@ -306,7 +306,7 @@ def _filled(part: str, paths: dict[str, str]) -> str:
 
 
 def _lines(path: str) -> list[str]:
-    """What was printed, in lines with their ends; of much output the end."""
+    """The lines that were printed, each ending in a newline; of much output only the end."""
     with open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - _LOG_LIMIT))
         return [line + "\n" for line in file.read().decode(errors="replace").split("\n") if line]

@@ -1,4 +1,4 @@
-"""What `plan` plans from: the journal, read only, and a fresh look at the trees, manifests and configs. Changes nothing."""
+"""Gathers what `plan` plans from: the journal, read only, and a new scan of the trees, manifests and configs. Changes nothing."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ FRESH = 2**62  # the id of what the journal does not know
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
-    """`previews`, one for each analysis; `troubles`: what could not be looked at, or is wrong; `warnings`: what is likely to
-    go wrong."""
+    """`previews`: one for each analysis. `troubles`: what could not be read, or is wrong. `warnings`: what is likely to go
+    wrong."""
 
     previews: tuple[Preview, ...]
     troubles: tuple[str, ...]
@@ -97,7 +97,7 @@ def job_plan(job: PlannedJob, root: str) -> dict[str, Any]:
 
 
 def _fetch_plan(fetch: PlannedFetch, root: str) -> dict[str, Any]:
-    """`files` and `bytes` are null while only NeuroCAAS can know."""
+    """One planned fetch as JSON. `files` and `bytes` are null while they are not known here."""
     return {
         "analysis": fetch.spec.analysis,
         "name": fetch.spec.name,
@@ -125,7 +125,7 @@ def _removal_plan(analysis: str, removal: PlannedRemoval) -> dict[str, Any]:
 
 
 def foresee(config: Config, journal: Journal | None, analyses: Sequence[str], now: float) -> Foresight:
-    """Of everything that is there now."""
+    """The foresight of everything that is there now."""
     made = [_look(config, journal, analysis, now) for analysis in analyses]
     warned = [w for m in made for w in gates.warnings(r for rules in m.facts.rules.values() for r in rules)]
     return Foresight(tuple(preview(m.facts) for m in made), tuple(t for m in made for t in m.troubles), tuple(warned))
@@ -134,7 +134,7 @@ def foresee(config: Config, journal: Journal | None, analyses: Sequence[str], no
 def foresee_manifest(
     config: Config, journal: Journal | None, analysis: str, data: bytes, file: str, now: float
 ) -> Foresight:
-    """Of one manifest that may not be dropped yet, among what is there already. Raises DeclarationError."""
+    """The foresight of one manifest, which need not be dropped yet, together with what is there. Raises DeclarationError."""
     standing = os.path.basename(file) == "manifest.yaml" or _has_rules(data, file)
     name = os.path.basename(file)
     path = "manifest.yaml" if standing else f"submissions/{name}"
@@ -149,7 +149,7 @@ def foresee_manifest(
 
 
 def _has_rules(data: bytes, file: str) -> bool:
-    """Whether it is a file of standing rules, though it has another name."""
+    """Whether it is a manifest of standing rules, though it isn't named manifest.yaml."""
     from ncaasd.declare import yamlio
 
     if file.endswith(".json"):
@@ -244,7 +244,7 @@ def _rows(
     layout: Layout,
     config: Config,
 ) -> list[FileRow]:
-    """What is on the disk, with what the journal knows of it."""
+    """The rows of the files on the disk, with what the journal knows of each."""
     made: list[FileRow] = []
     for path, stat in delta.changed.items():
         known = before.get(path)
@@ -279,8 +279,8 @@ def _rows(
 
 
 def _in_force(config: Config, journal: Journal | None, analysis: str, home: LocalTree) -> tuple[list[Matcher], bool]:
-    """(the standing rules that will be in force: those that are there, else the last right ones; whether the daemon has read
-    them)"""
+    """(the standing rules that will be in force: those of the file if valid, else the last valid ones; whether the daemon has
+    read them)"""
     manifests = journal.manifests(analysis) if journal else []
     read = next((m.good for m in manifests if m.path == gates.MANIFEST and m.good), None)
     texts = [read] if read else []
@@ -296,7 +296,7 @@ def _in_force(config: Config, journal: Journal | None, analysis: str, home: Loca
 def _as_rules_want(
     rows: Sequence[FileRow], rules: Sequence[Matcher], layout: Layout, config: Config, journal: Journal | None
 ) -> list[FileRow]:
-    """What a rule wants directly in inputs/ goes there, as the engine does it (`Names.put_in_place`)."""
+    """Give files that a rule wants directly in inputs/ their key there, as the engine does (`Names.put_in_place`)."""
 
     def wanted(row: FileRow) -> FileRow:
         if row.place.is_package or not row.key or not grouping.by_base(rules, row.place):
@@ -316,7 +316,7 @@ def _as_rules_want(
 
 
 def _as_left(rows: Sequence[FileRow], rules: Sequence[Matcher]) -> list[FileRow]:
-    """What is not to go up at all keeps no name from others: as the engine notes it when it asks for its permit."""
+    """Mark the files that are never uploaded, so that they keep no name from others, as the engine does by their permit."""
 
     units = {id(m): {u.path: u for u in grouping.units(m, (r for r in rows if grouping.is_of(m, r)))} for m in rules}
 
@@ -350,7 +350,7 @@ def _same(known: FileRow, stat: Stat, delta: ScanDelta) -> bool:
 def _skipped(
     analysis: str, tree: str, delta: ScanDelta, before: dict[str, FileRow], layout: Layout, config: Config
 ) -> list[FileRow]:
-    """What is skipped, as the daemon would record it, and what is known in folders that can't be looked into."""
+    """The rows of what is skipped, as the daemon would record it, and the known rows below folders that can't be read."""
     unseen = tuple(path for path in delta.skipped if path.endswith("/"))
     made = [r for p, r in before.items() if p.startswith(unseen) and p not in delta.skipped]
     for path, why in skipping.to_record(tree, delta.skipped).items():
@@ -365,7 +365,7 @@ def _skipped(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """plan.expand.Known: every file that is there or was."""
+    """`plan.expand.Known` over every file that is there or was."""
 
     rows: Mapping[Place, FileRow]
 
@@ -396,7 +396,7 @@ def _manifests(
     layout: Layout,
     found: _Found,
 ) -> tuple[dict[str, list[Matcher]], list[JobSpec], list[Problem]]:
-    """(rules by manifest, one-off jobs, what is wrong). Of a wrong one, the last right text is in force."""
+    """(rules by manifest, one-off jobs, what is wrong). For an invalid manifest, the last valid text is in force."""
     good = {m.path: m.good for m in journal.manifests(analysis) if m.good} if journal is not None else {}
     rules: dict[str, list[Matcher]] = {}
     asked: list[JobSpec] = []
@@ -418,7 +418,7 @@ def _manifests(
 
 
 def _declared(data: bytes, path: str, config: Config, layout: Layout, found: _Found, file: str = "") -> Declared:
-    """As the daemon reads it. Raises DeclarationError."""
+    """What a text declares, as the daemon reads it. Raises DeclarationError."""
     return read_declaration(
         data,
         path,

@@ -1,4 +1,4 @@
-"""A job's logs as they are on this disk, readable."""
+"""A job's fetched logs, in readable form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class JobLogs:
 
     @property
     def complete(self) -> bool:
-        """Every dataset has ended; nothing more is to come."""
+        """Whether every dataset has ended, so that no more will come."""
         return bool(self.statuses) and all(s.terminal for s in self.statuses)
 
     def text(self) -> str:
@@ -49,7 +49,7 @@ class JobLogs:
 
 
 def read_logs(journal: Journal, job: JobRow, root: str) -> JobLogs:
-    """What was fetched of the job's logs. A log that is half-written or gone is left out."""
+    """The job's logs that were fetched. A log that is half-written or missing is left out."""
     certificate, statuses = None, []
     results = os.path.join(root, job.spec.analysis, "results")
     for artefact in journal.artefacts(job.row):
@@ -81,7 +81,7 @@ def _read(path: str) -> bytes | None:
 
 @dataclass
 class Following:
-    """What was shown of a job's logs already, to show what is new."""
+    """What has been shown of a job's logs, so that only new text is shown."""
 
     summary: set[str] = field(default_factory=set)
     shown: dict[str, str] = field(default_factory=dict)  # dataset -> its text so far

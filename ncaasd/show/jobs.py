@@ -1,4 +1,4 @@
-"""One job, whole: its row, its datasets, its attempts and its story. Pure."""
+"""The report on one job: its row, datasets, attempts and events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVENTS = 500
 
 @dataclass(frozen=True, slots=True)
 class DatasetLine:
-    """One dataset of the job: where it is in S3, and how the local file is."""
+    """One dataset of the job: its key in S3, and its local file's row."""
 
     name: str
     key: str
@@ -38,16 +38,16 @@ class JobReport:
 
     @property
     def command(self) -> str:
-        """What a person can do about it now; empty when nothing is to be done."""
+        """The command with which a person can act on the job now; empty when there is none."""
         job, name = self.job, known_as(self.job)
         if job.phase is not Phase.ENDED and job.hold is not None:
-            return way_on(job)  # "": its reason says what is to be mended
+            return way_on(job)  # "" when something must be mended, which the job's reason names
         if job.state in (JobState.FAILED, JobState.REFUSED, JobState.TIMED_OUT, JobState.LOST) or self.changed:
             return f"ncaasd rerun {name}"
         return ""
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        """(what, how) for people, in order."""
+        """(name, value) of each fact for people, in order."""
         job, document = self.job, job_document(self.job, self.root)
         yield "job", f"{title(job)}, of {job.spec.analysis}"
         yield "id", job.job_id or f"none yet (number {job.row} here)"
@@ -144,7 +144,7 @@ def job_report(journal: Journal, job: JobRow, root: str, now: float) -> JobRepor
 
 
 def _here(journal: Journal, analysis: str, dataset: Dataset) -> FileRow | None:
-    """The local file that a dataset is; of a job started elsewhere, the one that has its key."""
+    """The local file of a dataset; for a job that was started elsewhere, the file that has its key."""
     if dataset.place is not None:
         return journal.file_at(dataset.place)
     return next((r for r in journal.files_with_key(analysis, dataset.key) if dataset.is_of(r)), None)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-# sd-daemon(3): what systemd takes for the priority of a line.
+# sd-daemon(3): the numbers by which systemd knows the priority of a line.
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
@@ -18,7 +18,7 @@ _EXTRA = ("analysis", "subject", "kind")
 
 
 class TextLines(logging.Formatter):
-    """`2026-11-23 00:38:12 WARNING what happened`; a level that is no news is left out."""
+    """`2026-11-23 00:38:12 WARNING what happened`; the level INFO is left out."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
@@ -27,7 +27,7 @@ class TextLines(logging.Formatter):
 
 
 class JournalLines(logging.Formatter):
-    """Under systemd: its journal knows the time, and takes the level from `<N>` in front of each line."""
+    """For systemd's journal, which adds the time itself, and takes the level from `<N>` in front of each line."""
 
     def format(self, record: logging.LogRecord) -> str:
         mark = f"<{_PRIORITY.get(record.levelno, 6)}>"
@@ -35,8 +35,8 @@ class JournalLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time (ISO 8601, UTC), level, message; analysis, subject and kind of what is in the event log, too;
-    `trace` where there is one."""
+    """One object a line: time (ISO 8601, UTC), level, message; for events of the event log also analysis, subject and kind;
+    `trace` if there is a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         document = {
@@ -56,7 +56,7 @@ def _text(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def under_systemd(environment: Mapping[str, str], fd: int = 2) -> bool:
-    """Whether `fd` is systemd's journal: JOURNAL_STREAM is inherited by children that write elsewhere, too."""
+    """Whether `fd` is systemd's journal. JOURNAL_STREAM alone doesn't show that: children that write elsewhere inherit it."""
     try:
         found = os.fstat(fd)
     except OSError:
@@ -65,7 +65,7 @@ def under_systemd(environment: Mapping[str, str], fd: int = 2) -> bool:
 
 
 def set_up(*, level: str, json_lines: bool, handler: logging.Handler | None = None) -> None:
-    """Log to standard error (or `handler`). Others' libraries are heard from WARNING on."""
+    """Log to standard error (or `handler`). Other libraries' records are logged from WARNING on."""
     handler = handler or logging.StreamHandler(sys.stderr)
     if json_lines:
         handler.setFormatter(JsonLines())

@@ -1,4 +1,4 @@
-"""Manifests that are not dropped yet: whose they are, how they are written. Used by `submit` and `plan`."""
+"""Manifests that are not dropped yet: which analysis they belong to, and their text. Used by `submit` and `plan`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ncaasd.neurocaas.addresses import is_address
 
 
 def analysis_of(config: Config, given: str, near: str) -> str:
-    """The analysis that is meant: the one named, the one in whose folder `near` lies, the only one.
+    """The analysis that is meant: the one named, else the one in whose folder `near` lies, else the only one.
 
-    Raises UserError when that doesn't tell.
+    Raises UserError when none of these decides it.
     """
     if given:
         if given not in config.analyses:
@@ -30,8 +30,8 @@ def analysis_of(config: Config, given: str, near: str) -> str:
 
 
 def below(path: str, folder: str, what: str) -> str:
-    """`path` as the manifest names it, relative to `folder` (inputs/ or configs/): from an absolute path, from one that is
-    right seen from here, or as it is. An s3:// URL stays. Raises UserError for a file that lies elsewhere.
+    """`path` as the manifest names it, relative to `folder` (inputs/ or configs/). It may be absolute, relative to the working
+    folder, or relative to `folder` already. An s3:// URL is kept. Raises UserError for a file that lies elsewhere.
     """
     if is_address(path):
         return path
@@ -53,7 +53,7 @@ def one_off(
     resultpath: str = "",
     overlay: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The text of a manifest with one job. JSON's scalars are YAML's, so nothing needs to be escaped by hand."""
+    """The text of a manifest with one job. JSON's scalars are valid YAML, so nothing needs to be escaped by hand."""
 
     def scalar(value: object) -> str:
         return json.dumps(value, ensure_ascii=False)

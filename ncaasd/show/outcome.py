@@ -1,4 +1,4 @@
-"""What one pass did: from the journal, to one value. Pure."""
+"""What one pass did: gathered from the journal into one value."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _BAD_ENDS = (JobState.FAILED, JobState.REFUSED, JobState.TIMED_OUT)
 
 @dataclass(frozen=True, slots=True)
 class PassOutcome:
-    """`jobs` are those that moved in the pass or are not over, the oldest first."""
+    """`jobs` are those that were declared or have ended in the pass, or have not ended, the oldest first."""
 
-    stored: tuple[str, ...]  # files that came to be in S3, as `analysis: file inputs/a.tif`
+    stored: tuple[str, ...]  # files that were stored in S3, as `analysis: file inputs/a.tif`
     jobs: tuple[JobRow, ...]
     bad_jobs: tuple[JobRow, ...]  # ended badly in this pass; or are held, or lost
     bad_files: tuple[FileRow, ...]  # held, or refused
@@ -41,7 +41,7 @@ class PassOutcome:
 def pass_outcome(
     journal: Journal, analyses: Iterable[str], began: float, troubles: tuple[str, ...], *, waited: bool
 ) -> PassOutcome:
-    """`began`: when the pass did, on this machine's clock. `waited`: then a job that only waits counts as not well."""
+    """`began`: when the pass began, on this machine's clock. `waited`: if true, a job that still waits counts as bad."""
     stored, jobs, files, manifests = [], [], [], []
     for analysis in analyses:
         stored += [f"{analysis}: {subject}" for subject in journal.stored_since(analysis, began)]

@@ -1,4 +1,4 @@
-"""Where things are: the config, the state folder, the journal. Light: what is heavy is imported when it is needed."""
+"""Where the config, the state folder and the journal are. Light: heavy modules are imported when they are needed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def config_path(given: str | None) -> str:
 
 
 def read_config(given: str | None) -> Config:
-    """Raises UserError when it can't be read, DeclarationError with all its problems."""
+    """The config. Raises UserError when it can't be read, DeclarationError with all its problems when it is invalid."""
     from ncaasd.declare.config import load_config
 
     path = config_path(given)
@@ -42,8 +42,8 @@ def read_config(given: str | None) -> Config:
 
 
 def read_config_to_look(given: str | None) -> tuple[Config, str]:
-    """The config, or of a wrong one (the daemon goes on with the last good one) what says where things are; and what is wrong
-    with it. Raises UserError, and DeclarationError when it doesn't even say where things are, or nothing is there yet."""
+    """(the config, ""); of an invalid one, with which the daemon keeps using the last valid one, (its paths only, its problems).
+    Raises UserError, and DeclarationError when it is invalid and has no usable paths, or there is no journal yet."""
     from ncaasd.declare.config import load_config, places_only
 
     path = config_path(given)
@@ -54,7 +54,7 @@ def read_config_to_look(given: str | None) -> tuple[Config, str]:
         try:
             places = places_only(data, path)
         except DeclarationError:
-            raise error from None  # which has all its problems
+            raise error from None  # the first error has all problems
         if not os.path.exists(journal_of(places)):
             raise  # there is nothing else to show
         return places, str(error)
@@ -74,7 +74,7 @@ def _read(path: str) -> bytes:
 
 
 def state_of(config: Config) -> str:
-    """The state folder, as `engine.daemon.state_folder` says (which takes a second to import; a test compares them)."""
+    """The state folder, as `engine.daemon.state_folder` gives it (which takes a second to import; a test compares them)."""
     import platformdirs
 
     systemd = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
@@ -87,7 +87,7 @@ def journal_of(config: Config) -> str:
 
 @contextmanager
 def reader(config: Config) -> Iterator[Journal]:
-    """The journal, to read. Raises StateError when there is none."""
+    """The journal, opened for reading. Raises StateError when there is none."""
     from ncaasd.adapters.journal import open_reader
 
     journal = open_reader(journal_of(config))
@@ -99,7 +99,7 @@ def reader(config: Config) -> Iterator[Journal]:
 
 @contextmanager
 def reader_if_any(config: Config) -> Iterator[Journal | None]:
-    """The journal, to read; None where there is none yet."""
+    """The journal, opened for reading; None when there is none yet."""
     if not os.path.exists(journal_of(config)):
         yield None
         return

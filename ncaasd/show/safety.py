@@ -1,4 +1,4 @@
-"""Which recordings are stored, analysed, fetched and archived: what a rig may clean up. Deletes nothing."""
+"""Which recordings are stored, analysed, fetched and archived, so that a rig may delete them. Deletes nothing itself."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ncaasd.plan.settling import unchanged
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One recording. `safe` only when all four are true; `why` is the first that isn't. `key`: of
-    it, or of its package, in S3; `crc64`: of the stored content."""
+    """The verdict on one recording. It is safe only when all four are true and `why`, the first reason against it, is empty.
+    `key`: its own or its package's in S3; `crc64`: the stored content's."""
 
     path: str
     size: int
@@ -60,13 +60,13 @@ class Verdict:
         }
 
 
-# (analysis, rule, unit) -> its package, and the ids of the files that it was made of: looked up once for all of them
+# (analysis, rule, unit) -> the unit's package, and the ids of the files that it was made of: looked up once for all files
 Packages = dict[tuple[str, str, str], tuple[FileRow | None, frozenset[int]]]
 
 
 def judge(config: Config, journal: Journal, path: str, copy_at: str = "") -> list[Verdict]:
-    """Every file at or below `path`, which lies in an analysis's `inputs/` or in a source. `copy_at`: where the archive's
-    copies are, with {path} in it; else the config's `after_results` says.
+    """The verdict on every file at or below `path`, which lies in an analysis's `inputs/` or in a source. `copy_at`: where the
+    archive's copies are, with {path} in it; if empty, where the config's `after_results` puts them.
 
     Raises UserError when `path` lies elsewhere, or is not there.
     """
@@ -106,7 +106,7 @@ def judge(config: Config, journal: Journal, path: str, copy_at: str = "") -> lis
 
 def _places(config: Config, path: str) -> Iterator[tuple[str, str, str]]:
     """(analysis, tree, the tree's root) of each tree that `path` lies in."""
-    # A link is judged itself, wherever it leads.
+    # A link itself is judged, not its target.
     folder, name = (path, "") if os.path.isdir(path) and not os.path.islink(path) else os.path.split(path)
     real = os.path.join(os.path.realpath(folder), name).rstrip("/")
     for analysis in config.analyses:
@@ -188,7 +188,7 @@ def _not_stored(row: FileRow) -> str:
 def _carrier(
     journal: Journal, matchers: list[Matcher], place: Place, row: FileRow, packages: Packages
 ) -> FileRow | None:
-    """What brought it into S3: itself, or the package of this very content that its unit was made into."""
+    """The file by which a recording is stored in S3: itself, or its unit's package if that was made of this content."""
     if row.state is FileState.STORED:
         return row
     for m in matchers:

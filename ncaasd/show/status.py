@@ -1,4 +1,4 @@
-"""What is going on: from the journal, and from what only a running daemon knows, to one value. Pure.
+"""The present state, gathered from the journal, and from a running daemon what only that knows, into one value.
 
 The terminal, `--json` and the page show the same `StatusReport`.
 """
@@ -16,15 +16,15 @@ from ncaasd.plan.holds import OF_THE_DATA, is_mended
 from ncaasd.plan.holds import command as command_of
 from ncaasd.show import words
 
-CHECKED_FOR_CHANGES = 2000  # of the newest submitted jobs, the datasets are compared with what is in S3 now
+CHECKED_FOR_CHANGES = 2000  # newest submitted jobs whose datasets are compared with their files' present content
 ATTENTION_SHOWN = 200
-NAMED = 20  # jobs whose reasons name a file each are said one by one, up to so many
+NAMED = 20  # up to this many jobs whose reasons name a file each are shown one by one
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One file under way. `name` is its key, `file` the local file that goes up, where that is known. `left` in seconds, None
-    while it isn't known."""
+    """One file under way. `name` is its key, `file` the local file that is uploaded, if known. `left` is in seconds; None while
+    it isn't known."""
 
     analysis: str
     name: str
@@ -41,7 +41,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Something that a person should look at. `command` does something about it; empty when only the reason tells."""
+    """Something that needs a person. `command` is the command for it; empty when only the reason says what to do."""
 
     kind: str  # held | lost | changed | file | manifest
     analysis: str
@@ -59,8 +59,8 @@ class ManifestNote:
 
 @dataclass
 class AnalysisStatus:
-    """One analysis: (files, bytes) by state, jobs by state, and the manifests. What is whole is to be uploaded; `left` has,
-    by reason, what will not be. `skipped`: what in the trees is no file."""
+    """One analysis: (files, bytes) by state, jobs by state, and the manifests. Whole files are to be uploaded; `left` has, by
+    reason, those that will not be. `skipped`: what is in the trees and is not a file for us."""
 
     name: str
     files: dict[FileState, tuple[int, int]] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class StatusReport:
     transfers: tuple[Transfer, ...]
     attention: tuple[Attention, ...]
     troubles: tuple[str, ...]
-    watching: Mapping[str, str]  # tree -> how, and why so
+    watching: Mapping[str, str]  # tree -> how it is watched, and why
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
@@ -142,7 +142,7 @@ def status_report(
 ) -> StatusReport:
     """`journal` may be a reader; `live` is the daemon's answer to {"do": "live"}, None when there is none.
 
-    `analyses` are the config's; what the journal knows of others (left the config) is not shown.
+    `analyses` are the config's; others that the journal knows, which were removed from the config, are not shown.
     """
     found = {name: AnalysisStatus(name) for name in analyses}
     for count in journal.count_files():
@@ -201,7 +201,7 @@ def _how(mode: Mapping[str, str]) -> str:
 
 
 def newest_attempts(jobs: Iterable[JobRow]) -> list[JobRow]:
-    """Of each job its last attempt, the newest job first; `jobs` as the journal gives them."""
+    """The last attempt of each job, in the order of `jobs`, which are the newest first as the journal returns them."""
     newest: dict[tuple[str, str, str, str], JobRow] = {}
     for job in jobs:
         key = (job.spec.analysis, job.spec.name, job.spec.unit, job.spec.version)
@@ -211,19 +211,19 @@ def newest_attempts(jobs: Iterable[JobRow]) -> list[JobRow]:
 
 
 def known_as(job: JobRow) -> str:
-    """What people call a job on the command line: its id, or its number here while it has none."""
+    """A job's name on the command line: its id, or its number here while it has none."""
     return job.job_id or str(job.row)
 
 
 def title(job: JobRow) -> str:
-    """Its rule's or own name and its unit, once when they are the same."""
+    """A job's title: its rule's or own name, its unit if that is another name, and the attempt if it isn't the first."""
     spec = job.spec
     name = spec.name if spec.unit in ("", spec.name) else f"{spec.name} {spec.unit}"
     return name + (f" (attempt {job.attempt})" if job.attempt else "")
 
 
 def held_jobs(journal: Journal, analysis: str) -> list[Attention]:
-    """What waits for a person, with the command that goes on. Many of one rule, held for one reason, are one line."""
+    """The jobs that wait for a person, with the command for each. Many of one rule that are held for one reason are one line."""
     found = []
     for held in journal.held_jobs(analysis):
         job, count = held.newest, held.jobs
@@ -246,19 +246,19 @@ def held_jobs(journal: Journal, analysis: str) -> list[Attention]:
 
 
 def _held_alike(journal: Journal, job: JobRow) -> list[JobRow]:
-    """The jobs that are held as `job` is, of its name, the newest first."""
+    """The jobs of this job's name with the same kind of hold, the newest first."""
     held = journal.jobs(job.spec.analysis, unfinished=True, newest=True, states=[JobState.HELD])
     alike = [j for j in held if (j.spec.name, j.hold) == (job.spec.name, job.hold)]
     return [j for j in alike if not j.forgotten]
 
 
 def way_on(job: JobRow) -> str:
-    """The command that ends a job's hold, by what people call it here; "" when something must be mended instead."""
+    """The command that ends a job's hold, with the job's name on the command line; "" when something must be mended instead."""
     return command_of(job, who=known_as(job))
 
 
 def changed_since(journal: Journal, jobs: Sequence[JobRow]) -> list[Attention]:
-    """Jobs whose data is not what they were given any more: no new job is made of it by itself (F87)."""
+    """The jobs whose data has changed since they were submitted: no new job is made of it automatically (F87)."""
     found = []
     for job in jobs:
         if not job.submitted or job.hold:
@@ -271,7 +271,7 @@ def changed_since(journal: Journal, jobs: Sequence[JobRow]) -> list[Attention]:
 
 
 def _has_changed(row: FileRow, etag: str) -> bool:
-    """Whether the local file is now other than what was at its key when the job was submitted."""
+    """Whether the local file differs from what was at its key when the job was submitted."""
     if not etag or row.state in (FileState.GONE, FileState.REFUSED):
         return False
     return bool(row.stored) and (row.etag != etag or row.state in (FileState.SETTLING, FileState.WHOLE))

@@ -1,4 +1,4 @@
-"""Reports as text on a terminal: 80 columns, no colour where it means nothing. Rich is imported here only."""
+"""Reports as text on a terminal: 80 columns, colour only where it means something. Importing this module imports Rich."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TRANSFERS_SHOWN, ATTENTION_SHOWN = 12, 20
 
 
 def console(*, stderr: bool = False) -> Console:
-    """What people wrote is shown as it is: no markup, no emoji in it."""
+    """A console that shows people's text as it is, without interpreting markup or emoji codes."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
@@ -153,13 +153,13 @@ def render_jobs(jobs: Sequence[JobRow], now: float, *, analyses: int = 1) -> Tab
 
 
 def latest(job: JobRow) -> float:
-    """When the last thing happened to it that its row knows."""
+    """The latest of the times of a job's row."""
     ended = job.ended if job.state.ended else 0.0
     return max(t for t in (job.created, job.intended, job.submitted, ended) if t < 1e12)
 
 
 def facts_text(facts: Iterable[tuple[str, str]]) -> str:
-    """One fact a line, never folded: a path can be copied, and found by grep."""
+    """One fact a line, never folded, so that a path can be copied and found by grep."""
     return "\n".join(f"{name:<12}{plain(value)}" for name, value in facts)
 
 

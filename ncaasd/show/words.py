@@ -71,7 +71,7 @@ def count(number: int, noun: str, many: str = "") -> str:
 
 
 def dollars(value: float) -> str:
-    """$3.07; what is less than a cent still shows."""
+    """$3.07; less than a cent has four decimals."""
     return f"${value:,.4f}" if 0 < abs(value) < 0.01 else f"${value:,.2f}"
 
 
@@ -83,5 +83,5 @@ def cut(text: str, width: int) -> str:
 
 
 def plain(text: str) -> str:
-    """On one line, without control characters: file names and others' messages may hold any."""
+    """`text` on one line, without control characters, which file names and other programs' messages may contain."""
     return short(text, 2000)

@@ -1,4 +1,4 @@
-"""The user's archive: copies that are proved byte by byte, and recordings that go only after that."""
+"""The user's archive: copies that are compared byte by byte, and recordings that are deleted only after that."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LocalArchive:
             try:
                 with _opened(path, expect) as source:
                     _write(source, part, expect)
-                # Read again from the disk: what is compared is what is kept.
+                # Compared as read back from the disk, not from the page cache.
                 if not self.same(path, expect, part):
                     raise LocalError(f"the copy of {path} in {folder} differs from it", hint="check that disk")
                 _publish(part, copy)
@@ -88,7 +88,7 @@ def _write(source: int, part: str, expect: Stat) -> None:
 
 
 def _publish(part: str, copy: str) -> None:
-    """Give it its name, and never another's: a link fails where a rename would replace."""
+    """Give the copy its final name without replacing a file: a link fails where a rename would replace."""
     try:
         os.link(part, copy, follow_symlinks=False)
     except FileExistsError as error:
@@ -133,7 +133,7 @@ def _forget_cached(fd: int) -> None:
 
 @contextlib.contextmanager
 def _opened(path: str, expect: Stat) -> Iterator[int]:
-    """The recording, which is and stays what was observed."""
+    """A descriptor of the recording. Raises FileVanished; FileChanged when its stat isn't `expect` before or after the block."""
     try:
         fd = os.open(path, _FLAGS)
     except FileNotFoundError as error:

@@ -1,6 +1,6 @@
-"""What the files here tell of jobs that were submitted before: job.json in `results/`, and the status files beside manifests.
+"""Finds jobs that were submitted earlier in the local files: job.json in `results/`, and the status files beside manifests.
 
-People and other programs may have put anything there, on a slow share: what is read is bounded in number, size and time.
+People and other programs may have put anything there, and the share may be slow: reading is bounded in number, size and time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ncaasd.neurocaas.naming import ID, job_id_from_folder
 
 FOLDERS = 200_000  # job folders that are looked at
 MANIFESTS = 2_000  # whose status files are read
-UNITS = 500  # whose own status files are read: their manifest's tells of the newest 10,000 jobs
+UNITS = 500  # whose own status files are read: their manifest's lists the newest 10,000 jobs
 STATUS_LIMIT = 16 << 20  # bytes of a manifest's status file: of 10,000 jobs
 JOB_LIMIT = 1 << 20  # bytes of a job.json
 SECONDS = 8.0
@@ -58,8 +58,8 @@ class LocalEarlierJobs:
         return True
 
     def _results(self, known: Collection[str], ours: set[str], until: float) -> tuple[set[str], bool]:
-        """The unknown ids that have a folder. One whose job.json says that it was submitted from here is added to `ours`:
-        one is enough, so no more are read."""
+        """The unknown job ids that have a folder, and whether all folders were seen. While `ours` is empty, job.json files are
+        read; the first id whose submit file is below `submissions` is added to `ours`."""
         unknown: dict[str, str] = {}
         for number, path in enumerate(_names(os.path.join(self._folder, "results"))):
             if number >= FOLDERS or time.monotonic() > until:
@@ -73,7 +73,7 @@ class LocalEarlierJobs:
             if time.monotonic() > until:
                 return set(unknown), False
             document = _read(os.path.join(path, "job.json"), JOB_LIMIT)
-            # One that was started elsewhere has no submit file here.
+            # A job that was started elsewhere has no submit file here.
             if isinstance(document, dict) and isinstance(document.get("submit"), dict):
                 key = document.get("submit_file")
                 if isinstance(key, str) and key.startswith(self._submissions):
@@ -97,14 +97,14 @@ def _is_id(value: object) -> bool:
 
 
 def _names(folder: str) -> Iterator[str]:
-    """The paths of what is in a folder, in the order in which the disk tells them; none when it can't be listed."""
+    """The paths of a folder's entries, in the file system's order; none when it can't be listed."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             yield entry.path
 
 
 def _read(path: str, limit: int) -> Any:
-    """A small JSON file; None for whatever is something else."""
+    """The content of a small JSON file; None for anything else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):

@@ -1,10 +1,9 @@
-"""Symbolic links to files: where they may lead, what is seen of one, and opening what it leads to.
+"""Symbolic links to files: where they may lead, their stat, and opening what they lead to.
 
-Whoever drops files may have fewer rights than the daemon, so a link must not lead it out of the folders that the config
-allows. Where a link leads is found out by reading it, and every link on the way; but that is only a guess by the time it is
-known. What counts is the second step: from the allowed folder's own descriptor the file is reached one name after the other,
-none of which may be a link. So no `..`, no folder that is swapped for a link meanwhile, no chain of links and nothing below
-/proc leads elsewhere.
+A user who drops files may have fewer rights than the daemon, so a link must not lead it out of the folders that the config
+allows. First the link, and every link on the way, is read to find the target; but any of them may be changed right after.
+So the file is then opened from the allowed folder's own descriptor, one name after the other, none of which may be a link.
+Therefore no `..`, no folder that is swapped for a link meanwhile, no chain of links and nothing below /proc leads elsewhere.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from ncaasd.plan.files import unreadable
 _ON_THE_WAY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO that took the file's place must not make us wait for its writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-MOST_LINKS = 40  # on one way, as Linux has it (path_resolution(7))
+MOST_LINKS = 40  # in one path, as on Linux (path_resolution(7))
 LONGEST_SAID = 500  # characters of a path in a reason
-MOST_NAMES = 4096  # on one way: the longest path that there is has half as many
+MOST_NAMES = 4096  # in one path: the longest possible path has half as many
 
 
 class NotFollowed(Exception):
-    """Why a link is not followed, for people. `unseen`: what it led to before may be there all the same."""
+    """Why a link is not followed, for people. `unseen`: the file that it led to before may still be there."""
 
     def __init__(self, why: str, *, unseen: bool = False) -> None:
         super().__init__(why)
@@ -66,11 +65,11 @@ class Links:
         self._is_scanned = is_scanned
 
     def afresh(self) -> Links:
-        """The same, which looks anew where the allowed folders really are."""
+        """A copy that resolves the allowed folders' real paths again."""
         return Links(self._root, self._within, self._links, self._is_scanned)
 
     def target(self, where: str) -> LinkTarget | None:
-        """Of a `FileRow.link`; None when the config doesn't allow it any more. Touches no disk."""
+        """The target that a `FileRow.link` names; None when the config doesn't allow it any more. Touches no disk."""
         if not where.startswith("/"):
             return LinkTarget(self._root, where)
         for root in (os.path.join(self._root, self._within).rstrip("/"), *self._links):
@@ -111,12 +110,12 @@ class Links:
             )
         if not modes.S_ISREG(seen.st_mode):
             raise NotFollowed(f"a symbolic link to {real}, which is not a file")
-        # Whatever of the same tree it leads to first, a file or another link to one, is found by itself.
+        # If it leads to a file of the same tree, or over another link in it, a scan finds that by itself: take the first.
         own = next((below for one in (*others, real) if (below := self._found_by_itself(one))), "")
         return Followed(own or str(target), Stat.of_link(link, seen), (seen.st_dev, seen.st_ino))
 
     def _found_by_itself(self, real: str) -> str:
-        """The path below the tree of what a scan finds; "" for anything else."""
+        """The path below the tree if a scan finds it by itself; "" for anything else."""
         own = self._allowed[0].real
         below = real[len(self._real_root) + 1 :]
         return below if real.startswith(f"{own}/") and self._is_scanned(below) else ""
@@ -206,7 +205,8 @@ def open_target(target: LinkTarget) -> int:
 
 
 def open_expected(path: str, target: LinkTarget | None, expect: Stat) -> int:
-    """A file, or what the link `path` leads to, which is what was observed. Raises FileVanished, FileChanged, FileUnreadable."""
+    """A descriptor of the file at `path`, or of the link's `target`. Raises FileVanished, FileUnreadable; FileChanged when its
+    stat is not `expect`."""
     try:
         fd = os.open(path, _FILE) if target is None else open_target(target)
     except OSError as error:
@@ -224,7 +224,7 @@ def open_expected(path: str, target: LinkTarget | None, expect: Stat) -> int:
 
 
 def observed(fd: int, path: str, target: LinkTarget | None) -> Stat:
-    """What is seen now of an open file, and of the link that led to it. Raises OSError."""
+    """The present stat of an open file, together with that of the link that led to it. Raises OSError."""
     seen = os.fstat(fd)
     return Stat.of(seen) if target is None else Stat.of_link(os.stat(path, follow_symlinks=False), seen)
 

@@ -1,8 +1,8 @@
-"""What a result is called on the disk, given its key. Pure.
+"""The name of a result on the disk, given its key. Pure.
 
 A key may be anything of up to 1,024 bytes of UTF-8; a file name may not. What a file system can hold is kept as it
-is. The rest is escaped as `%XX` per byte, and `%` itself as `%25`, so that the key can be told from the name
-(`original`), and no two keys share one.
+is. The rest is escaped as `%XX` per byte, and `%` itself as `%25`, so that the key can be computed from the name
+(`original`), and no two keys share a name.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def local_segments(name: str, rules: NameRules) -> tuple[str, ...]:
 
 def _escaped(segment: str, rules: NameRules) -> str:
     if not segment:
-        return "%"  # nothing else is: a real % is %25
+        return "%"  # no other segment becomes this: a real % is %25
     if segment in (".", ".."):
         return segment.replace(".", "%2E")
     escaped = (_WINDOWS if rules.windows else _ALWAYS).sub(_percent, segment)
@@ -64,12 +64,12 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def _fitting(escaped: str) -> str:
-    """Too long for any file system: shortened. This is the one thing the key can't be told from; the journal has it."""
+    """Shorten a name that is too long for any file system. The key can't be computed from it then; the journal has the key."""
     return escaped if len(escaped.encode()) <= NAME_MAX else told_apart(escaped)
 
 
 def told_apart(escaped: str) -> str:
-    """Another name, the same every time, for one that is too long, or taken by another key (on a file system that
+    """A replacement, always the same, for a name that is too long, or taken by another key (on a file system that
     folds case, or a file and a folder of one name): `fig.png` becomes `fig~1a2b3c4d.png`."""
     digest = hashlib.sha256(escaped.encode()).hexdigest()[:8]
     stem, dot, suffix = escaped.rpartition(".")

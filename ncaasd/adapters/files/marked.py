@@ -26,24 +26,24 @@ class MarkedFolder:
     """Opens the folder anew for every use, and proves each time that it is still the one that was marked."""
 
     def __init__(self, path: str, *, expected_id: str | None, adopt: bool) -> None:
-        """expected_id: what its marker must say, if that is known. adopt: make the folder and its marker where there
-        is none."""
+        """expected_id: the id that its marker must have, if known. adopt: make the folder and its marker if they are
+        missing."""
         self.path = os.path.abspath(path)
         self.id = expected_id
         self._adopt = adopt
         self._lock = threading.Lock()
         self._proved: tuple[int, int] | None = None  # device and inode of the folder whose marker was read
         self._rules: NameRules | None = None
-        self.is_local = False  # whether it is on a file system of this machine's own, once it was seen
+        self.is_local = False  # whether its file system is this machine's own; known once it was opened
 
     def open(self, *, again: bool = False) -> int:
         """A descriptor of the folder. Raises RootMissing.
 
-        The marker is read when the folder is another (device, inode) than when it was last read, which is what an
-        unmounted share makes of it; with `again`, in any case.
+        The marker is read when the folder's device or inode is not the one of the last read, as after an unmount;
+        with `again`, always.
         """
         if self._proved is not None:
-            return self._open(again)  # nothing is made any more, so several threads may be here at once
+            return self._open(again)  # nothing is created any more, so several threads may do this at once
         with self._lock:
             return self._open(again)
 
@@ -99,7 +99,7 @@ class MarkedFolder:
         self._adopt = False  # once only: from now on a missing marker means a missing share
 
     def _write_marker(self, fd: int) -> str:
-        """The marker appears whole or not at all; another daemon that was quicker has the say."""
+        """Write the marker, whole or not at all. Returns its id, or the id of the marker of a daemon that was quicker."""
         new = self.id or uuid.uuid4().hex
         temporary = f"{MARKER}.{uuid.uuid4().hex}"
         marker = os.open(temporary, NEW, 0o644, dir_fd=fd)
@@ -122,7 +122,7 @@ class MarkedFolder:
 
 @contextlib.contextmanager
 def refused(what: str) -> Iterator[None]:
-    """Raises the system's refusals as ours; `what` is the path or thing they are about."""
+    """Raises OSErrors as our own errors; `what` is the path or thing they are about."""
     try:
         yield
     except OSError as error:
@@ -130,7 +130,7 @@ def refused(what: str) -> Iterator[None]:
 
 
 def translated(error: OSError, what: str) -> LocalError:
-    """The system's refusal, as one of ours; `what` is the path or thing it is about."""
+    """An OSError as one of our errors; `what` is the path or thing it is about."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"there is no space for {what}", hint="make room; it is tried again by itself")
     if error.errno == errno.EROFS:

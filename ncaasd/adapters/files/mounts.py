@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 MOUNT_TABLE = "/proc/self/mountinfo"
 
-FOLLOWED = 1000  # folders on a way; more are a circle of links
+FOLLOWED = 1000  # folders in a path, links followed; more are a circle of links
 
-# File systems that other machines write to. The kernel tells inotify of what this machine does to them only
-# (inotify(7), "Limitations and caveats"), and SQLite's locks and shared memory are not to be trusted on them.
+# File systems that other machines write to. On them inotify reports only this machine's own changes
+# (inotify(7), "Limitations and caveats"), and SQLite's locks and shared memory are not reliable.
 _NETWORK = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "virtiofs", "vboxsf", "vmhgfs", "prl_fs"),
@@ -89,7 +89,7 @@ def is_network(fstype: str) -> bool:
 
 
 def sends_events(fstype: str) -> bool:
-    """Whether inotify tells of every change. Not so on network file systems and FUSE, where changes may come from
+    """Whether inotify reports every change. It doesn't on network file systems and FUSE, where changes may come from
     elsewhere, nor on an automount point (what will be mounted is not known); `fuseblk` is a local disk (NTFS)."""
     return not (is_network(fstype) or fstype in ("", "fuse", "autofs") or fstype.startswith("fuse."))
 

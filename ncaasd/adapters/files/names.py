@@ -15,7 +15,7 @@ class IgnoredNames:
     """Whether a base name matches one of `globs` (shell globs, case-sensitive; for files and folders alike).
 
     The usual patterns (`*.tmp`, `~*`, `Thumbs.db`) are matched without regular expressions, which would cost a scan
-    as much as its system calls do. `matches` is the same as a call, for loops that feel one more of them.
+    as much as its system calls do. `matches` does the same as a call, for loops in which one more call costs much.
     """
 
     def __init__(self, globs: Sequence[str]) -> None:

@@ -66,7 +66,7 @@ class LocalPackages:
             os.close(_open(file))
         output = self._tools.run(expanded(command, [f.path for f in files], made), folder=work)
         for file in files:
-            os.close(_open(file))  # it read what we think it did
+            os.close(_open(file))  # so the tool has read the files as they were observed
         if os.path.islink(made) or not os.path.isfile(made):
             raise ToolFailed(f"{command[0]} ended well, but made no file at {{out}}", output=output)
         return output
@@ -135,5 +135,5 @@ def _blocks(file: PackFile) -> Iterator[bytes]:
 
 
 def _open(file: PackFile) -> int:
-    """The file, which is what was observed. Raises FileVanished, FileChanged, FileUnreadable."""
+    """A descriptor of the file as it was observed. Raises FileVanished, FileChanged, FileUnreadable."""
     return open_expected(file.path, file.link, file.expect)

@@ -90,7 +90,7 @@ def _mode(parent: int, name: str) -> int | None:
 
 
 def _is_listed(parent: int, name: str) -> bool:
-    """Whether the entry that answers to `name` is written so, and doesn't differ by case."""
+    """Whether the folder lists exactly `name`, and not only a name that differs by case."""
     return name in os.listdir(parent)
 
 

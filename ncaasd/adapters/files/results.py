@@ -1,8 +1,8 @@
-"""The `results/` folder of one analysis: fetched objects come in here, and nowhere else.
+"""The `results/` folder of one analysis, the only place that fetched objects are written to.
 
 Every folder on the way is opened relative to the one above it, and no symbolic link is followed, so nothing is
-written outside, whatever a key says and whoever swaps a folder for a link meanwhile. What is being fetched is in
-`.ncaasd-partial/`, on the same file system, so that a rename puts it into place whole.
+written outside, whatever a key contains and even if a folder is swapped for a link meanwhile. A file that is being
+fetched is in `.ncaasd-partial/`, on the same file system, so that a rename puts it into place as a whole.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LocalResults:
 
     @property
     def id(self) -> str | None:
-        """The marker's id, once the folder was seen: to be kept, and given as `expected_id` from then on."""
+        """The marker's id, known once the folder was opened; it is to be kept and passed as `expected_id` from then on."""
         return self._folder.id
 
     def check(self) -> None:
@@ -90,7 +90,7 @@ class LocalResults:
         temporary = f"write-{os.getpid()}-{next(self._numbers)}"
         with self._opened() as root, contextlib.ExitStack() as opened:
             partials = reach(root, [PARTIAL], opened)
-            with contextlib.suppress(FileNotFoundError):  # of a process that was killed, and had this one's number
+            with contextlib.suppress(FileNotFoundError):  # left by a killed process with the same id
                 os.unlink(temporary, dir_fd=partials)
             fd = os.open(temporary, NEW, 0o666, dir_fd=partials)
             try:
@@ -109,7 +109,7 @@ class LocalResults:
         with self._opened() as root, contextlib.ExitStack() as opened:
             try:
                 if not _is_there(root, path):
-                    return False  # by one call: it is what most often is so
+                    return False  # the usual case, decided by one system call
                 seen = os.stat(name, dir_fd=reach(root, folders, opened), follow_symlinks=False)
             except (FileNotFoundError, UnsafePath):
                 return False
@@ -143,7 +143,7 @@ class LocalResults:
                 opened.callback(os.close, fd)
             failed, names_too = sync_files(list(files), root, together=self._folder.is_local)
             for fd in failed:
-                # The page cache has the right bytes still, the disk has not: better not there than seen as whole.
+                # The page cache still has the right bytes, the disk has not: without removal it would be taken as whole.
                 *above, name = files[fd].split("/")
                 with contextlib.suppress(OSError, UnsafePath), contextlib.ExitStack() as passed:
                     os.unlink(name, dir_fd=reach(root, above, passed))
@@ -178,7 +178,7 @@ class LocalResults:
         try:
             placed = self._place(partial.fd, partial.temporary, partial.path, durable=durable)
         except LocalError:
-            # After a failed fsync the pages are lost, so that what is in the temporary file must not be gone on with.
+            # After a failed fsync the pages are lost, so the download must not be resumed from the temporary file.
             partial.discard()
             raise
         with self._lock:
@@ -216,7 +216,7 @@ class LocalResults:
                     _sync(each, f"{self.root}/{'/'.join(names)}")
             else:
                 with self._lock:
-                    # With a folder that was made, the one above it has a new name in it.
+                    # A folder that was made is a new name in its parent.
                     self._dirty |= {"/".join(names[:depth]) for depth in range(len(names) + 1)}
             return "/".join((*names, name))
 
@@ -249,7 +249,7 @@ class LocalResults:
         with self._lock:
             most = sum(size for _, size in self._open.values())  # that the open partial files can still need
         if disk.f_bavail * disk.f_frsize - self._min_free - most >= size:
-            return  # so much that they need not be looked at
+            return  # enough, without a look at how much of each is written
         free = self._free(root)
         if free < size:
             short = f"{size - free} bytes short" + (
@@ -281,7 +281,7 @@ class Partial:
 
 
 def _is_there(root: int, path: str) -> bool:
-    """Whether the path may lead anywhere. It may lead through links: what isn't there even by those isn't there without."""
+    """False when nothing is at the path, even if its folders may be links; else `reach` decides, which follows none."""
     try:
         os.stat(path, dir_fd=root, follow_symlinks=False)
     except OSError as error:
@@ -290,7 +290,7 @@ def _is_there(root: int, path: str) -> bool:
 
 
 def _file_name(token: str) -> str:
-    """The temporary file's name: the token, where it can be one."""
+    """The temporary file's name: the token if that is a valid name, else a hash of it."""
     if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", token):
         return token
     return f"token-{hashlib.sha256(token.encode(errors='surrogateescape')).hexdigest()}"
@@ -311,7 +311,7 @@ def _sync_failed(what: str) -> SyncFailed:
 
 
 def _open_own(folder: int, name: str) -> int:
-    """A regular file of this name that nothing else is a name of, made when it isn't there."""
+    """A descriptor of a regular file of this name that has no other hard link. Made when missing; anything else is replaced."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(name, flags, 0o666, dir_fd=folder)

@@ -1,4 +1,4 @@
-"""The root's own file that says which rig works in it: so a rig keeps its name when its state is lost, or its host renamed."""
+"""The file in the root that names its rig, so that the rig keeps its name when its state is lost or its host is renamed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class LocalRigFile:
             finally:
                 os.close(fd)
             try:
-                os.link(temporary, self.path)  # never over one that is there
+                os.link(temporary, self.path)  # fails where a rename would replace
             except FileExistsError:
                 pass
             except OSError:  # a file system without hard links

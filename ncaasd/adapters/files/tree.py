@@ -1,12 +1,12 @@
 """One watched tree on the disk: what is in it, what has changed, and one small file at a time.
 
 What counts as a file:
-- A regular file, under each of its names. Two hard links are two names, so two files: which of them a person means
-  cannot be told.
+- A regular file, under each of its names. Two hard links are two names, so two files: we can't know which of them a
+  person means.
 - In a source or in `inputs/`, a symbolic link to a regular file that lies in the same tree or in one of the config's `links`
   (see `links`), with a stat of both. Links to folders are never followed, so there are no loops.
 - FIFOs, devices, sockets and other links are reported as skipped, and never opened.
-- What cannot be read is reported as skipped, and what is known of it stays known: not being able to look is not gone.
+- What cannot be read is reported as skipped, and what is known of it stays known: it doesn't count as gone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Top:
 class LocalTree:
     """`ports.FileTree` on a disk or a mounted share.
 
-    Keeps no lock and no descriptor between calls: one that hangs with its mount is abandoned with its thread.
+    Keeps no lock and no descriptor between calls, so that a tree that hangs with its mount can be abandoned with its thread.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class LocalTree:
         if "" in found.skipped:
             raise self._missing(found.skipped[""])
         gone = found.gone()
-        # What is ignored now is gone for us, whatever the disk does.
+        # Known files that are ignored now count as gone, but they are no sign of a missing disk.
         lost = [path for path in gone if self._is_scanned(path)]
         for name in {self._top_of(path) for path in lost}:
             self._refuse_if_missing(name, lost, tops)
@@ -114,7 +114,7 @@ class LocalTree:
     def look(self, path: str) -> Look:
         if path.endswith("/"):
             return self._look_at_folder(path)
-        if not self._is_scanned(path):  # a hint may name anything; a file that no scan reports is none
+        if not self._is_scanned(path):  # a hint may name anything; only paths that a scan reports count
             return Look(None)
         try:
             with self._parent(path) as (folder, name):
@@ -229,7 +229,7 @@ class LocalTree:
         return top if slash and top in self._within else ""
 
     def _refuse_if_missing(self, name: str, gone: Collection[str], tops: Mapping[str, _Top]) -> None:
-        """Raise RootMissing when what is gone from one top folder was not deleted, but is not mounted.
+        """Raise RootMissing when files are gone from one top folder because it is not mounted, not because they were deleted.
 
         A person may delete every recording; an unmounted disk leaves an empty folder of another file system behind,
         or none. So, when nothing known is left in a top folder:
@@ -266,7 +266,7 @@ class LocalTree:
 
     @contextlib.contextmanager
     def _root_opened(self) -> Iterator[int]:
-        """The root's descriptor. Whatever the system refuses on it says that the root is missing."""
+        """The root's descriptor. Any OSError, also of the block, is raised as RootMissing."""
         try:
             fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -282,8 +282,8 @@ class LocalTree:
 
     @contextlib.contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """The folder of `path`, reached without following a link, and the base name. What the system refuses on the
-        way or on it comes out as FileVanished or LocalError."""
+        """The folder of `path`, reached without following a link, and the base name. An OSError on the way
+        or in the block is raised as FileVanished or LocalError."""
         *folders, name = path.split("/")
         if path.startswith("/") or name in ("", ".", "..") or ".." in folders or "\0" in path:
             raise UnsafePath(f"{path!r} is not the path of a file below {self._root}")

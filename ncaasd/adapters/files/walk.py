@@ -1,4 +1,4 @@
-"""Walking a folder and comparing it to what is known, with as few system calls as that takes.
+"""Walks a folder and compares it to what is known, with as few system calls as possible.
 
 Every folder is opened relative to its parent's descriptor, so a path may be longer than PATH_MAX, and a folder that
 is swapped for a symbolic link while we walk is not followed.
@@ -19,7 +19,7 @@ from ncaasd.plan.settling import unchanged
 # Open folders at a time: side branches still to be walked. A folder is closed as soon as its last subfolder is
 # entered, so this doesn't bound depth; it keeps a scan well within the usual 1,024 descriptors.
 MAX_OPEN = 256
-# Nothing deeper can be stored: an S3 key has at most 1,024 bytes. It also ends a file system that invents folders.
+# Nothing deeper can be stored: an S3 key has at most 1,024 bytes. It also ends the walk of a file system with endless folders.
 MAX_DEPTH = 512
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,8 +44,8 @@ class Found:
     skipped: dict[str, str] = field(default_factory=dict)  # path -> why; folders end in "/"
     unseen: set[str] = field(default_factory=set)  # what could not be looked at: folders end in "/"
     files: int = 0
-    passed_over: dict[str, int] = field(default_factory=dict)  # the folders of the built-in list that are worth a word
-    links: dict[str, str] = field(default_factory=dict)  # of the changed: the links that are followed, and where to
+    passed_over: dict[str, int] = field(default_factory=dict)  # how many ignored folders of the built-in list, by name
+    links: dict[str, str] = field(default_factory=dict)  # of the changed: followed links, with their targets
     # Looks at the link (an open folder, a name in it, its path) below the folder that is walked; None: links are skipped.
     at_link: Callable[[int, str, str], None] | None = None
 
@@ -88,7 +88,7 @@ class Found:
 
 
 def kind_of(mode: int) -> str:
-    """In words, what a thing that is no regular file is."""
+    """A description, for people, of something that is not a regular file."""
     return _KINDS.get(modes.S_IFMT(mode), "not a file")
 
 
@@ -174,7 +174,7 @@ def _list(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) ->
                         changed[path] = Stat.of(seen)
                         continue
                     met(path)
-                    # `plan.settling.unchanged`, written out: a call for each of 200,000 files would be felt.
+                    # `plan.settling.unchanged`, inlined: a call for each of 200,000 files would cost too much time.
                     if (
                         before.size != seen.st_size
                         or before.mtime_ns != seen.st_mtime_ns
@@ -185,7 +185,7 @@ def _list(fd: int, prefix: str, found: Found, ignored: Callable[[str], bool]) ->
                     folders.append(name)
                 else:
                     _note_other(fd, entry, prefix + name, found)
-    except OSError as error:  # the listing broke off: what it did not reach is not gone
+    except OSError as error:  # the listing failed: entries it did not reach don't count as gone
         found.could_not_look(prefix, f"cannot be listed: {error.strerror}")
     found.files += files
     return folders

@@ -1,4 +1,4 @@
-"""Which files a process of this machine is still writing, from /proc. Elsewhere: none that we know of.
+"""Which files a process of this machine is still writing, read from /proc; none where there is no /proc.
 
 Other users' processes can be seen by root only. A process that maps a file for writing may have closed it, and the
 file's mtime then changes late (mmap(2)), so shared writable mappings count too.

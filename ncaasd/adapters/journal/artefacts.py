@@ -32,7 +32,7 @@ class Artefacts(Base):
         return self._artefacts("job=?" + (" AND state='wanted'" if wanted else ""), job)
 
     def due_artefacts(self, job: int, now: float, limit: int, under_way: Sequence[int] = ()) -> list[Artefact]:
-        """What is wanted of a job and is due, beside those `under_way`."""
+        """The artefacts of a job that are wanted and due, except those `under_way`."""
         marks = ",".join(str(int(i)) for i in under_way)
         return self._artefacts(
             f"job=? AND state='wanted' AND retry_at<=? AND id NOT IN ({marks})", job, now, limit=limit
@@ -111,7 +111,7 @@ class Artefacts(Base):
         )  # fmt: skip
 
     def jobs_to_fetch(self) -> list[int]:
-        """Rows of the jobs of which something is still wanted."""
+        """The rows of the jobs that have wanted artefacts."""
         return column(self._run("SELECT DISTINCT job FROM artefact WHERE state='wanted'"))
 
     def fetch_progress(self, job: int) -> FetchProgress:

@@ -1,7 +1,7 @@
 """Copies of the journal, one a day, made while it is written: `backups/journal-2026-11-28.sqlite` beside it.
 
-A copy has its name once it is whole, checked and durable; what has another name is no backup. Made from a connection of
-its own, which keeps nobody from writing. docs/journal.md says how one is put back.
+A copy gets its name once it is whole, checked and durable; a file with another name is no backup. Copies are made over a
+connection of their own, which doesn't block writing. docs/journal.md says how one is put back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ncaasd.errors import DiskFull, JournalBroken, LocalError, NcaasdError
 from ncaasd.ports import CrashPoint, no_crash
 
 KEPT = timedelta(days=7)
-KEPT_AT_LEAST = 7  # of those before today: a clock that is wrong for a night, or a month without power, takes none away
+KEPT_AT_LEAST = 7  # before today: a clock that is wrong for a night, or a month without power, must not remove them all
 RECENT = 25 * 3600.0  # seconds
 _NAME = re.compile(r"journal-([0-9]{4}-[0-9]{2}-[0-9]{2})\.sqlite")
 _PART = re.compile(_NAME.pattern + r"\.[0-9a-f]{8}\.part")
@@ -41,7 +41,7 @@ def folder_of(journal: str) -> str:
 
 
 def backups_of(journal: str) -> list[Backup]:
-    """Those that are there, the newest first, by their names. Raises LocalError."""
+    """The existing backups, the newest first, by the dates in their names. Raises LocalError."""
     found: list[Backup] = []
     try:
         with os.scandir(folder_of(journal)) as entries:
@@ -58,7 +58,7 @@ def backups_of(journal: str) -> list[Backup]:
 
 
 def is_due(journal: str, now: float) -> bool:
-    """Whether the last backup is older than a day. One of the future was made by a wrong clock."""
+    """Whether no backup was made in the last RECENT seconds. One with a later time than `now` + RECENT had a wrong clock."""
     return not any(now - RECENT < b.made < now + RECENT for b in backups_of(journal))
 
 
@@ -70,7 +70,7 @@ def make_backup(journal: str, day: date, *, keep_free: int, crash: CrashPoint = 
     """
     folder = folder_of(journal)
     final = os.path.join(folder, f"journal-{day.isoformat()}.sqlite")
-    part = f"{final}.{secrets.token_hex(4)}.part"  # one that hangs on may still be written by an earlier call
+    part = f"{final}.{secrets.token_hex(4)}.part"  # unique: an earlier call that hangs may still write its own
     with _translated():
         os.makedirs(folder, mode=0o700, exist_ok=True)
         _remove_parts(folder)
@@ -92,7 +92,7 @@ def make_backup(journal: str, day: date, *, keep_free: int, crash: CrashPoint = 
 
 
 def check_backup(backup: Backup) -> str:
-    """Why it can't be used; "" when it can."""
+    """Why a backup can't be used; "" when it can."""
     try:
         with _translated():
             _check(backup.path)
@@ -112,7 +112,7 @@ def _copy(journal: str, part: str, keep_free: int, crash: CrashPoint) -> None:
             raise JournalBroken(f"the journal {journal} is corrupt: {' '.join(found.split())}", hint=RESTORE)
         os.close(
             os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        )  # SQLite makes others readable
+        )  # SQLite would make it readable by others
         crash("backup.begun")
         db.execute("VACUUM INTO ?", (part,))
         crash("backup.copied")
@@ -147,7 +147,7 @@ def _sync(path: str) -> None:
 
 
 def _remove_parts(folder: str) -> None:
-    """What a kill has left behind."""
+    """Remove the partial copies that a killed process left."""
     for name in os.listdir(folder):
         if _PART.fullmatch(name):
             os.unlink(os.path.join(folder, name))

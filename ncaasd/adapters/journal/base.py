@@ -1,4 +1,4 @@
-"""Statements and transactions, what everything is told (meta), and the event log."""
+"""Statements and transactions, the journal's key-value table (meta), and the event log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ncaasd.errors import JournalBroken, JournalError
 from ncaasd.model import Event
 
-KEPT_FROM = "events kept from"  # in meta: older events may be deleted, as a trigger of the schema has it
+KEPT_FROM = "events kept from"  # key in meta: a trigger of the schema allows only older events to be deleted
 REBUILD = (
     "move it aside; ncaasd then rebuilds it from what is in S3, and holds what it can't match; or put a backup of it back:"
     " docs/journal.md"
@@ -20,7 +20,7 @@ REBUILD = (
 
 
 def as_ours(error: sqlite3.DatabaseError) -> Exception:
-    """An error of SQLite's as ours: what may pass (a full disk, a lock) and what must end the process."""
+    """An SQLite error as ours: JournalError if it may pass (a full disk, a lock), JournalBroken if it must end the process."""
     name = getattr(error, "sqlite_errorname", "") or ""
     corrupt = name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
     text = f"the journal is corrupt: {error}" if corrupt else f"the journal can't be written: {error}"
@@ -28,7 +28,7 @@ def as_ours(error: sqlite3.DatabaseError) -> Exception:
         hint = "free some space on the disk that holds `state:`" if name.startswith("SQLITE_FULL") else ""
         return JournalError(text, hint=hint)
     if name.startswith(("SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHM")):
-        # Nothing was taken for written; and what is in the -shm file is made anew from the others (a full disk, too).
+        # Nothing was reported as written, and the -shm file is rebuilt from the others (a full disk causes this, too).
         return JournalError(text)
     if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")):
         # A failed fsync may have lost earlier writes; a later success proves nothing (F15).
@@ -51,7 +51,7 @@ def shown(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # what os.fsdecode asks at each call
+ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # os.fsdecode gets them at each call
 
 
 def path_out(path: str) -> bytes:
@@ -63,7 +63,7 @@ def path_in(path: bytes) -> str:
 
 
 def below(folder: str) -> tuple[bytes, bytes]:
-    """From where to where the paths below `folder` (which ends in /) lie, when sorted."""
+    """The range of the paths below `folder` (which ends in /) in sorted order: its start, and its end, exclusive."""
     return path_out(folder), path_out(folder[:-1] + chr(ord(folder[-1]) + 1))
 
 
@@ -83,20 +83,20 @@ def column(answer: sqlite3.Cursor) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class SubmitCount:
-    """What a mark in S3 tells of a journal: its generation, and how many submits it has begun with the one that begins."""
+    """What a mark in S3 has of a journal: its generation, and how many submits it has begun, the present one included."""
 
     generation: str
     submits: int
 
 
 class Base:
-    """Reads are of the latest commit and of the open transaction."""
+    """Reads see the latest commit and the changes of the open transaction."""
 
     def __init__(self, db: sqlite3.Connection, path: str) -> None:
         self._db = db
         self._depth = 0
         self.path = path
-        self._changed: set[int] | None = None  # ids of files; None: nobody has asked yet, so nothing is kept
+        self._changed: set[int] | None = None  # ids of files; None before the first `take_changed_files`
         self._taken: set[int] = set()  # those that were taken within the open transaction
 
     # -- transactions ------------------------------------------------------------------------------------------------
@@ -123,16 +123,16 @@ class Base:
             self._depth = 0
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
-            self._note_changed(self._taken)  # what was read of them is not so any more
+            self._note_changed(self._taken)  # their rows may have been read before the rollback
             raise
         finally:
             self._taken = set()
 
     def take_changed_files(self) -> set[int]:
-        """The ids of the files whose content, state or key has changed since the last call, not those that were only put off.
+        """The ids of the files whose content, state or key has changed since the last call, not only their retry time.
 
-        They are kept from the first call on. Within a transaction, its own changes are among them. After a rollback they are
-        told too, also those that were taken before it: reading a row once more does no harm, a row that never was does.
+        Ids are kept from the first call on. Within a transaction, its own changes are among them. After a rollback its ids are
+        returned again, also those that were taken before it: the rows that were read then were never committed.
         """
         if not self._changed:
             self._changed = set()
@@ -154,7 +154,7 @@ class Base:
         try:
             return self._db.execute(sql, values)
         except UnicodeEncodeError:
-            # A reason that names a file whose name is no text: it is for reading, so it is shown escaped.
+            # A reason names a file whose name is no valid text. Reasons are for people, so it is stored escaped.
             with translated():
                 return self._db.execute(sql, [shown(v) for v in values])
         except sqlite3.DatabaseError as error:
@@ -183,13 +183,13 @@ class Base:
         self._run("INSERT INTO meta VALUES (?,?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", key, value)
 
     def count_submit(self, analysis: str) -> SubmitCount:
-        """One more submit of an analysis begins."""
+        """Count one more submit of an analysis, which begins now."""
         submits = int(self.get_meta(f"submits:{analysis}") or 0) + 1
         self.set_meta(f"submits:{analysis}", str(submits))
         return SubmitCount(self.get_meta(f"generation:{analysis}") or "", submits)
 
     def event(self, at: float, analysis: str, subject: str, kind: str, text: str) -> None:
-        # Subjects may hold a file's name in any bytes; the log is for reading, so what isn't text is shown escaped.
+        # Subjects may have a file's name in any bytes; the log is for people, so what isn't valid text is stored escaped.
         subject, text = (s.encode("utf-8", "backslashreplace").decode() for s in (subject, text))
         self._run(
             "INSERT INTO event (at, analysis, subject, kind, text) VALUES (?,?,?,?,?)",
@@ -217,6 +217,6 @@ class Base:
         self._many("DELETE FROM event WHERE id=?", ((row,) for row in rows))
 
     def stored_since(self, analysis: str, at: float) -> list[str]:
-        """The subjects of the files that came to be in S3 since then, as the event log tells it."""
+        """The subjects of the files that have been stored since `at`, according to the event log."""
         sql = "SELECT subject FROM event WHERE +analysis=? AND kind='stored' AND at>=? ORDER BY id"
         return column(self._run(sql, analysis, at))

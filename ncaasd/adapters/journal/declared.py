@@ -11,7 +11,7 @@ class Declared(Base):
     # -- manifests ---------------------------------------------------------------------------------------------------
 
     def set_manifest(self, analysis: str, path: str, good: bytes | None, problems: str, now: float) -> None:
-        """A right text replaces the old one; a wrong one is noted and leaves the old in force."""
+        """A valid text (`good`) replaces the old one; when it is invalid (None), `problems` is noted and the old one stays."""
         self._run(
             "INSERT INTO manifest VALUES (?,?,?,?,?) ON CONFLICT (analysis, path) DO UPDATE SET"
             " good=coalesce(excluded.good, good), problems=excluded.problems, read_at=excluded.read_at",
@@ -68,11 +68,11 @@ class Declared(Base):
     # -- after the results -------------------------------------------------------------------------------------------
 
     def want_after_step(self, job: int, step: str) -> None:
-        """What is to be done after a job's results are here; what was done already stays done."""
+        """Note a step to be done after a job's results are here; one that is noted already stays as it is."""
         self._run("INSERT OR IGNORE INTO aftercare (job, step, state) VALUES (?,?,'wanted')", job, step)
 
     def due_after_steps(self, now: float, limit: int) -> list[int]:
-        """The jobs of which something is due."""
+        """The rows of the jobs that have steps due."""
         sql = "SELECT DISTINCT job FROM aftercare WHERE state='wanted' AND retry_at<=? ORDER BY job LIMIT ?"
         return column(self._run(sql, now, limit))
 

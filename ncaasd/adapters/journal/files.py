@@ -33,17 +33,17 @@ _OPEN_STATES = frozenset({FileState.SETTLING, FileState.WHOLE, FileState.HELD, F
 
 class Files(Base):
     def known(self, analysis: str, tree: str) -> dict[str, Stat]:
-        """What the next scan is compared with: every file that is thought to be there. What is skipped is none."""
+        """What the next scan is compared with: the stat of every file that is neither gone nor skipped, by path."""
         where = "WHERE analysis=? AND tree=?"
         of_tree = only(self._run(f"SELECT count(*) FROM file {where}", analysis, tree))
-        # An index leads to one row after another, each elsewhere: a good part of the table is read faster as it lies.
+        # An index leads to scattered rows: when a good part of the table is wanted, reading it in its order is faster.
         how = "NOT INDEXED" if 4 * of_tree > self.last_file_id() else ""
         rows = self._run(
             f"SELECT path, size, mtime_ns, ctime_ns, inode FROM file {how} {where} AND state NOT IN ('gone', 'skipped')",
             analysis,
             tree,
         )
-        # By position, and `path_in` and `Stat` written out: this is done for each file there is before the first scan begins.
+        # By position, with `path_in` and `Stat` inlined: this is done for every known file before the first scan begins.
         stat, encoding, errors = Stat._make, ENCODING, ERRORS
         return {p.decode(encoding, errors): stat((size, mtime, ctime, ino)) for p, size, mtime, ctime, ino in rows}
 
@@ -68,10 +68,10 @@ class Files(Base):
         return int(file_id)
 
     def skip_file(self, place: Place, key: str, reason: str, now: float) -> FileRow:
-        """Record that something is at a place that is no file for us. Returns the row.
+        """Record that what is at a place is not a file for us. Returns the row.
 
-        `key`: where a file of that place goes. Of a file that was there before, its key and what is stored stay known, but it
-        counts for nothing until it is a file again.
+        `key`: that of a file at this place. If a file was there before, its key and what is stored stay known, but they are
+        not used until it is a file again.
         """
         row = self._run(
             "INSERT INTO file (analysis, tree, path, size, mtime_ns, ctime_ns, inode, state, reason, since, key)"
@@ -96,7 +96,7 @@ class Files(Base):
         return {path_in(r["path"]): r["reason"] for r in rows}
 
     def first_skipped(self, analysis: str, limit: int) -> Skipped:
-        """What is skipped in the trees of an analysis; of it, `limit` things are named."""
+        """How many things are skipped in the trees of an analysis, and the first `limit` of them."""
         where = "FROM file INDEXED BY file_skipped WHERE state='skipped' AND analysis=?"
         count = int(only(self._run(f"SELECT count(*) {where}", analysis)))
         rows = self._named(f"SELECT tree, path, reason {where} ORDER BY tree, path LIMIT ?", analysis, limit)
@@ -149,8 +149,8 @@ class Files(Base):
         return None if dataset.place is None else self.file_at(dataset.place)
 
     def gone_like(self, analysis: str, stat: Stat, crc: str, within: int) -> list[FileRow]:
-        """The files that are gone and were of this size and, to `within` ns, of this time of modification; with this checksum,
-        unless it is "". At most a thousand, those of the nearest times first."""
+        """Files that are gone and had this size, a modification time within `within` ns of this one and, unless `crc` is "",
+        this checksum. At most a thousand, those of the nearest times first."""
         rows = self._run(
             f"SELECT {FILE} FROM file INDEXED BY file_gone WHERE state='gone' AND analysis=?1 AND size=?2"
             " AND mtime_ns>?3-?4 AND mtime_ns<?3+?4 AND (?5='' OR crc=?5) ORDER BY abs(mtime_ns-?3) LIMIT 1000",
@@ -190,7 +190,7 @@ class Files(Base):
     def pending_files(self, analysis: str, now: float, limit: int) -> list[FileRow]:
         """Whole files that are due for their upload, and held ones that are due for another look at what is in S3;
         configs and then the oldest recording first."""
-        # What was never put off lies in its order in the index, so however much there is, `limit` rows are read of it.
+        # The index has the files that were never put off in this order, so at most `limit` of their rows are read.
         due = f"SELECT id FROM file WHERE {OPEN_FILE} AND key<>'' AND analysis=?1"
         configs = "tree='' AND path>=?4 AND path<?5"
         rows = self._run(
@@ -218,14 +218,14 @@ class Files(Base):
         self._run("UPDATE file SET retry_at=?, reason=? WHERE id=?", retry_at, reason, file_id)
 
     def retry_files(self, analysis: str) -> None:
-        """Every whole file is due again: at start, or when what they wait for may have changed."""
+        """Make every whole or held file due again: at start, or when what they wait for may have changed."""
         self._run(
             f"UPDATE file SET retry_at=0 WHERE {OPEN_FILE} AND analysis=? AND state IN ('whole', 'held') AND retry_at<>0",
             analysis,
         )
 
     def retry_unit(self, analysis: str, tree: str, under: str) -> None:
-        """The whole files below a folder that wait for others, and for nothing else, are due now."""
+        """Make the whole files below a folder due now, if they wait only for other files."""
         low, high = path_out(under), path_out(under[:-1] + chr(ord(under[-1]) + 1))
         self._run(
             f"UPDATE file SET retry_at=0 WHERE {OPEN_FILE} AND analysis=? AND tree=? AND path>=? AND path<?"
@@ -234,7 +234,7 @@ class Files(Base):
         )  # fmt: skip
 
     def next_upload(self, analysis: str) -> float | None:
-        """When the next whole file of an analysis is due."""
+        """When the next whole or held file of an analysis is due."""
         first = f"SELECT min(retry_at) AS at FROM file WHERE {OPEN_FILE} AND analysis=?1 AND key<>'' AND state"
         at = only(self._run(f"SELECT min(at) FROM ({first}='whole' UNION ALL {first}='held')", analysis))
         return None if at is None else float(at)
@@ -252,8 +252,8 @@ class Files(Base):
         return None if row is None else file_row(row)
 
     def file_stored(self, file_id: int, stat: Stat, stored: Stored, now: float) -> FileRow | None:
-        """The content observed as `stat` is in S3, verified. Its upload's rows are done with. Returns its row as it is now,
-        which is stored unless it has been seen to change meanwhile; None when it is not known any more."""
+        """Record that the content observed as `stat` is in S3, verified, and delete its upload's rows. Returns the file's new
+        row, whose state is stored unless the file was seen to change meanwhile; None when it is not known any more."""
         self._run("DELETE FROM upload WHERE file_id=?", file_id)
         same = "state<>'gone' AND size=?2 AND mtime_ns=?3 AND ctime_ns=?4 AND inode=?5"
         row = self._run(
@@ -272,7 +272,7 @@ class Files(Base):
         self._note_changed((file_id,))
 
     def give_key(self, file_id: int, key: str) -> None:
-        """A file has another key from now on, and so have the jobs of it that are not submitted. Nothing of it is in S3."""
+        """Give another key to a file and to its jobs that are not submitted. Nothing counts as stored at the new key."""
         self._run(
             "UPDATE job_dataset SET key=?2 WHERE EXISTS (SELECT 1 FROM file AS f JOIN job AS j ON j.analysis=f.analysis"
             " WHERE f.id=?1 AND j.id=job_dataset.job AND j.phase='open' AND job_dataset.tree=f.tree"
@@ -285,7 +285,7 @@ class Files(Base):
         self._note_changed((file_id,))
 
     def take_key(self, row: FileRow) -> None:
-        """What this rig has put at a file's key for another one, which is not there any more, will be overwritten by it."""
+        """Allow a file to overwrite what this rig has put at its key for another file, which is not there any more."""
         answer = self._run(
             "UPDATE file SET stored_size=NULL, etag='', crc='', ours=0 WHERE analysis=? AND key=? AND key<>'' AND id<>?"
             " AND stored_size IS NOT NULL RETURNING id",
@@ -302,7 +302,7 @@ class Files(Base):
         return self._run("SELECT 1 FROM upload WHERE file_id=?", file_id).fetchone() is not None
 
     def unstore_file(self, file_id: int, now: float) -> None:
-        """What was stored of a file is not in S3 any more: it is to be uploaded again, as if never put."""
+        """What was stored of a file is not in S3 any more: it is to be uploaded again, as if for the first time."""
         self._run(
             "UPDATE file SET state='whole', stored_size=NULL, etag='', crc='', ours=0, retry_at=0, since=? WHERE id=?",
             now,
@@ -319,7 +319,7 @@ class Files(Base):
         return [FileCount(r["analysis"], FileState(r["state"]), r["files"], r["bytes"]) for r in rows]
 
     def count_left(self) -> list[LeftCount]:
-        """Of the whole files that `count_files` has too, those that will not be uploaded, by analysis and reason."""
+        """The whole files that will not be uploaded, by analysis and reason; `count_files` counts them too."""
         rows = self._named(
             "SELECT analysis, CASE WHEN reason LIKE ?1 || '%' THEN ?1 ELSE reason END AS why, count(*) AS files,"
             f" sum(size) AS bytes FROM file INDEXED BY file_open WHERE {OPEN_FILE} AND state='whole' AND key<>''"
@@ -333,7 +333,7 @@ class Files(Base):
     # -- uploads under way -------------------------------------------------------------------------------------------
 
     def begin_upload(self, file_id: int, key: str, stat: Stat, part_size: int, now: float) -> BegunUpload:
-        """The upload to go on with when it is of this very content, else a new one."""
+        """The begun upload to resume when it has this key, content and part size, else a new one."""
         this = {"key": key, "part_size": part_size, **stat._asdict()}  # by the names of the columns
         names = ", ".join(this)
         row = self._named(f"SELECT upload_id, {names} FROM upload WHERE file_id=?", file_id).fetchone()

@@ -1,4 +1,4 @@
-"""Jobs: every attempt of each, its datasets, and when it is to be looked at next."""
+"""Jobs: every attempt of each, its datasets, and when it is due next."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ncaasd.plan.guards import Known, expected_machines, per_dataset
 DAY = 86400.0
 
 _JOB_FIELDS = frozenset(JobChange.__annotations__)
-# Of jobs of one name: the machines that are known, and the datasets of the jobs of which they aren't.
+# Of jobs of one name: the sum of their machines where known, and the datasets of the jobs whose machines aren't known.
 _MACHINES = "name, sum(machines) AS known, sum(CASE machines WHEN 0 THEN total ELSE 0 END) AS datasets"
 _NEWEST_JOB = (
     "NOT EXISTS (SELECT 1 FROM job AS later WHERE later.analysis=job.analysis AND later.name=job.name"
@@ -76,7 +76,7 @@ class Jobs(Base):
             self._run(f"UPDATE job SET {names} WHERE id=?", *values.values(), row)
 
     def respec_job(self, row: int, spec: JobSpec) -> None:
-        """An open job follows its declaration: config, overlay, datasets. Its identity stays."""
+        """Update an open job to its present declaration: config, overlay, datasets. Its identity stays."""
         self.update_job(
             row,
             config=spec.config,
@@ -111,19 +111,19 @@ class Jobs(Base):
         return set(column(self._run("SELECT job_id FROM job WHERE analysis=? AND job_id<>''", analysis)))
 
     def submitted_ids(self, analysis: str) -> frozenset[str]:
-        """The ids of the jobs of an analysis that were submitted, by whomever."""
+        """The ids of the jobs of an analysis that were submitted, from here or elsewhere."""
         sql = "SELECT job_id FROM job WHERE analysis=? AND job_id<>'' AND phase IN ('submitted', 'ended')"
         return frozenset(column(self._run(sql, analysis)))
 
     def doubt_unended_jobs(self, analysis: str) -> None:
-        """This journal is an old copy: what it knows as not submitted may have been since, and may have been run again after a
-        refusal that it saw; whatever a person said of it was said before."""
+        """Mark the jobs that have not ended as rebuilt, because this journal is an old copy: they may have been submitted since,
+        or run again after a refusal that it has. Releases it has are older than that, so `rebuilt` is taken out of them."""
         rows = self._named("SELECT id, released FROM job WHERE phase<>'ended' AND +analysis=?", analysis).fetchall()
         for r in rows:
             self.update_job(r["id"], rebuilt=True, released=released_in(r["released"]) - {"rebuilt"})
 
     def take_over(self, row: int, found: int) -> None:
-        """Job `found`, which was thought to be started elsewhere, is job `row`: what was fetched of it is kept."""
+        """Merge job `found`, which was thought to be started elsewhere, into job `row`, which keeps its artefacts."""
         self._run("UPDATE artefact SET job=? WHERE job=?", row, found)
         self._run("DELETE FROM job WHERE id=? AND origin='elsewhere'", found)
 
@@ -143,7 +143,7 @@ class Jobs(Base):
         )
 
     def next_due(self, under_way: Sequence[int] = ()) -> float | None:
-        """When the next unfinished job, beside those `under_way`, is to be looked at."""
+        """When the next unfinished job, except those `under_way`, is due."""
         marks = ",".join(str(int(row)) for row in under_way)
         at = only(self._run(f"SELECT min(next_at) FROM job WHERE phase<>'ended' AND id NOT IN ({marks})"))
         return None if at is None else float(at)
@@ -158,8 +158,8 @@ class Jobs(Base):
         states: Collection[str] = (),
         limit: int = -1,
     ) -> list[JobRow]:
-        """All jobs, the newest first. `newest`: of each job only its last attempt. `since`: what is not over, and what was
-        declared or has ended since then."""
+        """All jobs, the newest first. `newest`: only the last attempt of each job. `since`: only those that have not ended, or
+        were declared or have ended since then."""
         where = "WHERE (?1='' OR analysis=?1)" + (" AND phase<>'ended'" if unfinished else "")
         where += f" AND {_NEWEST_JOB}" if newest else ""
         where += " AND (?3=0 OR phase<>'ended' OR ended>=?3 OR created>=?3)"
@@ -167,7 +167,7 @@ class Jobs(Base):
         return self._jobs(where + " ORDER BY created DESC, id DESC LIMIT ?2", analysis, limit, since, *states)
 
     def jobs_called(self, name: str, analysis: str = "") -> list[JobRow]:
-        """The jobs with this id or number (`12`, `#12`), every attempt; and the last attempts of those of this name or unit."""
+        """Every attempt with this id or row number (`12`, `#12`), and the last attempt of each job of this name or unit."""
         number = name.removeprefix("#")
         return self._jobs(
             f"WHERE (?1='' OR analysis=?1) AND (job_id=?2 OR id=?3 OR ((name=?2 OR unit=?4) AND {_NEWEST_JOB}))"
@@ -176,7 +176,7 @@ class Jobs(Base):
         )  # fmt: skip
 
     def count_jobs(self, analysis: str = "", *, newest: bool = True, forgotten: bool = True) -> list[JobCount]:
-        """By analysis and state, counting last attempts, or all; with or without those that were forgotten."""
+        """The jobs by analysis and state: their last attempts or all, with or without those that were forgotten."""
         rows = self._named(
             f"SELECT analysis, state, count(*) AS jobs FROM job WHERE (?1='' OR analysis=?1) AND (?2 OR NOT forgotten)"
             f" AND (?3 OR {_NEWEST_JOB}) GROUP BY analysis, state",
@@ -185,7 +185,7 @@ class Jobs(Base):
         return [JobCount(r["analysis"], JobState(r["state"]), r["jobs"]) for r in rows]
 
     def held_jobs(self, analysis: str) -> list[HeldJobs]:
-        """What waits for a person, by name and kind of hold, the newest first."""
+        """The held jobs, by name and kind of hold, the newest first."""
         found = self._named(
             f"SELECT max(id) AS newest, count(*) AS jobs, {_MACHINES}, sum(size) AS bytes"
             " FROM job WHERE phase<>'ended' AND +analysis=? AND NOT forgotten"
@@ -201,12 +201,12 @@ class Jobs(Base):
         return [HeldJobs(rows[r["newest"]], r["jobs"], self._machines(analysis, [r]), r["bytes"]) for r in found]
 
     def jobs_with_news(self, analysis: str, limit: int) -> list[JobRow]:
-        """Of the newest `limit` submitted jobs, those whose data may not be what they were given any more."""
+        """Of the newest `limit` submitted jobs, those whose data may have changed since they were submitted."""
         newest = (
             "SELECT id FROM job WHERE +analysis=?1 AND submitted>0 AND hold='' AND NOT forgotten"
             f" AND {_NEWEST_JOB} ORDER BY id DESC LIMIT ?2"
         )
-        # CROSS JOIN: SQLite keeps this order, and so looks each dataset's key up.
+        # CROSS JOIN: SQLite keeps this order, so it looks up each dataset's key in the index.
         changed = (
             "SELECT 1 FROM job_dataset AS d CROSS JOIN file AS f INDEXED BY file_key ON f.analysis=?1 AND f.key=d.key"
             " AND f.key<>'' AND (d.path IS NULL OR (f.path=d.path AND f.tree=d.tree))"
@@ -219,7 +219,7 @@ class Jobs(Base):
         return self._jobs("WHERE analysis=? AND name=? AND forgotten=0", analysis, name)
 
     def unit_sent(self, analysis: str, name: str, unit: str) -> bool:
-        """Whether a job of a rule that is about a unit, or about a dataset in it, was submitted, or may have been."""
+        """Whether a rule's job for a unit, or for a dataset in it, was submitted, or may have been."""
         low = path_out(unit) + b"/"
         found = self._run(
             "SELECT 1 FROM job WHERE analysis=? AND name=? AND (unit=? OR (unit>=? AND unit<?)) AND phase<>'open' LIMIT 1",
@@ -231,7 +231,7 @@ class Jobs(Base):
         return self._jobs("WHERE analysis=? AND declared_in=? ORDER BY id", analysis, path_out(declared_in))
 
     def jobs_of_file(self, row: FileRow) -> list[JobRow]:
-        """The jobs that have this local file as a dataset: not those of another one at its key."""
+        """The jobs that have this local file as a dataset, without those of another file at its key."""
         place = row.place
         found = self._jobs(
             "WHERE +analysis=? AND id IN (SELECT job FROM job_dataset WHERE path=? AND tree=?"
@@ -254,7 +254,7 @@ class Jobs(Base):
         return [ConfigAt(r["job_id"], r["config_etag"], bool(r["reading"])) for r in rows]
 
     def wake_jobs_of_file(self, row: FileRow) -> None:
-        """The jobs that are not submitted, of this file and of others at its key, are due."""
+        """Make due the jobs that are not submitted, of this file and of others at its key."""
         self.wake_jobs_using(row.place.analysis, row.key)
         self._run(
             "UPDATE job SET next_at=0 WHERE phase='open' AND +analysis=?"
@@ -265,8 +265,8 @@ class Jobs(Base):
         )
 
     def jobs_using(self, analysis: str, key: str) -> list[JobRow]:
-        """The jobs that have the object at a key as a dataset, whichever local file it was made of: what may be read there."""
-        # The + keeps SQLite from going through every job of the analysis.
+        """The jobs that have the object at a key as a dataset, whichever local file it was uploaded from."""
+        # The + keeps SQLite from reading every job of the analysis.
         return self._jobs("WHERE +analysis=? AND id IN (SELECT job FROM job_dataset WHERE key=?)", analysis, key)
 
     def jobs_given(self, analysis: str, etag: str) -> list[JobRow]:
@@ -282,7 +282,7 @@ class Jobs(Base):
         )
 
     def wake_open_jobs(self, analysis: str, name: str = "") -> None:
-        """What is not submitted yet is due again, a submit that was cut short included."""
+        """Make due the jobs that are not submitted yet, those whose submit was interrupted included."""
         self._run(
             "UPDATE job SET next_at=0 WHERE phase<>'ended' AND phase IN ('open', 'intent', 'attempted') AND +analysis=?1"
             " AND (?2='' OR name=?2)",
@@ -291,8 +291,7 @@ class Jobs(Base):
         )
 
     def wake_unit(self, analysis: str, name: str, unit: str) -> None:
-        """The jobs of a rule that are about a unit, or about a dataset in it, and not submitted, are due again. "" is all of the
-        rule's."""
+        """Make due a rule's jobs for a unit, or for a dataset in it, that are not submitted; for every unit when it is ""."""
         low = path_out(unit) + b"/" if unit else b""
         self._run(
             "UPDATE job SET next_at=0 WHERE analysis=? AND name=? AND (?3=x'' OR unit=?3 OR (unit>=?4 AND unit<?5))"
@@ -301,11 +300,11 @@ class Jobs(Base):
         )  # fmt: skip
 
     def wake_unended_jobs(self, analysis: str) -> None:
-        """At start nothing is under way, so everything is due: also the submit that a crash has left in the middle."""
+        """Make due all jobs that have not ended. At start nothing is under way, but a crash may have interrupted a submit."""
         self._run("UPDATE job SET next_at=0 WHERE phase<>'ended' AND +analysis=?", analysis)
 
     def wake_ready_jobs(self, analysis: str, limit: int) -> None:
-        """A machine is free: the oldest jobs that queue are due again."""
+        """Make due the oldest `limit` jobs that queue, because machines have become free."""
         self._run(
             "UPDATE job SET next_at=0 WHERE id IN (SELECT id FROM job WHERE phase<>'ended' AND phase='open' AND +analysis=?"
             " AND hold='' AND state IN ('ready', 'held') ORDER BY created, id LIMIT ?)",
@@ -332,9 +331,8 @@ class Jobs(Base):
     def usage(self, analysis: str, now: float) -> MachinesUsed:
         """The day is the 24 h before `now`.
 
-        A job whose certificate hasn't told yet counts as `plan.guards` expects of its rule.
-        A submit that may have been sent counts as sent; one that is held before it was counts as none. What lies more than a
-        day ahead was written by a wrong clock.
+        A job whose machines are not known yet counts as `plan.guards` expects of its name. A submit that may have been sent
+        counts as sent; one that was held before it was sent doesn't count. Times more than a day ahead are of a wrong clock.
         """
         unsent = "phase='intent' AND hold<>''"
         counts = f"SELECT {_MACHINES} FROM job WHERE analysis=? AND origin<>'elsewhere'"
@@ -353,7 +351,7 @@ class Jobs(Base):
         return MachinesUsed(self._machines(analysis, active), self._machines(analysis, recent))
 
     def _machines(self, analysis: str, counts: Iterable[sqlite3.Row]) -> int:
-        """Of rows that have `_MACHINES`."""
+        """The machines of rows that have the columns of `_MACHINES`, known or expected."""
         total = 0
         for r in counts:
             total += r["known"]
@@ -375,7 +373,7 @@ class Jobs(Base):
 
 
 def _columns(change: JobChange) -> dict[str, Any]:
-    """A change as the table's columns have it."""
+    """A change as values of the table's columns."""
     values: dict[str, Any] = {**change}
     if "cost" in change:
         cost = values.pop("cost")

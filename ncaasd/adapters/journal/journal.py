@@ -1,4 +1,4 @@
-"""All of it together."""
+"""The journal: all tables in one class."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ LONGEST_DELAY = 6 * 3600.0
 
 
 class Journal(Files, Declared, Jobs, Artefacts):
-    """Rows in, values out."""
+    """One open journal, with the methods of every table."""
 
     def forget_appointments(self, now: float) -> None:
-        """Everything that was put off to a point in time is due now; what waits for an event goes on waiting for it.
+        """Make everything due that was put off to a point in time; what waits for an event keeps waiting.
 
-        Points in time are wall time, so this is for a clock that has jumped, or may have while we were down.
+        Points in time are wall time: call this when the clock has jumped, or may have jumped while we were down.
         """
         self._run("UPDATE job SET next_at=0 WHERE phase<>'ended' AND next_at<?", EVENTUALLY)
-        # A retry's delay is kept, as far as it can have been meant.
+        # A retry's delay is kept, up to the longest that is ever set.
         self._run(
             "UPDATE job SET not_before=min(not_before, ?) WHERE phase<>'ended' AND phase='open'", now + LONGEST_DELAY
         )

@@ -1,4 +1,4 @@
-"""Opening a journal: made safe, sound, and of this version's schema; or refused."""
+"""Opens a journal: sets its pragmas, checks that it is sound and migrates it to this version's schema, or refuses it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _make_safe(db: sqlite3.Connection, path: str) -> None:
 
 
 def read_only(path: str, *, still: bool = False) -> sqlite3.Connection:
-    """A connection that can't change it. `still`: nobody writes it, so that no file is made beside it."""
+    """A read-only connection. `still`: no process writes the journal, so no -shm file is needed beside it."""
     uri = f"file:{_quoted(path)}?mode=ro{'&immutable=1' if still else ''}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
 
@@ -59,7 +59,7 @@ def open_reader(path: str) -> Journal:
         raise StateError(
             f"there is no journal at {path}", hint="has `ncaasd run` or `ncaasd once` ever run with this config?"
         )
-    # Who doesn't own the folder can't make the -shm file that WAL reading needs; with no -wal there is nothing to miss.
+    # Reading in WAL mode needs a -shm file, for which the folder must be writable. Without a -wal file nothing is missed.
     still = not os.access(os.path.dirname(path) or ".", os.W_OK) and not os.path.exists(path + "-wal")
     with translated():
         db = read_only(path, still=still)
@@ -84,7 +84,7 @@ def _migrate(db: sqlite3.Connection, path: str, crash: CrashPoint) -> None:
     version = _version(db)
     _refuse_newer(db, version, path)
     for number in range(version + 1, schema.VERSION + 1):
-        # One transaction each, the version within it: a crash leaves the old schema or the new one, never between.
+        # One transaction for each, the version included: a crash leaves the old schema or the new one, nothing between.
         db.execute("BEGIN IMMEDIATE")
         for statement in _statements(schema.MIGRATIONS[number - 1]):
             db.execute(statement)
@@ -110,7 +110,7 @@ def _refuse_newer(db: sqlite3.Connection, version: int, path: str) -> None:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """SQLite's own splitter, so that a trigger's inner semicolons don't cut it."""
+    """Split a script by SQLite's own rules, which don't split at the semicolons inside a trigger."""
     pending = ""
     for line in script.splitlines():
         if not line.strip() or line.strip().startswith("--"):

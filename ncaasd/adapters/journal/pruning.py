@@ -1,4 +1,4 @@
-"""Which events are old enough to go. Looked for from a connection of its own, on a worker: it reads the whole event log."""
+"""Which events are old enough to be deleted. Runs on a worker, on its own connection, because it reads the whole event log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _UNIT = "unit "
 
 
 def old_events(path: str, before: float, most: int) -> list[int]:
-    """The rows of at most `most` events older than `before` that nothing needs, the oldest first.
+    """The rows of at most `most` events older than `before` that are not needed any more, the oldest first.
 
-    Kept are all events of jobs that have not ended, with those of their earlier attempts, and the last of each unit, by which
-    the engine knows what it has said of it. Raises JournalError.
+    All events of jobs that have not ended are kept, with those of their earlier attempts, and the last event of each unit, from
+    which the engine knows what it has reported of the unit. Raises JournalError.
     """
     with translated(), closing(read_only(path)) as db:
         under_way = {
@@ -44,5 +44,5 @@ def _last(db: sqlite3.Connection, analysis: str, subject: str) -> int:
 
 
 def _shown(subject: str) -> str:
-    """As `Base.event` writes it."""
+    """A subject as `Base.event` writes it."""
     return subject.encode("utf-8", "backslashreplace").decode()

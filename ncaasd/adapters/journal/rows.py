@@ -1,7 +1,7 @@
-"""Rows by name: what the columns of a file, a job and a dataset are, and the small rows that the journal answers with.
+"""Rows by name: the columns of a file, a job and a dataset, and the small rows that the journal returns.
 
-What is read often is a NamedTuple, of which the SELECT list is made; all else is read through `Base._named`, by column name.
-So no list of columns is written beside the one by which it is read.
+Rows that are read often are NamedTuples, from whose fields the SELECT list is made; the others are read through `Base._named`,
+by column name. So no list of columns has to be written twice.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _File(NamedTuple):
     reason: str
     since: float
     key: str
-    stored_size: int | None  # None, as the three after it: nothing of it is stored
+    stored_size: int | None  # None, like the next three, when nothing of it is stored
     stored_mtime_ns: int
     stored_ctime_ns: int
     stored_inode: int
@@ -57,7 +57,7 @@ class _File(NamedTuple):
 FILE = ", ".join(_File._fields)  # the SELECT list of what `file_row` reads
 _STATES = {
     str(state): state for state in FileState
-}  # to call the enum would cost as much as reading all names of a row
+}  # calling the enum would cost as much as reading all columns of a row
 
 
 def file_row(row: tuple[Any, ...]) -> FileRow:
@@ -210,7 +210,7 @@ DATASET = ", ".join(DatasetColumns._fields)  # the SELECT list of what `dataset_
 
 
 def dataset_of(r: DatasetColumns, analysis: str) -> Dataset:
-    """`analysis`: its job's."""
+    """`analysis`: that of its job."""
     place = None if r.path is None else Place(analysis, r.tree, path_in(r.path))
     return Dataset(path_in(r.name), r.key, r.etag, place)
 
@@ -221,14 +221,14 @@ def dataset_of(r: DatasetColumns, analysis: str) -> Dataset:
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
     path: str
-    good: bytes | None  # the last right text: it is in force
-    problems: str  # of the newest text, a line each; empty when it is right
+    good: bytes | None  # the last valid text, which is in force
+    problems: str  # of the newest text, a line each; empty when it is valid
     read_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class PackageRow:
-    """How the making of one unit's package stands."""
+    """The state of making one unit's package."""
 
     file_id: int
     inputs: str  # the fingerprint of what it was made of; empty while it is wanted
@@ -239,7 +239,7 @@ class PackageRow:
 
 @dataclass(frozen=True, slots=True)
 class WantedPackage:
-    """Of which unit a package is."""
+    """The rule and the unit that a package is of."""
 
     rule: str
     unit: str
@@ -256,7 +256,7 @@ class FileCount:
 
 @dataclass(frozen=True, slots=True)
 class LeftCount:
-    """Of whole files that will not be uploaded."""
+    """A count of whole files that will not be uploaded."""
 
     analysis: str
     why: str
@@ -289,7 +289,7 @@ class JobCount:
 
 @dataclass(frozen=True, slots=True)
 class HeldJobs:
-    """Jobs of one name that are held for one reason: the newest of them, and what all of them come to."""
+    """Jobs of one name that are held for one reason: the newest of them, and the totals of all."""
 
     newest: JobRow
     jobs: int
@@ -299,7 +299,7 @@ class HeldJobs:
 
 @dataclass(frozen=True, slots=True)
 class ConfigAt:
-    """A job that had its config at a key. `reading`: whether it may be reading it still."""
+    """A job that had its config at a key. `reading`: whether it may still be reading it."""
 
     job_id: str
     etag: str

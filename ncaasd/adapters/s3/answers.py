@@ -1,6 +1,7 @@
-"""How S3 is reached, what an answer of it must look like to be believed, and the bytes that come with it.
+"""How S3 is reached, what its answers must look like to be accepted, and the bytes that come with them.
 
-Headers are mappings with names in lower case. What is not believed is `Unreachable`: nobody knows what was done.
+Headers are mappings with names in lower case. An answer that is not accepted is raised as `Unreachable`: the request may or may
+not have been carried out.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from ncaasd.ports import Pace
 # smaller ones cost Python more than that saves.
 BLOCK = 256 << 10
 
-# A whole object's etag is 32 hexadecimal digits, a multipart one's has the count of parts behind. What looks otherwise
-# is not S3: web servers, captive portals' included, send etags of their own.
+# A whole object's etag is 32 hexadecimal digits; a multipart object's ends in the count of its parts. Other etags are not
+# S3's: web servers, captive portals' included, send etags of their own.
 _ETAG = re.compile(r'^"?([0-9a-f]{32}(?:-\d{1,5})?)"?$')
 
 
@@ -41,9 +42,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing. `token` is the next page's, or ""; `bucket` is what the answer says it lists.
+    """One page of a listing. `token` is the next page's, or ""; `bucket` is the one that the answer names.
 
-    `folders`: with a delimiter, what ends in it, with the prefix; `objects` are then the others.
+    `folders`: with a delimiter, the common prefixes, which end in it; `objects` are then the objects below none of them.
     """
 
     headers: Mapping[str, str]
@@ -61,7 +62,7 @@ class Body(Protocol):
 
 
 class Requests(Protocol):
-    """What makes the requests about one bucket, with one session's credentials. Refusals and failures are raised as they come."""
+    """Makes the requests about one bucket, with one session's credentials. Raises refusals and failures untranslated."""
 
     def list(self, request: Request, *, token: str, count: int, delimiter: str = "") -> Page:
         """One page of the keys that begin with the request's key."""
@@ -76,7 +77,7 @@ class Requests(Protocol):
         part: tuple[str, int] | None,
         pace: Pace | None,
     ) -> Mapping[str, str]:
-        """Put an object, or `part` (UploadId, number) of one; the answer's headers."""
+        """Put an object, or `part` (UploadId, number) of one. Returns the answer's headers."""
 
     def get(self, request: Request, *, etag: str | None, span: str | None) -> tuple[Mapping[str, str], Body]:
         """The answer's headers, and its body to be read. span: the value of Range."""
@@ -90,7 +91,7 @@ class Requests(Protocol):
     def complete(
         self, request: Request, upload_id: str, parts: Sequence[Part], *, crc: int, size: int, only_if_absent: bool
     ) -> tuple[Mapping[str, str], str]:
-        """The answer's headers, and the new object's etag as it says it."""
+        """The answer's headers, and the new object's etag from its body."""
 
     def delete(self, request: Request) -> int:
         """The answer's status."""
@@ -99,7 +100,7 @@ class Requests(Protocol):
 
 
 class Blocks:
-    """A body in blocks; counted, and checked against the stored CRC64NVME when that is known."""
+    """A body in blocks; its size is checked, and its CRC64NVME when the stored one is known."""
 
     def __init__(self, body: Body, request: Request, size: int, crc: int | None) -> None:
         self._body = body

@@ -1,6 +1,6 @@
-"""Which credentials go with which analysis, and the stores that are made with them.
+"""Which credentials each analysis uses, and the stores that are made with them.
 
-Credentials are found as the AWS SDK finds them, and nothing of them is ever written or shown:
+Credentials are found as the AWS SDK finds them, and are never written or shown:
 1. `aws.profile` of the analysis, when given: that profile only, as `aws --profile` would;
 2. else AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; AWS_PROFILE; the default profile; a container's
    or a machine's role.
@@ -63,9 +63,9 @@ class CredentialSource:
             return self._session
 
     def renew(self, used: botocore.session.Session) -> bool:
-        """S3 refused what `used` gave (expired, revoked): ask everything again, a credential_process included.
+        """S3 refused the credentials of `used` (expired, revoked): read them again, a credential_process included.
 
-        True when what comes out is different, or another thread has brought something newer already.
+        True when they are different now, or when another thread has renewed the session already.
         """
         with self._lock:
             if self._session is not used:
@@ -79,7 +79,7 @@ class CredentialSource:
                 if _keys(fresh) in (None, _keys(used)):
                     return False
             except (BotoCoreError, OSError):
-                return False  # what S3 said of the old ones stands
+                return False  # S3's refusal of the old ones is reported
             self._session = fresh
             return True
 
@@ -90,7 +90,7 @@ class CredentialSource:
         if directory and os.path.isfile(loaded):
             session.set_config_variable("credentials_file", loaded)
         files = [session.get_config_variable("credentials_file"), session.get_config_variable("config_file")]
-        # Marked before they are read: a change in between is then seen as one.
+        # Marked before they are read, so that a change in between is noticed.
         self._marks = [(path, _mark(path)) for path in (os.path.expanduser(file) for file in files if file)]
         return session
 

@@ -1,7 +1,7 @@
-"""Whatever goes wrong between us and S3, as one StoreError with a sentence for people.
+"""Every failure between us and S3, as one StoreError with a sentence for people.
 
-Nothing of botocore, urllib3, http.client or ssl leaves the store: `translate` is the one place where it stops.
-Codes: Amazon S3 API reference, "Error responses"; which of them mean what for us: the tree in errors.py.
+No exception of botocore, urllib3, http.client or ssl leaves the store: `translate` is the one place that converts them.
+Codes: Amazon S3 API reference, "Error responses"; what they mean for us: the classes in ncaasd/errors.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import urllib3.exceptions
 
 from ncaasd import errors
 
-# Who is asked what, for the sentences: the IAM action that a policy must allow.
+# The kinds of requests, for the sentences: the IAM action that a policy must allow.
 LIST = "s3:ListBucket"
 PUT = "s3:PutObject"
 GET = "s3:GetObject"
@@ -28,7 +28,7 @@ DELETE = "s3:DeleteObject"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked of S3: the permission it takes, the bucket, the key (or prefix), and with whose credentials."""
+    """A request to S3: the permission it needs, the bucket, the key (or prefix), and whose credentials it uses."""
 
     permission: str
     bucket: str
@@ -40,13 +40,13 @@ class Request:
 
 
 class WrongRegionError(errors.StoreError):
-    """The bucket is in `region` ("" when S3 did not say). The store goes there by itself, once."""
+    """The bucket is in `region` ("" when S3 did not say). The store tries that region by itself, once."""
 
     region = ""
 
 
 class AbandonedError(Exception):
-    """A pace raised: what it raised is to pass through everything, as it is."""
+    """Carries what a pace raised, unchanged, through the layers that translate errors."""
 
     def __init__(self, reason: BaseException) -> None:
         self.reason = reason
@@ -69,7 +69,7 @@ _CLASS_OF_CODE: dict[str, type[errors.StoreError]] = {
     "NoSuchBucket": errors.NoSuchBucket,
     "NoSuchKey": errors.Absent,
     "NoSuchUpload": errors.NoSuchUpload,
-    # A part that the server does not know as we recorded it: the upload cannot be gone on with either.
+    # The server does not have a part as we recorded it: the upload cannot be resumed either.
     "InvalidPart": errors.NoSuchUpload,
     "PreconditionFailed": errors.Exists,
     "ConditionalRequestConflict": errors.Busy,
@@ -93,7 +93,7 @@ _CLASS_OF_CODE: dict[str, type[errors.StoreError]] = {
     "IllegalLocationConstraintException": WrongRegionError,
 }
 
-# What a status alone says, when no S3 code came with it. A bare 403 or 404 is as likely a proxy's: not listed.
+# What a status means when no S3 code came with it. 403 and 404 are not listed: a proxy is as likely to have sent them.
 _CLASS_OF_STATUS: dict[int, type[errors.StoreError]] = {
     409: errors.Busy,
     412: errors.Exists,
@@ -108,8 +108,8 @@ def answered(
 ) -> errors.StoreError:
     """The error for an answer that is not a success.
 
-    status: of HTTP. code: S3's own, or "" (or digits, as botocore makes up) when the body held none.
-    detail: what else the body said (`Message`, `ServerTime`, `Region`). headers: names in lower case.
+    status: of HTTP. code: S3's own, or "" (or digits, which botocore makes up) when the body had none.
+    detail: the body's other elements (`Message`, `ServerTime`, `Region`). headers: names in lower case.
     """
     kind = _CLASS_OF_CODE.get(code)
     if kind is None and (not code or code.isdigit() or code == "Unknown"):
@@ -205,7 +205,7 @@ def _skew(detail: Mapping[str, str]) -> str:
 
 
 def translate(request: Request, error: Exception) -> errors.StoreError:
-    """The StoreError for anything that a client raised. One that is a StoreError already is given back as it is."""
+    """The StoreError for any exception of a client; a StoreError is returned as it is."""
     if isinstance(error, errors.StoreError):
         return error
     if isinstance(error, sdk.ClientError):
@@ -251,7 +251,7 @@ def _cut_short(request: Request, error: Exception) -> errors.StoreError:
 
 
 def _broken_stream(request: Request, error: Exception) -> errors.StoreError:
-    # botocore wraps both "the end came early" and "reset" of urllib3 in this one.
+    # botocore wraps both an early end and a reset connection of urllib3 in this exception.
     cause = error.__context__
     early = isinstance(cause, urllib3.exceptions.ProtocolError) and "IncompleteRead" in str(cause)
     return _cut_short(request, error) if early else _no_connection(request, error)

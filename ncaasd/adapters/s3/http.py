@@ -1,8 +1,8 @@
-"""HTTP/1.1 requests on kept connections, as few instructions as it takes.
+"""HTTP/1.1 requests on kept connections, with as little processor time as possible.
 
-For thousands of small files the client's own instructions are the whole cost: a put by botocore takes 2–3 ms of them,
-by urllib3 0.5, by http.client 0.28, and here 0.12 (docs/performance.md). Connecting, through a proxy too, is left to
-http.client, TLS to ssl; what trusted certificates and which proxy there are, the SDK is asked.
+For thousands of small files the client's own processor time is the whole cost: a put takes 2–3 ms of it by botocore, 0.5 by
+urllib3, 0.28 by http.client, and 0.12 here (docs/performance.md). http.client connects, through a proxy too; ssl does TLS;
+the trusted certificates and the proxy are those that the SDK finds.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ncaasd.adapters.s3.errors import AbandonedError
 from ncaasd.ports import Pace
 
 PACED = 128 << 10  # bytes that are sent between two calls of a pace, at first
-# Blocks that go quickly are doubled up to so many bytes, so that a worker takes its turn at Python's lock less often.
+# Blocks that are sent quickly are doubled up to this size in bytes, so that a worker waits for the GIL less often.
 PACED_MOST = 512 << 10
-QUICKLY = 0.01  # seconds for a block: a budget, or a line, that takes longer is met in small steps
+QUICKLY = 0.01  # seconds for a block: where the budget or the network takes longer, blocks stay small
 _BUFFER = 64 << 10  # bytes
 _MAX_HEADERS = 100
 _MAX_INTERIM = 8
@@ -82,7 +82,7 @@ class Pool:
             _send(connection.socket, head.encode("latin-1"), memoryview(body), pace)
             return Answer(self, connection, method)
         except (BrokenPipeError, ConnectionResetError) as error:
-            # S3 may refuse before it has read all of the body, and hang up: what it said is worth more than the reset.
+            # S3 may refuse before it has read the whole body, and close: its answer is worth more than the reset.
             try:
                 return Answer(self, connection, method)
             except (OSError, http.client.HTTPException):
@@ -157,7 +157,7 @@ class _Connection:
         self.reader: io.BufferedReader = io.BufferedReader(_Received(connected), _BUFFER)
 
     def ended(self) -> bool:
-        """Whether the server has hung up meanwhile: nothing else can be there to be read between requests."""
+        """Whether the server has closed it meanwhile: between requests nothing else makes it readable."""
         poll = select.poll()  # unlike select.select, for any number of open files
         poll.register(self.socket, select.POLLIN)
         return bool(poll.poll(0))
@@ -168,8 +168,8 @@ class _Connection:
 
 
 class _Received(io.RawIOBase):
-    """What comes on a socket. `socket.makefile` does the same by three calls more for each TLS record of 16 KiB, and whoever
-    runs them has Python's lock."""
+    """The bytes that arrive on a socket. `socket.makefile` needs three more calls for each TLS record of 16 KiB, all of them
+    under the GIL."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._into: Callable[[int, memoryview], int]
@@ -186,7 +186,7 @@ class _Received(io.RawIOBase):
 
 
 class Answer:
-    """An answer whose headers are read. To be read to its end or closed; else its connection is lost."""
+    """An answer whose headers have been read. Read it to its end, or close it, which closes the connection too."""
 
     def __init__(self, pool: Pool, connection: _Connection, method: str) -> None:
         self._pool = pool
@@ -207,7 +207,8 @@ class Answer:
             self._end(whole=True)
 
     def read(self, size: int) -> bytes:
-        """So many bytes, fewer only at the end of the body; b"" after it. Raises IncompleteRead when it ends early."""
+        """Up to `size` bytes; fewer only at the end of a chunk or of the body, b"" after it. Raises IncompleteRead when it ends
+        early."""
         if self._connection is None:
             return b""
         if self._chunked and self._left == 0 and not self._next_chunk():
@@ -267,7 +268,7 @@ class Answer:
 
 
 def _send(connection: socket.socket, head: bytes, body: memoryview, pace: Pace | None) -> None:
-    # The head goes with the first block: one packet for a small file. Each sendall is one silence to be timed.
+    # The head is sent with the first block: one packet for a small file. The socket's timeout is for each sendall.
     at, size = 0, PACED
     while at < len(body) or head:
         began, block = time.monotonic(), body[at : at + size]

@@ -1,4 +1,4 @@
-"""Whether an endpoint keeps the one promise that "a job is never paid for twice" rests on."""
+"""Whether an endpoint honours If-None-Match, which "a job is never paid for twice" depends on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Another bucket than the analysis's own (storage bypass): read with the key, and where that isn't allowed, unsigned.
+"""Another bucket than the analysis's own (storage bypass): read with the access key or, where that isn't allowed, unsigned.
 
-A key of a NeuroCAAS group has no rights on other buckets, and S3 refuses what it signs even where anybody may read
-(another account's key needs its own account's leave, too). So public buckets are read without a signature.
+The access key of a NeuroCAAS group has no rights on other buckets, and S3 refuses requests signed with it even where anybody
+may read (the key's own account must allow it, too). So public buckets are read without a signature.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class SignedOrPublic:
-    """An ObjectStore. What reads is tried signed first; the way that worked last is tried first the next time."""
+    """An ObjectStore. Reads are tried signed first, then unsigned; the store that worked last is tried first next time."""
 
     def __init__(self, signed: ObjectStore, unsigned: ObjectStore) -> None:
         self._signed = signed
@@ -35,7 +35,7 @@ class SignedOrPublic:
             try:
                 answer = ask(second)
             except (Denied, BadCredentials) as also:
-                # What the key lacks is what a person can mend.
+                # The error of the signed request is raised: a person can do something about a key's rights.
                 raise (error if first is self._signed else also) from None
         self._ways = (second, first)
         return answer

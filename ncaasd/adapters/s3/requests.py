@@ -1,8 +1,8 @@
-"""The requests of S3 that we need, made by ourselves: a tenth of the work the SDK does for each.
+"""The S3 requests that we need, made without the SDK's client: each takes a tenth of its processor time.
 
-For a put of a small file that work is all that counts, and for a listing most of it (docs/performance.md says how
-much). Without the SDK's client, an analysis with a profile of its own also costs 14 MB less. What the SDK is good at
-stays its: finding credentials and refreshing them, proxies, certificates. Tests hold the SDK's own requests to the same.
+For a put of a small file that time is the whole cost, and for a listing most of it (docs/performance.md says how much). Without
+the SDK's client, an analysis with a profile of its own also takes 14 MB less memory. The SDK still finds and refreshes
+credentials, and finds proxies and certificates. Tests compare these requests to the SDK's own.
 Source: Amazon S3 API reference.
 """
 
@@ -37,7 +37,7 @@ _MAX_PAGE = 8 << 20  # bytes: 1,000 keys of 1,024 bytes, percent-encoded, with w
 class FastRequests(Requests):
     """Requests about one bucket, with one session's credentials.
 
-    Raises StoreError for what S3 answers, AbandonedError for what a pace raises, else what s3_http or botocore raise.
+    Raises StoreError for an error answer, AbandonedError for what a pace raises, and what http.py or botocore raise.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class FastRequests(Requests):
         self._session = None if options.unsigned else session
         region = region or session.get_config_variable("region") or "us-east-1"
         endpoint = urlsplit(options.endpoint_url or _configured_endpoint(session) or _aws_endpoint(region))
-        # AWS wants the bucket in the host, but its certificates are for one label there; others mostly know only paths.
+        # AWS wants the bucket in the host name, but its certificates allow only one label there; others mostly know only paths.
         in_host = (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn")) and "." not in bucket
         self._host = f"{bucket}.{endpoint.netloc}" if in_host else endpoint.netloc
         self._base = endpoint.path.rstrip("/") + ("/" if in_host else f"/{bucket}/")
-        # The body is unsigned where TLS, or the machine itself, keeps others off it: the server verifies its CRC64NVME
-        # in any case. On a plain network the signature is what a body cannot be changed under, and worth its SHA-256.
+        # The body is not signed where TLS protects it or where it doesn't leave the machine: the server verifies its CRC64NVME
+        # in any case. Over plain HTTP only a signature keeps others from changing the body, and is worth the SHA-256.
         self._sign_bodies = endpoint.scheme != "https" and not _loopback(endpoint.hostname or "")
         self._signer = Signer(region)
         self._pool = Pool(
@@ -173,7 +173,7 @@ class FastRequests(Requests):
 
     def _keys(self, session: botocore.session.Session) -> Keys:
         try:
-            with self._lock:  # the first to come looks them up; a credential_process is run once
+            with self._lock:  # the first thread looks them up, so a credential_process is run once
                 credentials = session.get_credentials()
             frozen = credentials.get_frozen_credentials() if credentials is not None else None
         except OSError as error:  # a credential_process that cannot be started
@@ -184,11 +184,11 @@ class FastRequests(Requests):
 
 
 def _xml(request: Request, answer: Answer, expected: str, limit: int) -> ElementTree.Element:
-    """The answer's body, which must be `expected`; a 200 may carry an error all the same."""
+    """The root of the answer's body, which must be an `expected` element; an answer with status 200 may have an error in it."""
     if answer.status != 200:
         raise _refusal(request, answer)
     try:
-        # Before a long work is done, S3 sends spaces to keep the connection, and then the body.
+        # While S3 works on a long request, it sends spaces to keep the connection open, and then the body.
         root = ElementTree.fromstring(answer.text(limit).strip())
     except ElementTree.ParseError:
         raise not_s3(request, "a body that is not S3's XML") from None
@@ -200,7 +200,7 @@ def _xml(request: Request, answer: Answer, expected: str, limit: int) -> Element
 
 
 def _refusal(request: Request, answer: Answer) -> Exception:
-    """What S3 (or somebody in its place) says instead of doing it."""
+    """The error for an answer in which S3, or a server in its place, refuses the request."""
     with contextlib.suppress(ElementTree.ParseError):
         root = ElementTree.fromstring(answer.text(_MAX_ERROR))
         if _plain(root) == "Error":
@@ -237,7 +237,7 @@ def _decoded(key: str) -> str:
 
 
 def _configured_endpoint(session: botocore.session.Session) -> str | None:
-    """What the environment or the profile says, as for the AWS CLI."""
+    """The endpoint of the environment or the profile, as the AWS CLI finds it."""
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if os.environ.get(name):
             return os.environ[name]

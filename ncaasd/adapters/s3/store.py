@@ -4,8 +4,8 @@ Only what NeuroCAAS's policy allows a user's key is used: put, multipart create/
 head on results and configs. No request of ours needs HEAD or GET on inputs, ListParts or Abort (NeuroCAAS protocol,
 docs/neurocaas.md).
 
-Here it is decided which answers are believed, and what is tried again; s3_fast.py makes the requests, and
-errors leave as `errors.StoreError` (s3_errors.py).
+This module decides which answers are accepted, and what is tried again; requests.py makes the requests, and errors are
+raised as `ncaasd.errors.StoreError` (by errors.py).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10.0  # seconds
 READ_TIMEOUT = 45.0  # seconds of silence; with the connect timeout, a half-open socket is given up within 60 s
-FIRST_WAIT, LONGEST_WAIT = 0.3, 5.0  # seconds between tries; who waits longer is the caller's business
+FIRST_WAIT, LONGEST_WAIT = 0.3, 5.0  # seconds between tries; longer waits are left to the caller
 PAGE = 1000  # keys: the most that S3 lists at once
 
 
@@ -54,18 +54,18 @@ class Sessions(Protocol):
         """For sentences: "the AWS profile dlc"."""
 
     def session(self) -> botocore.session.Session:
-        """The session to use now: another one as soon as the files it was read from have changed."""
+        """The session to use now: a new one once the files that it was read from have changed."""
 
     def renew(self, used: botocore.session.Session) -> bool:
-        """`used` was refused: read everything again. True when there is something new to try with."""
+        """The credentials of `used` were refused: read them again. True when there are new ones to try."""
 
 
 class S3Store:
     """One bucket, with one key's permissions. Safe to use from many threads.
 
     `endpoint_url`: another S3 than AWS's, addressed path-style; else what the environment or the profile says.
-    `unsigned`: a public bucket, read without credentials. `requests`: what makes them, as s3_fast.py does.
-    `attempts`: tries of one request, retry=False aside.
+    `unsigned`: a public bucket, read without credentials. `requests`: the class that makes the requests.
+    `attempts`: tries of one request, unless retry=False.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class S3Store:
         return [found for page in self._pages(self._request(LIST, prefix), "/") for found in page.folders]
 
     def find(self, key: str) -> ObjectInfo | None:
-        # Of all keys that begin with `key`, itself is the first: no more than a few need to be listed.
+        # Of all keys that begin with `key`, `key` itself is the first, so listing a few is enough.
         page = self._page(self._request(LIST, key), "", 5)
         return next((info for info in page.objects if info.key == key), None)
 
@@ -173,9 +173,9 @@ class S3Store:
         return self._tried(request, send)
 
     def get(self, key: str, *, etag: str | None = None, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """See the port. The request is sent at once; the iterator has a `close()` for who stops before its end.
+        """See the port. The request is sent at once; call the iterator's `close()` to stop before its end.
 
-        A whole object is checked against the CRC64NVME that S3 keeps for it, where it keeps one; a range cannot be.
+        A whole object is checked against the CRC64NVME that S3 has of it, if any; a range cannot be checked.
         """
         if length == 0:
             return iter(())
@@ -209,7 +209,7 @@ class S3Store:
         self._tried(request, send)
 
     def close(self) -> None:
-        """Give the kept connections back. The store can be used again after it."""
+        """Close the kept connections. The store can be used again afterwards."""
         with self._lock:
             line, self._line = self._line, None
         if line is not None:
@@ -234,7 +234,7 @@ class S3Store:
     def _page(self, request: Request, token: str, count: int, delimiter: str = "") -> Page:
         def send(to: Requests) -> Page:
             page = to.list(request, token=token, count=count, delimiter=delimiter)
-            # A portal's page may well be XML: read as a listing it would say that nothing is there.
+            # A captive portal's page may be XML too: read as a listing it would mean that there are no objects.
             if page.bucket != self._bucket:
                 raise not_s3(request, "a listing of nothing")
             return page
@@ -258,7 +258,7 @@ class S3Store:
         try:
             return self._tried(request, send)
         except Denied as denied:
-            # For a key that is not there, AWS answers 403 to who may not list the bucket's top.
+            # For a key that is not there, AWS answers 403 to users who may not list the whole bucket.
             try:
                 there = self.find(key)
             except StoreError:
@@ -268,18 +268,18 @@ class S3Store:
             raise
 
     def _current(self) -> _Line:
-        """What sends, for the credentials and the region as they are now."""
+        """The line for the present credentials and region."""
         with self._lock:
             session = self._sessions.session()
             line = self._line
             if line is None or line.session is not session or line.region != self._region:
                 if line is not None:
-                    line.requests.close()  # what is under way there ends as it may
+                    line.requests.close()  # requests under way on it may still end
                 line = self._line = _Line(session, self._region, self._connect(session, self._region))
             return line
 
     def _mended(self, error: StoreError, line: _Line) -> bool:
-        """Whether what was refused has a cause that we could do something about: worth one more try."""
+        """Whether the cause of the error was removed, by new credentials or the right region, so that a retry makes sense."""
         if isinstance(error, BadCredentials):
             return self._sessions.renew(line.session)
         if isinstance(error, WrongRegionError) and error.region not in ("", line.region):
@@ -289,7 +289,7 @@ class S3Store:
         return False
 
     def _tried(self, request: Request, send: Callable[[Requests], T], *, attempts: int | None = None) -> T:
-        """Send, translating what goes wrong; again when that may help, `attempts` times in all."""
+        """Send with errors translated, and retry where that may help, `attempts` times in all."""
         left = self._attempts if attempts is None else attempts
         once = left == 1
         mended = False
@@ -311,7 +311,7 @@ class S3Store:
                 if not once:
                     left += 1
                     continue
-            # Busy is for the caller, who looks again at what is there before anything is sent again.
+            # Busy is left to the caller, which looks at what is at the key before it sends again.
             if left <= 0 or not error.transient or isinstance(error, Busy):
                 raise error
             tries += 1
@@ -320,7 +320,7 @@ class S3Store:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """What sends, and what it was made for."""
+    """What makes the requests, with the session and the region it was made for."""
 
     session: botocore.session.Session
     region: str | None
@@ -330,7 +330,7 @@ class _Line:
 def _believed(
     headers: Mapping[str, str], request: Request, etag: str | None, start: int | None, length: int | None
 ) -> ObjectInfo:
-    """What a GET's headers say of the object (its size: of what comes), when it is what was asked for."""
+    """The object by a GET's headers (size: of the body that comes). Raises StoreError when it is not what was requested."""
     found = etag_of(headers, request)
     if etag is not None and found != etag:
         raise not_s3(request, "another object than was asked for")

@@ -1,9 +1,9 @@
-"""Moving bytes: uploads and downloads that survive anything and waste nothing.
+"""Uploads and downloads: they are resumed after any interruption, and nothing is sent twice without need.
 
-pool        the workers, and what becomes of each step
-flows       whose turn it is: fair between analyses, and between small files and large ones
+pool        the workers, and the outcome of each step
+flows       which transfer is next: fair between analyses, and between small files and large ones
 transfer    what an upload and a download have in common
-uploads     one file to one key        source     the local file, open once and watched
+uploads     one file to one key        source     the local file, opened once and checked for changes
 downloads   one object to one place    checksums  CRC64NVME and ETags
 bandwidth   the budget                 meter      live counters        buffers  reused memory
 """

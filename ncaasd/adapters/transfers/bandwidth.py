@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from ncaasd.ports import Clock
 
-BURST = 0.25  # seconds of unused budget that may be made up for: at most 2.5% over any 10 s
-SLICE = 0.2  # seconds: how long a wait goes on before it looks at the limit and at a wish to stop again
-LOOK = 0.1  # seconds for which one answer of `limit` is used
+BURST = 0.25  # seconds of unused budget that may be used later: at most 2.5% over any 10 s
+SLICE = 0.2  # seconds: the longest wait before the limit is read and `give_up` is called again
+LOOK = 0.1  # seconds for which one value of `limit` is used
 
 
 class Paused(Exception):
@@ -17,10 +17,10 @@ class Paused(Exception):
 
 
 class Bandwidth:
-    """Who wants to move bytes takes a ticket: the bytes that were promised before it must have been allowed first.
+    """A queue of tickets: a ticket may move its bytes once all bytes promised before it have been allowed.
 
-    `limit()` gives the bytes per second that are allowed now: None for no limit, 0 for a pause. It is asked again
-    and again, so hours and edits of the config take effect within a fraction of a second, also for those who wait.
+    `limit()` returns the bytes per second that are allowed now: None for no limit, 0 for a pause. It is called repeatedly,
+    so hours and edits of the config take effect within a fraction of a second, also for transfers that wait.
     """
 
     def __init__(self, limit: Callable[[], int | None], clock: Clock) -> None:
@@ -72,7 +72,7 @@ class Bandwidth:
     def _advance(self, rate: int) -> None:
         now = self._clock.monotonic()
         allowed = self._allowed + max(0.0, now - self._at) * rate
-        # Time in which nobody wanted to move anything is not saved up, but for a moment.
+        # Budget of idle time is not saved up, beyond BURST seconds.
         self._allowed = min(allowed, self._promised + rate * BURST)
         self._at = now
 

@@ -1,7 +1,7 @@
-"""Memory for parts, reused: a fresh 8 MiB buffer for each part would cost more than its checksum.
+"""Memory for parts, reused: a new 8 MiB buffer for each part would cost more time than its checksum.
 
-And whole pages of it: what a `bytearray` has begins 32 bytes into a page, and the kernel's copy of a file into that takes
-up to four times as long (docs/performance.md).
+Buffers are whole pages: the bytes of a `bytearray` begin 32 bytes into a page, and the kernel takes up to four times as long to
+copy a file there (docs/performance.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checksums and ETags: what S3 verifies, and what a stored object is recognised by."""
+"""Checksums, which S3 verifies, and ETags, by which a stored object is recognised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from awscrt import checksums as crt
 from ncaasd.model import Part
 
 BLOCK = 1 << 20  # bytes read at a time
-# Part sizes that others cut with: the AWS CLI and boto3 (8 MiB), the website's browser SDK and rclone (5 MiB).
+# Part sizes of other clients: the AWS CLI and boto3 (8 MiB), the website's browser SDK and rclone (5 MiB).
 OTHERS = (8 << 20, 5 << 20)
 
 
@@ -23,7 +23,7 @@ def crc64(data: bytes | memoryview, previous: int = 0) -> int:
 
 
 def combined_crc(parts: Sequence[Part]) -> int:
-    """The CRC64NVME of the whole object, from that of its parts in order; nothing is read again."""
+    """The CRC64NVME of the whole object, computed from those of its parts in order, without reading it again."""
     crc = 0
     for part in parts:
         crc = int(crt.combine_crc64nvme(crc, part.crc, part.size))
@@ -48,16 +48,16 @@ def is_multipart(etag: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What one pass over a file told: its CRC64NVME, and its ETag for each way of cutting it."""
+    """The result of reading a file once: its CRC64NVME, and its ETag for each likely part size."""
 
     crc: int
     etags: frozenset[str]
 
 
 def digest_as(fd: int, size: int, etag: str, part_size: int, checkpoint: Callable[[], None]) -> Digest | None:
-    """Read a file once to compare it to an object with `etag`; None when no likely way of cutting it can give that.
+    """Read a file once to compare it to an object with `etag`; None when no likely part size gives its count of parts.
 
-    `part_size`: how we would cut it. `checkpoint` is called at each block and may raise. Raises EOFError when the
+    `part_size`: the one that we would use. `checkpoint` is called at each block and may raise. Raises EOFError when the
     file is shorter than `size`.
     """
     if not is_multipart(etag):
@@ -83,7 +83,7 @@ def digest_as(fd: int, size: int, etag: str, part_size: int, checkpoint: Callabl
 
 
 def crc_of(fd: int, size: int, known: Mapping[int, tuple[int, int]], checkpoint: Callable[[], None]) -> int:
-    """The CRC64NVME of a file. `known` has that of ranges which need not be read: start -> (end, CRC).
+    """The CRC64NVME of a file. `known`: the CRCs of ranges, which are then not read: start -> (end, CRC).
 
     Raises EOFError when the file is shorter than `size`.
     """
@@ -107,7 +107,7 @@ def crc_of(fd: int, size: int, known: Mapping[int, tuple[int, int]], checkpoint:
 
 
 class _Cut:
-    """The ETag of a stream that is cut every so many bytes."""
+    """The ETag of a stream that is cut into parts of `part_size` bytes."""
 
     def __init__(self, part_size: int, *, multipart: bool) -> None:
         self._part_size = part_size

@@ -1,9 +1,9 @@
 """Which workers wait for a disk, and which disks don't answer: a mount that hangs neither answers nor fails (F89).
 
-A worker says when it calls the file system and when that returned (`Disks.call`). Such calls are short, a stat or one
-block of a file, so one that takes long hangs; requests to S3 have timeouts of their own and don't count. The pool looks
-at it now and then, under its lock. One hanging call of several is that file's trouble (a bad sector, a tape that is
-fetched); when nothing on its disk has returned since it began, the whole disk counts as silent, until a call returns.
+A worker notes when it calls the file system and when the call returns (`Disks.call`). Such calls are short, a stat or one
+block of a file, so a call that takes long hangs; requests to S3 have timeouts of their own and don't count. The pool checks
+this now and then, under its lock. If other calls on the disk have returned since a hanging call began, only its file is the
+cause (a bad sector, a file on tape); else the whole disk counts as silent until a call returns.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ncaasd.model import DownloadTask, UploadTask
 from ncaasd.ports import Clock
 
 HANGS_AFTER = 10.0  # seconds
-SYNC_HANGS_AFTER = 120.0  # seconds; an fsync waits for much that others wrote
+SYNC_HANGS_AFTER = 120.0  # seconds; an fsync may wait for the writes of other programs, too
 
 DiskOf = Callable[[UploadTask | DownloadTask], str]
 
 
 class HasTask(Protocol):
-    """What a worker is at: a transfer."""
+    """What a worker works on: a transfer."""
 
     @property
     def task(self) -> UploadTask | DownloadTask: ...
@@ -34,8 +34,8 @@ T = TypeVar("T", bound=HasTask)
 
 
 class Activity(Generic[T]):
-    """A worker at work on a transfer. As a context: in a call to the file system; what that yields says that the call has got on,
-    where it is made of many."""
+    """A worker's work on a transfer. Its context is a call to the file system; the function that it yields is called after
+    each step of a call that consists of many."""
 
     __slots__ = ("_clock", "disk", "hung_since", "returned", "since", "stepping", "syncing", "transfer")
 
@@ -43,11 +43,11 @@ class Activity(Generic[T]):
         self._clock = clock
         self.transfer = transfer
         self.stepping = stepping  # in a step that its flow counts as running
-        self.since: float | None = None  # monotonic: in a call since then
+        self.since: float | None = None  # monotonic: when its present call began
         self.syncing = False
         self.returned = -math.inf  # monotonic: when its last call did
         self.hung_since: float | None = None  # `since` of the call that is overdue
-        self.disk = ""  # that hangs
+        self.disk = ""  # the disk of the call that hangs
 
     def __enter__(self) -> Callable[[], None]:
         self.since = self._clock.monotonic()
@@ -69,26 +69,26 @@ class Activity(Generic[T]):
 
 
 class Disks(Generic[T]):
-    """Everything but `call`, `reading`, `mine` and `hangs` is called under the pool's lock. `disk_of` names the disk that a
+    """All methods but `call`, `reading`, `mine` and `hangs` are called under the pool's lock. `disk_of` returns the disk that a
     task's local file is on, without touching it."""
 
     def __init__(self, clock: Clock, disk_of: DiskOf) -> None:
         self._clock = clock
         self.disk_of = disk_of
-        self._activities: dict[int, Activity[T]] = {}  # of what each thread is at, or was at last
-        self._nobody: Activity[T] = Activity(None, clock)  # whoever is no worker waits at their own risk
-        self._answered: set[str] = set()  # disks that hung, and whose worker has gone on since the last look
+        self._activities: dict[int, Activity[T]] = {}  # by thread id: its present or last work
+        self._nobody: Activity[T] = Activity(None, clock)  # for threads that are no workers: not watched
+        self._answered: set[str] = set()  # disks that hung, and on which a call has returned since the last check
         self.silent: frozenset[str] = frozenset()
 
     def call(self, *, sync: bool = False) -> Activity[T]:
-        """Around a call to the file system, in any thread."""
+        """The context for a call to the file system, in any thread."""
         activity = self.mine()
         activity.syncing = sync
         return activity
 
     @contextmanager
     def reading(self, checkpoint: Callable[[], None]) -> Iterator[Callable[[], None]]:
-        """Around many blocks that are read. What is yielded is a `checkpoint` to be called at each block."""
+        """The context for reading many blocks. It yields a `checkpoint` to be called at each block."""
         with self.call() as got_on:
 
             def each_block() -> None:
@@ -101,7 +101,7 @@ class Disks(Generic[T]):
         return bool(self.silent) and self.disk_of(task) in self.silent
 
     def begin(self, transfer: T, *, stepping: bool) -> None:
-        """The calling thread is at work on it from now on. What it was at before is over."""
+        """The calling thread begins to work on a transfer, and has ended its earlier work."""
         self.leave()
         self._activities[threading.get_ident()] = Activity(transfer, self._clock, stepping=stepping)
 
@@ -127,12 +127,12 @@ class Disks(Generic[T]):
         return [p for p in self._activities.values() if p.hangs and p.since != p.hung_since]
 
     def overdue(self) -> list[Activity[T]]:
-        """Workers whose call hangs, as is now known."""
+        """Workers whose call hangs, and which are not marked as hanging yet."""
         now = self._clock.monotonic()
         return [p for p in self._activities.values() if not p.hangs and p.overdue(now)]
 
     def note(self, went_on: list[Activity[T]], overdue: list[Activity[T]]) -> tuple[frozenset[str], frozenset[str]]:
-        """Take in what was found. Returns the disks that don't answer from now on, and those that do again."""
+        """Record what the two methods above found. Returns the disks that have become silent, and those that answer again."""
         self._answered.update(activity.disk for activity in went_on)
         for activity in went_on:
             activity.hung_since = None

@@ -23,17 +23,17 @@ DOWNLOAD_CRASH_POINTS = (
     "download.written",  # everything is in the temporary file, which has no final name
     "download.renamed",  # F10: it has its final name, nothing is recorded
 )
-WORTH_KEEPING = 16  # a range that broke off is kept from this fraction of it on (1 MiB of 16)
-PART_SIZE = 8 << 20  # what the platform's workers (AWS CLI) cut results with
-# Bytes of one write to the temporary file. A megabyte at once is put into the page cache as huge pieces of memory that
-# nobody used lately, and on a virtual machine to touch those costs more than the writing (docs/performance.md).
+WORTH_KEEPING = 16  # an interrupted range is kept if at least 1/16 of it has come (1 MiB of 16)
+PART_SIZE = 8 << 20  # bytes: the part size with which the platform's workers (AWS CLI) upload results
+# Bytes of one write to the temporary file. For a megabyte at once the kernel takes large pieces of memory that were not used
+# lately, and on a virtual machine touching those costs more than the writing (docs/performance.md).
 WRITE = 256 << 10
 T = TypeVar("T")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def partial_token(bucket: str, key: str, etag: str, size: int) -> str:
-    """Names an object's temporary file: the same object finds it again; another one, or another version, never does."""
+    """The name of an object's temporary file: always the same for an object, and never that of another object or version."""
     return hashlib.sha256(f"{bucket}/{key}\0{etag}\0{size}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -84,12 +84,12 @@ class Download(Transfer):
             _write(fd, block, at)
 
     def durable(self, sync: Callable[[], T]) -> T:
-        """Call something that ends in an fsync of the file; see `durable`."""
+        """Call a function that ends in an fsync of the file; see `durable`."""
         with self.env.disks.call(sync=True):
             return durable(sync, self.download.name)
 
     def in_place(self) -> Outcome | None:
-        """F10: FETCHED when the very object is in its place already (renamed, and then the process died)."""
+        """F10: FETCHED when the same object is in its place already (the process died after the rename)."""
         task, results = self.download, self.results
         with self.env.disks.call():
             path = f"{task.folder}/{results.local_name(task.name)}"
@@ -101,7 +101,7 @@ class Download(Transfer):
         try:
             if not self.is_the_object(fd):
                 return None
-            self.durable(partial(os.fsync, fd))  # nobody knows whether the sync after the rename took place
+            self.durable(partial(os.fsync, fd))  # the sync after the rename may not have taken place
         except EOFError:
             return None
         finally:
@@ -109,7 +109,7 @@ class Download(Transfer):
         return Outcome(task, Verdict.FETCHED, path=path, detail="it was there already")
 
     def is_the_object(self, fd: int, known: Mapping[int, tuple[int, int]] | None = None) -> bool | None:
-        """Whether a file has the very bytes of the object; None when S3 has nothing to compare them to.
+        """Whether a file has the same bytes as the object; None when S3 has nothing to compare them to.
 
         By the CRC64NVME that S3 keeps for the whole object, or else by its ETag. `known` is what `crc_of` takes.
         """
@@ -121,10 +121,10 @@ class Download(Transfer):
             digest = digest_as(fd, task.size, task.etag, PART_SIZE, each_block)
         if digest is not None and task.etag in digest.etags:
             return True
-        return None if is_multipart(task.etag) else False  # nobody knows how the others cut it
+        return None if is_multipart(task.etag) else False  # it may have been cut with another part size
 
     def close(self) -> None:
-        """The temporary file is kept only where a later attempt can go on with it."""
+        """Close the temporary file; discard it unless a later attempt can resume from it."""
         if self.partial is None:
             return
         kept, self.partial = self.partial, None
@@ -188,14 +188,14 @@ class WholeDownload(Download):
 
 
 class RangedDownload(Download):
-    """A large object: ranges, in any order, by several workers, over several lives of the process."""
+    """A large object: fetched in ranges, in any order, by several workers, and resumed after a restart of the process."""
 
     small = False
 
     def __init__(self, task: DownloadTask, env: Environment) -> None:
         super().__init__(task, env)
         self._todo: deque[list[int]] | None = None  # [start, end]; the start moves on when a range breaks off
-        self._crcs: dict[int, tuple[int, int]] = {}  # start -> (end, CRC64NVME) of what this life wrote
+        self._crcs: dict[int, tuple[int, int]] = {}  # start -> (end, CRC64NVME) of what this process wrote
         self._lock = threading.Lock()  # the two below
         self._written: list[tuple[int, int]] = []  # ranges [start, end) that are not durable yet
         self._syncing = False
@@ -223,7 +223,7 @@ class RangedDownload(Download):
             have = os.fstat(self.partial.fd).st_size
         done = merged(task.done, task.size) if not self._beginnings else []
         if done and have < done[-1][1]:
-            # The temporary file that the journal knows is gone: this one has none of it.
+            # The temporary file that the journal's ranges are of is gone: the present one has none of them.
             self._forget()
             done = []
         self.meter.start_at(sum(end - start for start, end in done))
@@ -259,8 +259,8 @@ class RangedDownload(Download):
         return None
 
     def _record(self, start: int, end: int, crc: int) -> None:
-        """The range is written. One worker at a time makes durable what all have written, and the others go on: a sync
-        waits for everything that the file has, whoever asks for it."""
+        """Note a range as written. One worker at a time syncs what all have written while the others continue, because a sync
+        of a file always waits for all of its writes."""
         self._crcs[start] = end, crc
         with self._lock:
             self._written.append((start, end))
@@ -300,7 +300,7 @@ class RangedDownload(Download):
         return Outcome(task, Verdict.FETCHED, path=path)
 
     def _begin_again(self) -> Outcome | None:
-        """The bytes are not the object's: everything once more, and then a failure."""
+        """The file's bytes are not the object's: fetch everything once more; the second time it fails."""
         self._forget()
         self._beginnings += 1
         if self._beginnings > 1:
@@ -323,7 +323,7 @@ class RangedDownload(Download):
 
 
 def merged(ranges: Iterable[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """Ranges [start, end) within `size`, sorted, those that touch made one."""
+    """Ranges [start, end), cut to `size` and sorted; those that touch or overlap are merged."""
     result: list[tuple[int, int]] = []
     for start, end in sorted((max(0, start), min(end, size)) for start, end in ranges):
         if start >= end:
@@ -347,7 +347,7 @@ def missing(done: list[tuple[int, int]], size: int, most: int) -> Iterator[tuple
 
 @contextlib.contextmanager
 def _closing(blocks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
-    """An answer that is not read to its end must not keep its connection."""
+    """Close the answer at the end: one that is not read to its end would keep its connection."""
     try:
         yield blocks
     finally:
@@ -364,13 +364,13 @@ def _write(fd: int, block: bytes, at: int) -> None:
 
 
 def durable(sync: Callable[[], T], name: str) -> T:
-    """Call something that ends in an fsync. Raises SyncFailed, which must end the process, when the disk failed."""
+    """Call a function that ends in an fsync. Raises SyncFailed, which must end the process, when the disk failed."""
     try:
         return sync()
     except OSError as error:
         if error.errno in _FULL:
             raise
-        # After a failed fsync the kernel may have dropped the pages: asking again would lie (F15).
+        # After a failed fsync the kernel may have dropped the pages: a second one could report success wrongly (F15).
         raise SyncFailed(
             f"{name} could not be made durable: {error.strerror}", hint="check the results' disk"
         ) from error

@@ -1,10 +1,10 @@
-"""Whose turn it is. No threads and no clock in here: the pool asks under its lock.
+"""Which transfer is next. Has no threads and no clock: the pool calls it under its lock.
 
-Every analysis has a flow. The flow that was served least (in bytes, and something for each request) is next, so
-analyses share the line evenly whatever they move. Within a flow, uploads and downloads, small and large, share it evenly
-in the same way, so none of the four kinds waits behind another; within each, lower `order` is first. What has a negative order
-(manifests, configs) goes before everything. A flow whose store answers with errors is asked less and less often, by one
-request at a time, until it answers well again.
+Every analysis has a flow. The flow that was served least (in bytes, plus a fixed cost for each request) is next, so analyses
+share the bandwidth evenly whatever they move. Within a flow, uploads and downloads, small and large, share it evenly in the same
+way, so none of the four kinds waits behind another; within each, the lowest `order` is first. Transfers with a negative order
+(manifests, configs) come before all others. A store that answers with errors gets requests less and less often, one at a time,
+until it answers well again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MEMORY = 80 << 20  # bytes of buffers in flight, if at least one part fits
 
 
 class Queue:
-    """Transfers of one kind in one flow, lowest order first; those that are started before those that wait."""
+    """Transfers of one kind in one flow: first those that are started, then those that wait, lowest order first."""
 
     def __init__(self) -> None:
         self.served = 0.0
@@ -51,7 +51,7 @@ class Queue:
         while self._waiting:
             transfer = self._waiting[0][2]
             if transfer.halted or transfer.outcome is not None:
-                heapq.heappop(self._waiting)  # the pool stops, or it failed, while it waited
+                heapq.heappop(self._waiting)  # the pool is stopping, or the transfer failed while it waited
                 continue
             if not room.fits(transfer):
                 return None
@@ -75,7 +75,7 @@ class Limits:
         if not transfer.small and self.parallel > 1 and self._large >= self.parallel - 1:
             return False
         in_flight = self._memory[True] + self._memory[False]
-        # A part larger than all of the budget goes alone of its kind.
+        # A part that is larger than the whole budget is allowed when it is the only one of its kind.
         return in_flight + transfer.memory <= MEMORY or self._memory[transfer.small] == 0
 
     def began(self, transfer: Transfer) -> None:
@@ -111,7 +111,7 @@ class Flow:
     def add(self, transfer: Transfer) -> None:
         queue = self.queue_of(transfer)
         if not queue:
-            # Who had nothing to do has no claim on what the others got meanwhile.
+            # A queue that was empty is not given what the others were served meanwhile.
             queue.served = max(queue.served, _least(other.served for other in self.queues if other))
         queue.add(transfer)
 
@@ -120,7 +120,7 @@ class Flow:
         return self._failures < 2 or (now >= self._not_before and not self._inflight)
 
     def wakes(self, now: float) -> float | None:
-        """Monotonic: when something may run that may not run now; None when only an end of a step can change that."""
+        """Monotonic time from which something may run that may not run now; None when only the end of a step can allow it."""
         times = [at for queue in self.queues for transfer in queue.started() if (at := transfer.wakes()) is not None]
         if self._failures >= 2 and not self._inflight and self:
             times = [max(self._not_before, min(times, default=now))]
@@ -138,14 +138,14 @@ class Flow:
         transfer.inflight -= 1
 
     def hung(self, steps: int) -> None:
-        """So many steps more don't get as far as the store."""
+        """Don't count this many more steps as in flight to the store (negative: count them again)."""
         self._inflight -= steps
 
     def well(self) -> None:
         self._failures = 0
 
     def failed(self, began: float, now: float, jitter: float) -> None:
-        """A request that began at `began` was answered with an error that is the store's, not the request's."""
+        """Count a request that began at `began` and failed because of the store, not because of the request itself."""
         if began < self._failed_at:
             return  # one of several that were under way when the store failed: counted already
         self._failures += 1
@@ -192,14 +192,14 @@ class Flows:
         return None
 
     def ended(self, transfer: Transfer) -> Flow:
-        """A step of the transfer doesn't run any more."""
+        """A step of the transfer has ended."""
         flow = self.of(transfer)
         flow.ended(transfer)
         self.limits.ended(transfer)
         return flow
 
     def set_aside(self, transfer: Transfer) -> None:
-        """A step of the transfer hangs: what it takes up is for others, until it goes on."""
+        """A step of the transfer hangs: other transfers may use its share until it continues."""
         self.of(transfer).hung(1)
         self.limits.ended(transfer)
 
@@ -208,7 +208,7 @@ class Flows:
         self.limits.began(transfer)
 
     def wakes(self, now: float) -> float | None:
-        """Monotonic: when to ask `take` again if nothing ends before."""
+        """Monotonic time of the next call of `take`, unless a step ends before."""
         times = [at for flow in self._flows.values() if (at := flow.wakes(now)) is not None]
         return min(times, default=None)
 

@@ -13,7 +13,7 @@ WINDOW = 5.0  # seconds over which the rate is taken
 
 
 class Meter:
-    """Bytes that are moved, and how many a second lately. Bytes of a request that failed are taken back."""
+    """Bytes that were moved, and the present rate. The bytes of a request that fails are subtracted again."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -27,13 +27,13 @@ class Meter:
         return self._done
 
     def start_at(self, done: int) -> None:
-        """What an earlier attempt moved counts as done, not as speed."""
+        """Count what an earlier attempt moved as done, but not in the rate."""
         with self._lock:
             self._done = done
 
     @contextmanager
     def request(self, size: int, pace: Pace) -> Iterator[Pace]:
-        """Count the bytes of one request of `size` bytes as they go; it counts nothing when it fails."""
+        """Count the bytes of a request of `size` bytes while they are moved, and none if it fails."""
         counted = 0
 
         def count(more: int) -> None:
@@ -47,7 +47,7 @@ class Meter:
         except BaseException:
             self.count(-counted)
             raise
-        self.count(size - counted)  # a body that was sent twice, or a store that doesn't tell
+        self.count(size - counted)  # a body that was sent twice, or a store that doesn't call the pace
 
     def count(self, more: int) -> None:
         if not more:

@@ -1,4 +1,4 @@
-"""The pool: workers that run the steps of all transfers, and what becomes of each step."""
+"""The pool: workers that run the steps of all transfers, and handle the outcome of each step."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ RANGE_SIZE = 16 << 20  # bytes
 BATCH_AGE = 0.15  # seconds that a fetched small file waits for the sync it shares
 BATCH_MOST = 200  # files; the results tree keeps a descriptor of each until the sync
 MOST = 4  # times `parallel`: threads at most, those that hang included
-PAUSE_LOOK = 0.25  # seconds between looks at a limit that is 0
-# These say something about the object, not about the store.
+PAUSE_LOOK = 0.25  # seconds between two reads of a limit that is 0
+# Errors that are about the object, not about the store.
 _ANSWERS = (Exists, Absent, NoSuchUpload, Corrupted)
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Small files of one results tree that are in place, and not durable yet."""
+    """Small files of one results tree that are in place but not durable yet."""
 
     since: float
     transfers: list[Transfer] = field(default_factory=list)
@@ -41,18 +41,18 @@ class _Batch:
 class TransferPool:
     """`ports.Transfers`: every task that is started ends in exactly one outcome, given to `sink`.
 
-    `parallel` workers share files, parts and ranges; with 0 there are no threads: `start` runs everything that can run
-    in the caller's thread, sleeping on `clock` between retries, and what a pause of the budget keeps back is run by the
-    next `start` or `drain`. `limit()` gives the bytes per second that are allowed now (None: any; 0: a pause).
-    `jitter()` gives numbers from 0 to 1, for the backoff. Objects of up to `range_size` bytes come in one request.
+    `parallel` workers share files, parts and ranges. With 0 there are no threads: `start` runs everything that can run
+    in the caller's thread, sleeping on `clock` between retries; what a pause of the budget keeps back is run by the
+    next `start` or `drain`. `limit()` returns the bytes per second that are allowed now (None: any; 0: a pause).
+    `jitter()` returns numbers from 0 to 1, for the backoff. Objects of up to `range_size` bytes come in one request.
 
-    A task whose file_id (or object_id) is under way already is started when that one has ended.
+    If a transfer of the task's file_id (or object_id) is under way already, the task is started when that has ended.
 
-    `disk_of` names the disk (a mount) that a task's local file is on, without touching it. A worker whose call to the file
-    system hangs doesn't count as one of `parallel`, and nothing more is asked of a disk that doesn't answer (F89), as
-    long as somebody calls `look` every second or so.
+    `disk_of` returns the disk (a mount) that a task's local file is on, without touching it. A worker whose call to the file
+    system hangs doesn't count as one of `parallel`, and no more calls are made to a disk that doesn't answer (F89), as
+    long as `look` is called every second or so.
 
-    `open_link` opens what a link leads to; without it no task may be of one.
+    `open_link` opens what a link leads to; it is needed for tasks of links.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class TransferPool:
         self._inline = parallel == 0
         self._flows = Flows(max(1, parallel))
         self._transfers: dict[tuple[str, int], Transfer] = {}
-        self._next_of: dict[tuple[str, int], deque[Task]] = {}  # started while one of its kind was under way
+        self._next_of: dict[tuple[str, int], deque[Task]] = {}  # started while one with the same key was under way
         self._batches: dict[str, _Batch] = {}
         self._threads: set[threading.Thread] = set()
         self._stopping = False
         self._draining = False
-        self.broken: BaseException | None = None  # what ended a worker that nothing should have ended
+        self.broken: BaseException | None = None  # the unexpected exception that ended a worker
 
     # -- the port
 
@@ -114,7 +114,7 @@ class TransferPool:
             return len(self._transfers) + sum(map(len, self._next_of.values()))
 
     def progress(self) -> list[Progress]:
-        """Those that were begun; what only waits for its turn is not in it."""
+        """The progress of the transfers that were begun, without those that still wait."""
         with self._changed:
             begun = [transfer for transfer in self._transfers.values() if transfer.started]
         return [
@@ -123,7 +123,7 @@ class TransferPool:
         ]
 
     def hanging(self) -> frozenset[str]:
-        """The disks that don't answer. Changes in `look` only."""
+        """The disks that don't answer. Only `look` changes them."""
         return self._disks.silent
 
     def hangs(self, task: Task) -> bool:
@@ -131,8 +131,8 @@ class TransferPool:
         return self._disks.hangs(task)
 
     def look(self) -> None:
-        """See to workers that hang, and raise what has ended one that nothing should have ended. For a thread that waits for no
-        disk, every second or so."""
+        """Handle workers that hang, and raise the exception that has unexpectedly ended a worker. Call it every second or so,
+        from a thread that waits for no disk."""
         if self.broken is not None:
             raise self.broken
         with self._changed:
@@ -154,8 +154,8 @@ class TransferPool:
             self._finish(transfer)
 
     def stop(self, *, timeout: float) -> None:
-        """Everything under way is abandoned at its next block; what can't be reached is left behind after `timeout`, and what is
-        known to hang at once."""
+        """Abandon every transfer under way at its next block. Workers that don't end within `timeout` seconds are left behind;
+        those that are known to hang are not waited for."""
         with self._changed:
             self._stopping = True
             waiting = [task for tasks in self._next_of.values() for task in tasks]
@@ -174,7 +174,7 @@ class TransferPool:
         if self._inline:
             let_go()
         else:
-            threads.append(self._aside(let_go))  # to close a file may hang, too
+            threads.append(self._aside(let_go))  # closing a file may hang, too
         deadline = self._clock.monotonic() + timeout
         for thread in threads:
             thread.join(max(0.0, deadline - self._clock.monotonic()))
@@ -183,7 +183,7 @@ class TransferPool:
             for transfer in left:
                 transfer.told = True
                 del self._transfers[_key(transfer.task)]
-        for transfer in left:  # its thread is stuck in a request; whatever it does yet is of no account
+        for transfer in left:  # its thread is stuck in a request; what it may still do is ignored
             self._sink(Outcome(transfer.task, Verdict.STOPPED))
 
     # -- inline
@@ -229,7 +229,7 @@ class TransferPool:
         try:
             while self._work_once():
                 pass
-        except BaseException as error:  # a simulated kill: nothing of this process goes on
+        except BaseException as error:  # a simulated kill: no transfer of this process goes on
             with self._changed:
                 self.broken = self.broken or error
                 self._stopping = True
@@ -245,10 +245,10 @@ class TransferPool:
                 self._changed.notify_all()
 
     def _work_once(self) -> bool:
-        """One step, or one sync, or a wait; False when this worker is to leave."""
+        """Run one step or one sync, or wait; False when this worker is to end."""
         with self._changed:
             if self.broken is not None or len(self._threads) - self._disks.hung() > self._parallel:
-                self._threads.discard(threading.current_thread())  # here, so that not all think that they are too many
+                self._threads.discard(threading.current_thread())  # now, so that not too many workers end
                 return False
             now = self._clock.monotonic()
             due = self._due_batch(now, force=self._stopping)
@@ -270,7 +270,7 @@ class TransferPool:
         return True
 
     def _nap(self, now: float, paused: bool) -> float | None:
-        """Seconds until something may be due; None: until somebody says so."""
+        """Seconds until something may be due; None: until notified."""
         times = [batch.since + BATCH_AGE for batch in self._batches.values()]
         if (wakes := self._flows.wakes(now)) is not None:
             times.append(wakes)
@@ -278,7 +278,7 @@ class TransferPool:
             times.append(now + PAUSE_LOOK)
         return max(0.001, min(times) - now) if times else None
 
-    # -- a step, and what becomes of it
+    # -- a step and its outcome
 
     def _run(self, transfer: Transfer, step: Step) -> None:
         began = self._clock.monotonic()
@@ -310,14 +310,14 @@ class TransferPool:
 
     def _after(self, transfer: Transfer, step: Step, failure: Exception, now: float) -> None:
         if isinstance(failure, Abandoned) or transfer.halted:
-            transfer.put_back(step)  # whatever went wrong while everything stops: it is no verdict on the task
+            transfer.put_back(step)  # an error while the pool stops is no verdict on the task
         elif may_pass(failure) and step.put_off(now, self._jitter()):
             transfer.put_back(step)
         else:
             transfer.end(transfer.verdict_of(failure))
 
     def _has_ended(self, transfer: Transfer) -> bool:
-        """Whether its outcome is known and nothing of it runs. True only once."""
+        """Whether the transfer's outcome is known and none of its steps runs. True only once."""
         if transfer.inflight or transfer.finished:
             return False
         if transfer.halted and transfer.outcome is None:
@@ -333,8 +333,8 @@ class TransferPool:
         return self._has_ended(transfer)
 
     def _finish(self, transfer: Transfer) -> None:
-        """Nothing of it runs any more: let go of its files, and tell; or wait for the sync it shares."""
-        with contextlib.suppress(OSError, LocalError):  # the outcome stands; what is left over is tidied up elsewhere
+        """The transfer's steps have all ended: close its files and deliver its outcome, or add it to the batch to be synced."""
+        with contextlib.suppress(OSError, LocalError):  # the outcome is right; leftovers are removed elsewhere
             transfer.close()
         outcome = transfer.outcome
         assert outcome is not None
@@ -350,7 +350,7 @@ class TransferPool:
         key = _key(transfer.task)
         with self._changed:
             if transfer.told or self.broken is not None:
-                return  # left behind by `stop`, which has told already; or killed
+                return  # `stop` has delivered its outcome already; or a simulated kill
             transfer.told = True
         self._sink(outcome)
         with self._changed:
@@ -377,7 +377,8 @@ class TransferPool:
             self._flows.goes_on(activity.transfer)
 
     def _refuse(self, transfer: Transfer, silent: frozenset[str]) -> bool:
-        """If it is on a disk that does not answer: what holds nothing ends, True; else it is stuck until the disk answers."""
+        """If the transfer is on a silent disk: end it if it holds no file and none of its steps runs, and return True if it has
+        ended so; else it is stuck until the disk answers."""
         disk = self._disks.disk_of(transfer.task)
         if disk not in silent or transfer.finished:
             return False
@@ -388,7 +389,7 @@ class TransferPool:
         return self._has_ended(transfer)
 
     def _aside(self, work: Callable[[], None]) -> threading.Thread:
-        """Have something done that may hang."""
+        """Do work that may hang, in a thread of its own."""
         thread = threading.Thread(target=work, name="transfer-end", daemon=True)
         thread.start()
         return thread

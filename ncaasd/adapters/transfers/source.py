@@ -1,4 +1,4 @@
-"""The local file of an upload: opened once, and watched for as long as it is read."""
+"""The local file of an upload: opened once, and checked for changes while it is read."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ncaasd.model import LinkTarget, Stat
 from ncaasd.plan.files import unreadable
 from ncaasd.ports import OpenLink
 
-# O_NONBLOCK: opening a FIFO that took the file's place must not wait for a writer. O_NOFOLLOW: nor may a symlink
-# lead to something else than what was observed.
+# O_NONBLOCK: opening a FIFO that took the file's place must not wait for a writer. O_NOFOLLOW: a symlink that took its
+# place must not lead to another file than the observed one.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 _NOT_IT = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EISDIR})
-BLOCK = 1 << 20  # bytes read in one call: a share that isn't dead has so many within seconds
-# What this machine may have again in a moment (F20), or another program's lease on the file.
+BLOCK = 1 << 20  # bytes read in one call: a share that isn't dead returns them within seconds
+# Errors that may pass in a moment: this machine's resources are used up (F20), or another program has a lease on the file.
 PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
 
 
 class Source:
-    """A regular file that must stay what was observed when it was called whole.
+    """A regular file whose stat must stay as it was when the file became whole.
 
-    Everything raises FileChanged or FileVanished when it is not, and FileUnreadable when it cannot be read; an OSError
+    All methods raise FileChanged or FileVanished when it is not, and FileUnreadable when the file cannot be read; an OSError
     whose errno is in PASSING is worth another try.
     """
 
@@ -41,7 +41,7 @@ class Source:
         link: LinkTarget | None = None,
         open_link: OpenLink | None = None,
     ) -> None:
-        """link: where `path` leads, when it is a link that is followed; `open_link` then opens that."""
+        """link: the target of `path` when that is a link that is followed; `open_link` then opens the target."""
         self._path = path
         self._expect = expect
         self._disks = disks
@@ -74,7 +74,7 @@ class Source:
         return Stat.of_link(os.stat(self._path, follow_symlinks=False), seen)
 
     def check(self) -> None:
-        """The open file is what was observed: size, times, inode."""
+        """Check that the open file has the observed size, times and inode."""
         try:
             with self._disks.call():
                 now = self._observed(os.fstat(self.fd))
@@ -85,7 +85,7 @@ class Source:
             raise FileChanged(f"{self._path} changed while it was uploaded ({_difference(self._expect, now)})")
 
     def check_path(self) -> None:
-        """The path still leads to what was observed."""
+        """Check that the path still leads to the observed file."""
         try:
             with self._disks.call():
                 now = self._look()
@@ -129,7 +129,7 @@ class Source:
 
     def close(self) -> None:
         if self.fd >= 0:
-            with self._disks.call():  # a share's file is flushed by it
+            with self._disks.call():  # closing flushes a file on a share
                 os.close(self.fd)
             self.fd = -1
 

@@ -16,7 +16,7 @@ from ncaasd.model import DownloadTask, Outcome, UploadTask, Verdict
 from ncaasd.plan.retry import backoff
 from ncaasd.ports import Clock, CrashPoint, ObjectStore, OpenLink, ResultsTree, TransferLog
 
-PATIENCE = 120.0  # seconds for which a step is tried again; then the engine decides when to come back
+PATIENCE = 120.0  # seconds for which a step is tried again; then the engine decides when to retry the task
 BACKOFF_FIRST = 0.5  # seconds
 BACKOFF_MOST = 30.0  # seconds
 
@@ -25,7 +25,7 @@ ResultsFor = Callable[[str], ResultsTree]
 
 
 class Abandoned(Exception):
-    """The pool wants a request to end (stopping, paused). Nothing is wrong; what is done stays done."""
+    """Raised in a request to end it because the pool stops or is paused. It is no failure; completed parts are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +46,17 @@ class Environment:
 
 @dataclass(eq=False, slots=True)
 class Step:
-    """One piece of work for one worker: it ends the transfer (an outcome), or doesn't (None), or raises."""
+    """One piece of work for one worker. `run` returns the transfer's outcome, or None if the transfer goes on, or raises."""
 
     run: Callable[[], Outcome | None]
-    size: int  # bytes it moves; what fairness counts
-    remote: bool = True  # it asks the store: its success says that the store is well
+    size: int  # bytes it moves, by which the flows are served evenly
+    remote: bool = True  # it sends requests to the store: if it succeeds, the store is well
     attempts: int = 0
     since: float = 0.0  # monotonic: when it failed first
     not_before: float = 0.0  # monotonic
 
     def put_off(self, now: float, jitter: float) -> bool:
-        """After a failure that may pass: when to try again. False when it was tried for long enough."""
+        """Set when to try again after a failure that may pass. False when it has been tried for PATIENCE seconds."""
         if not self.attempts:
             self.since = now
         self.attempts += 1
@@ -65,7 +65,7 @@ class Step:
 
 
 def wait_after(failures: int, jitter: float) -> float:
-    """Seconds that a step, or the flow of a store that is unwell, waits after so many failures in a row (0 <= jitter < 1)."""
+    """Seconds that a step, or the flow of a failing store, waits after this many failures in a row (0 <= jitter < 1)."""
     return backoff(failures, first=BACKOFF_FIRST, most=BACKOFF_MOST, spread=jitter)
 
 
@@ -83,9 +83,9 @@ class Transfer(ABC):
         self.inflight = 0
         self.started = False
         self.halted = False
-        self.stuck = ""  # the disk it has to do with, while that doesn't answer: nothing more is asked of it
-        self.finished = False  # nothing of it runs any more, and nothing will
-        self.told = False  # its outcome was given away
+        self.stuck = ""  # its disk while that doesn't answer: no step is taken then
+        self.finished = False  # no step of it runs any more, and none will
+        self.told = False  # its outcome was delivered
         self.outcome: Outcome | None = None
         self._again: list[Step] = []  # failed or abandoned; to be tried again
 
@@ -99,11 +99,11 @@ class Transfer(ABC):
 
     @abstractmethod
     def verdict_of(self, error: Exception) -> Outcome:
-        """What an error that is not tried again means for the task."""
+        """The task's outcome for an error after which no step is tried again."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of descriptors and temporary files, by the outcome; nothing is running any more."""
+        """Close descriptors, and keep or discard temporary files by the outcome. Called when no step runs any more."""
 
     def take(self, now: float) -> Step | None:
         """A step to run now."""
@@ -119,23 +119,23 @@ class Transfer(ABC):
         self._again.append(step)
 
     def end(self, outcome: Outcome) -> None:
-        """The first outcome counts; it is delivered when nothing of the transfer runs any more."""
+        """Set the outcome; the first one counts. It is delivered when no step of the transfer runs any more."""
         if self.outcome is None:
             self.outcome = outcome
 
     def wakes(self) -> float | None:
-        """Monotonic: when the next step that was put off may be tried."""
+        """Monotonic time at which the next step that was put off may be tried."""
         if self.halted or self.stuck or self.outcome is not None:
             return None
         return min((step.not_before for step in self._again), default=None)
 
     def checkpoint(self) -> None:
-        """Raises Abandoned when whatever runs should end soon."""
+        """Raises Abandoned when the running step should end."""
         if self.halted or self.outcome is not None:
             raise Abandoned
 
     def pace(self, count: int) -> None:
-        """Before `count` bytes are moved: waits for the budget; raises Abandoned."""
+        """Wait until the budget allows `count` bytes to be moved. Raises Abandoned."""
         try:
             self.env.bandwidth.take(count, self.checkpoint)
         except Paused as error:
@@ -146,7 +146,7 @@ class Transfer(ABC):
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same step may succeed in a moment without anybody doing anything."""
+    """Whether the same step may succeed in a moment by itself."""
     if isinstance(error, StoreError):
         return error.transient
     return isinstance(error, OSError) and error.errno in PASSING

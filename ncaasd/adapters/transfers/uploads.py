@@ -1,4 +1,4 @@
-"""Uploads: one local file to one key, whole and unmixed or not at all."""
+"""Uploads: one local file to one key, whole and of one version, or not at all."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ UPLOAD_CRASH_POINTS = (
     "upload.parts_done",  # F07: all parts are recorded, Complete is next
     "upload.completed",  # F08: Complete is answered, nothing is recorded
 )
-BEGINNINGS = 3  # how often a multipart upload may get lost before the task fails
+BEGINNINGS = 3  # how often S3 may lose a multipart upload before the task fails
 
 
 class Upload(Transfer):
-    """What both ways of uploading share: to look what is at the key, and to be sure of the file afterwards."""
+    """What both ways of uploading share: looking at what is at the key, and checking the file afterwards."""
 
     def __init__(self, task: UploadTask, env: Environment) -> None:
         super().__init__(task, env)
@@ -47,9 +47,9 @@ class Upload(Transfer):
         return self.failed(error)
 
     def adopted(self, source: Source, found: ObjectInfo) -> Outcome | None:
-        """STORED when the object at the key is this very file, FOREIGN when it isn't and isn't ours; else None.
+        """STORED when the object at the key has this file's content; FOREIGN when it hasn't and the key isn't ours; else None.
 
-        The file is read locally, once: the object itself cannot be (no GET on inputs).
+        The local file is read once to find out; the object cannot be read (no GET on inputs).
         """
         task = self.upload
         if found.size == task.expect.size:
@@ -71,7 +71,7 @@ class Upload(Transfer):
         return Source(task.path, task.expect, self.env.disks, task.link, self.env.open_link)
 
     def met(self, source: Source) -> Outcome:
-        """412: somebody's object is at the key, or our own whose answer was lost."""
+        """The outcome after status 412: another's object is at the key, or our own, whose answer was lost."""
         found = self.store.find(self.upload.key)
         known = found and (self.as_completed(source, found) or self.adopted(source, found))
         if not known:
@@ -81,11 +81,12 @@ class Upload(Transfer):
         return known
 
     def as_completed(self, source: Source, found: ObjectInfo) -> Outcome | None:
-        """STORED when what is there is what the answers we have make."""
+        """STORED when the object is the one that our recorded answers describe."""
         return None
 
     def stored(self, source: Source, stored: Stored) -> Outcome:
-        """It is in S3; STORED if the file is still what was observed. Else the outcome says what is there, too."""
+        """The outcome once the object is in S3: STORED if the file is still as it was observed, else CHANGED or VANISHED, also
+        with what was stored."""
         try:
             source.check()
             source.check_path()
@@ -129,12 +130,12 @@ class WholeUpload(Upload):
                 except Exists:
                     return self.met(source)
             self.env.crash("upload.put")
-            # The server verified the checksum of these bytes, and the listing is read again before a job uses them.
+            # The server has verified the checksum of these bytes, and the key is listed again before a job uses them.
             return self.stored(source, Stored(task.key, self.size, info.etag, crc))
 
 
 class MultipartUpload(Upload):
-    """A larger file: parts, in any order, by several workers, over several lives of the process."""
+    """A larger file: sent in parts, in any order, by several workers, and resumed after a restart of the process."""
 
     small = False
 
@@ -143,7 +144,7 @@ class MultipartUpload(Upload):
         self.memory = task.part_size
         self._count = -(-task.expect.size // task.part_size)
         self._upload_id = task.upload_id
-        # Parts that the journal knows, if they are cut as we cut; else they are sent again.
+        # The journal's parts, if they have the sizes of ours; the others are sent again.
         known = {part.number: part for part in task.parts if part.size == self._size_of(part.number)}
         self._parts: dict[int, Part] = known if task.upload_id else {}
         self._source: Source | None = None
@@ -180,7 +181,7 @@ class MultipartUpload(Upload):
         return Step(self._prepare, 0, remote=self._upload_id is None)
 
     def _anew(self) -> Step | None:
-        """Everything that still uses the lost upload comes back first."""
+        """Begin the upload again, once every step that still uses the lost one has ended."""
         if self.inflight:
             return None
         self._lost = False
@@ -201,7 +202,7 @@ class MultipartUpload(Upload):
     # -- the steps, in worker threads
 
     def _prepare(self) -> Outcome | None:
-        """Open, look, and get an UploadId unless there is one; then the missing parts can be sent."""
+        """Open the file and, unless there is an UploadId, look at the key and get one; then the missing parts can be sent."""
         source = self._opened()
         if self._upload_id is None:
             # Before gigabytes are sent: adopt what is there, or refuse.
@@ -212,7 +213,7 @@ class MultipartUpload(Upload):
         return None
 
     def _begin_again(self) -> Outcome | None:
-        """NoSuchUpload: it was completed and the answer lost (then the object is there), or it is really gone."""
+        """After NoSuchUpload: either it was completed and the answer was lost (then the object is there), or it is gone."""
         source = self._opened()
         found = self.store.find(self.upload.key)
         if found and (outcome := self.as_completed(source, found) or self.adopted(source, found)):
@@ -290,7 +291,7 @@ class MultipartUpload(Upload):
         return self.stored(source, stored)
 
     def as_completed(self, source: Source, found: ObjectInfo) -> Outcome | None:
-        """STORED when what is there is what our own parts make, as S3 answered them; the file isn't read again."""
+        """STORED when the object's ETag is that of our own parts, as S3 answered them; the file isn't read again."""
         parts = [self._parts[number] for number in sorted(self._parts)]
         if len(parts) != self._count or found.size != self.size:
             return None

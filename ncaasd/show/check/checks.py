@@ -1,6 +1,6 @@
-"""Is everything as it should be? One `Finding` each, with what to do. Used by `ncaasd check`.
+"""All checks of `ncaasd check`: one `Finding` for each, with what to do.
 
-Nothing here is fatal: what can't be found out is a finding, too, and the rest goes on.
+No failure is fatal: a check that can't be made is a finding, too, and the others are made.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ncaasd.show.check.store import store_findings
 
 
 def findings(config: Config, *, offline: bool = False) -> Iterator[Finding]:
-    """Everything about a config that could be read: this machine first, then what S3 says of each analysis."""
+    """The findings for a valid config: this machine and the declarations first, then each analysis's bucket in S3."""
     yield from machine_findings(config)
     for name, settings in config.analyses.items():
         yield from declared_findings(config, name, settings)
     if offline:
         return
-    # Side by side: an endpoint that doesn't answer costs its timeouts once, not once an analysis.
+    # In parallel: an endpoint that doesn't answer costs its timeouts once, not once for each analysis.
     with ThreadPoolExecutor(max_workers=8) as pool:
         for found in pool.map(lambda item: list(store_findings(config, *item)), config.analyses.items()):
             yield from found

@@ -1,4 +1,4 @@
-"""What `ncaasd check` finds out about manifests, submit files and the configs that they name."""
+"""The checks of manifests, submit files and the configs that they name, for `ncaasd check`."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def problems_of(config: Config, name: str, path: str) -> Iterator[tuple[Level, P
 
 
 def check_submit(data: bytes, path: str, layout: Layout) -> None:
-    """A hand-written submit file. Raises DeclarationError with every problem."""
+    """Check a hand-written submit file. Raises DeclarationError with every problem."""
     problems = validate_job(with_keys(parse_submit(data, path, bucket=layout.bucket), layout), layout)
     if problems:
         raise DeclarationError([Problem(path, 0, 0, "", text) for text in problems])
 
 
 def _configs(manifest: Manifest, root: yamlio.Node, path: str, folder: str) -> Iterator[tuple[Level, Problem]]:
-    """The configs that are named: are they there, and can NeuroCAAS read them?"""
+    """The problems of the configs that a manifest names: missing, or not readable for NeuroCAAS."""
     named: list[tuple[str, int, Rule | OneOff]] = [("rules", n, rule) for n, rule in enumerate(manifest.rules)]
     named += [("jobs", n, job) for n, job in enumerate(manifest.jobs)]
     for section, number, item in named:
@@ -98,7 +98,7 @@ def _configs(manifest: Manifest, root: yamlio.Node, path: str, folder: str) -> I
         except DeclarationError as error:
             yield from ((Level.BAD, problem) for problem in error.problems)
         except OSError:
-            # A rule without its config does nothing; a one-off may be waiting for its config, or be done with it.
+            # A rule without its config does nothing; a one-off may be waiting for its config, or not need it any more.
             level = Level.BAD if isinstance(item, Rule) else Level.NOTE
             text = f"configs/{item.config} is not there; its jobs wait until it is put there"
             yield level, Problem(path, node.line, node.column, key, text)

@@ -1,4 +1,4 @@
-"""What a check comes to."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`what` was looked at, what was found, and what to do about it (empty when nothing). `analysis`: of which."""
+    """What was checked (`what`), what was found (`text`), and what to do (`fix`, empty when nothing); for `analysis`, if any."""
 
     what: str
     level: Level

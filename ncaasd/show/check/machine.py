@@ -1,4 +1,4 @@
-"""What `ncaasd check` finds out about this machine: folders, disks, the state folder, inotify's limits."""
+"""The checks of this machine for `ncaasd check`: folders, disks, the state folder, inotify's limits."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ncaasd.show.check.findings import Finding, Level
 from ncaasd.show.places import journal_of, state_of
 
 INOTIFY = "/proc/sys/fs/inotify"
-COUNT_FOR = 5.0  # seconds; then the folders counted so far are said to be a part
+COUNT_FOR = 5.0  # seconds; then the folders counted so far are reported as a part
 AREAS = ("inputs", "configs", "submissions")
 OLD_BACKUP = 2 * 86400.0  # seconds
-RESERVE = 1.25  # others on this machine watch folders, too
+RESERVE = 1.25  # other programs on this machine watch folders, too
 
 
 def machine_findings(config: Config) -> Iterator[Finding]:
@@ -46,7 +46,7 @@ def machine_findings(config: Config) -> Iterator[Finding]:
 
 
 def _ignored(config: Config) -> Finding:
-    """What is never looked at, in force where no analysis says otherwise."""
+    """The names and paths that are ignored, unless an analysis sets others."""
     own = ", ".join(config.watch.ignore)
     if not config.watch.ignore_defaults:
         text = f"only {own}" if own else "nothing: recycle bins and half copies are taken for recordings, too"
@@ -84,7 +84,7 @@ def _links(config: Config) -> Iterator[Finding]:
 
 
 def _overlaps(config: Config) -> Iterator[Finding]:
-    """Trees that are one another's behind symbolic links (F69); as text, the config has been checked already."""
+    """Trees that overlap through symbolic links (F69). The config's paths have been compared as text already."""
     trees = {"root": config.root, "the state folder": state_of(config)}
     trees |= {f"source {name}": path for name, path in config.sources.items()}
     real = {name: os.path.realpath(path) for name, path in trees.items()}
@@ -126,7 +126,7 @@ def _folder(config: Config, name: str) -> Iterator[Finding]:
 
 
 def _writing(folder: str, *, really: bool) -> str:
-    """Why nothing can be written to `folder`; "" when it can. Only our own results folder is really tried."""
+    """Why `folder` can't be written to; "" when it can. `really`: try it with a file, which is done in results folders only."""
     if not really:
         if not os.access(folder, os.W_OK | os.X_OK):
             return "permission denied"
@@ -139,7 +139,7 @@ def _writing(folder: str, *, really: bool) -> str:
 
 
 def _rig(config: Config) -> Finding:
-    """By which name this rig is known in S3."""
+    """The name by which this rig is known in S3."""
     if config.rig:
         return Finding("rig", Level.GOOD, f"{config.rig}, as the config names it")
     remembered: str | None = None
@@ -149,7 +149,7 @@ def _rig(config: Config) -> Finding:
     try:
         named = root.read()
     except RootMissing:
-        named = None  # said of the root
+        named = None  # the finding about the root reports it
     except NcaasdError as error:
         return Finding("rig", Level.BAD, error.message, error.hint)
     if named and remembered and named != remembered:
@@ -214,7 +214,7 @@ def _backup(journal: str) -> Finding:
 
 
 def _disks(config: Config) -> Iterator[Finding]:
-    """Free space where results and the journal go; each disk once."""
+    """The free space on the disks of the results and the journal, each disk once."""
     least = max(a.watch.min_free for a in config.analyses.values())
     seen: set[int] = set()
     for what, path, wanted in (("results", config.root, least), ("the journal", state_of(config), 100 * 10**6)):
@@ -233,7 +233,7 @@ def _disks(config: Config) -> Iterator[Finding]:
 
 
 def _inotify(config: Config) -> Iterator[Finding]:
-    """Each watched folder takes one watch of a limited number (F22)."""
+    """Whether the limit of inotify watches is enough: each watched folder needs one (F22)."""
     limit = _number("max_user_watches")
     if limit is None:
         return  # no inotify here

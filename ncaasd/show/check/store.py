@@ -1,6 +1,6 @@
-"""What `ncaasd check` finds out about S3: the endpoint, the key, each permission, the clock.
+"""The checks of S3 for `ncaasd check`: the endpoint, the access key, each permission, the clock.
 
-What is put has a name of its own (`…/.ncaasd/check-RIG`), which starts no job, and is deleted again.
+The objects that they put have a key of their own (`…/.ncaasd/check-RIG`), which starts no job, and are deleted again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BLOCKED = "nothing is submitted to an endpoint that would start a job twice"
 
 
 def store_findings(config: Config, name: str, settings: Analysis) -> Iterator[Finding]:
-    """Everything about one analysis's bucket. When it doesn't answer at all, that is said, and nothing more is tried."""
+    """The findings about one analysis's bucket. If it doesn't answer at all, that is the only one."""
     layout = Layout(name, config.group)
     if len(name) + ID_DIGITS > ID_LIMIT:
         most = ID_LIMIT - ID_DIGITS
@@ -37,7 +37,7 @@ def store_findings(config: Config, name: str, settings: Analysis) -> Iterator[Fi
     try:
         store.find(layout.inputs)
     except Denied:
-        pass  # it answers, and knows the key; which permission is missing is found out below
+        pass  # it answers, and knows the access key; the missing permission is found below
     except StoreError as error:
         yield Finding("S3", Level.BAD, f"{endpoint}: {error.message}; nothing more of it was tried", error.hint, name)
         return
@@ -49,7 +49,7 @@ def store_findings(config: Config, name: str, settings: Analysis) -> Iterator[Fi
     yield _clock(store, layout, name)
 
 
-Attempt = Callable[[], str]  # does it; returns what to say; raises StoreError
+Attempt = Callable[[], str]  # makes the attempt; returns the finding's text; raises StoreError
 
 
 def _attempts(store: ObjectStore, layout: Layout, check: str) -> Iterator[tuple[str, Attempt]]:
@@ -119,10 +119,10 @@ def _tried(name: str, what: str, attempt: Attempt) -> Finding:
 
 
 def _who(profile: str | None) -> str:
-    """Whose key it is, by where it was found and its last letters; nothing secret."""
+    """Where the access key was found, and its last letters; nothing secret."""
     source = CredentialSource(profile)
     credentials = source.session().get_credentials()
-    if credentials is None:  # S3 has just answered with them; they may have gone meanwhile
+    if credentials is None:  # S3 has just accepted them; they may have been removed meanwhile
         return source.label
     return f"{source.label}, from {credentials.method}, key …{credentials.access_key[-4:]}"
 

@@ -1,4 +1,4 @@
-"""The command line. `main` is the console script: the user's mistakes become sentences and exit codes, never traces."""
+"""The command line. `main` is the console script: errors become sentences and exit codes, never tracebacks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LOOK_AFTER = 50_000  # new objects
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `ncaasd` with `arguments` (None: this process's); ends with SystemExit. Exit codes: docs/cli.md."""
-    # What is imported stays until the end: looking for garbage among it, meanwhile and at the end, takes a command a fifth of
-    # its time. The daemon, which stays, looks as Python does (`engine.service`).
+    # Imported objects live until the end: collecting garbage among them, meanwhile and at the end, takes a fifth of a command's
+    # time. The daemon, which runs for long, uses Python's own threshold (`engine.service`).
     gc.set_threshold(LOOK_AFTER, *gc.get_threshold()[1:])
     atexit.register(gc.freeze)
     from ncaasd.show.cli.app import app_for

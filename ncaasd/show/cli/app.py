@@ -1,7 +1,7 @@
-"""The commands, gathered. Every module here is light: what is heavy is imported inside the commands.
+"""Registers the commands. Every module here is light: heavy modules are imported inside the commands.
 
-Typer reads every command's signature before it runs one, which takes longer than most commands themselves. So a call that
-names its command gets that one, with those of its module.
+Typer reads every command's signature before it runs one, which takes longer than most commands themselves. So when a call
+names its command, only the commands of that one's module are registered.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 def app_for(arguments: Sequence[str] = ()) -> typer.Typer:
-    """The command line as `arguments` need it: all commands, but where the first of them is one's name."""
+    """The command line for `arguments`: with all commands, or those of one module if the first argument names one of them."""
     app = typer.Typer(
         name="ncaasd",
         help="A folder that runs NeuroCAAS analyses: drop recordings in, results come back.",

@@ -1,4 +1,4 @@
-"""`check`: is everything as it should be? One line each, with the fix."""
+"""`check`: checks the config, this machine and S3; one line for each finding, with the fix."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check(
         mark, style = marks[finding.level]
         where = f"{finding.analysis}: " if finding.analysis else ""
         out.print(Text(f"{mark} ", style=style) + Text(plain(f"{where}{finding.what}: {finding.text}")), soft_wrap=True)
-        if finding.fix and finding.fix != (found[-2].fix if len(found) > 1 else ""):  # said once, of many alike
+        if finding.fix and finding.fix != (found[-2].fix if len(found) > 1 else ""):  # not repeated
             out.print(Text(f"    → {plain(finding.fix)}", style=DIM), soft_wrap=True)
 
     try:

@@ -1,4 +1,4 @@
-"""Which jobs the command line means: the options for it, the preview, the question."""
+"""Choosing jobs on the command line: the options for it, the preview, the question."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask, also wh
 
 
 class Asked:
-    """Which jobs the command line means."""
+    """The choice of jobs that the command line's arguments make."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ def nothing(action: str, meant: int, as_json: bool) -> None:
 
 
 def confirm(action: str, chosen: Sequence[JobRow], config: Config, *, yes: bool, silent: bool) -> None:
-    """Show what is meant, and ask. Raises UserError when nobody can be asked, Exit when the answer is no."""
+    """Show the chosen jobs and ask. Raises UserError when standard input is no terminal, Exit when the answer is no."""
     from ncaasd.show import words
     from ncaasd.show.terminal import console, render_jobs
 

@@ -30,14 +30,14 @@ AnalysisOption = Annotated[str, typer.Option("--analysis", metavar="NAME", help=
 
 
 def command(app: typer.Typer, function: Callable[..., None], short: str, *, example: str) -> None:
-    """Make a function a command of its name. Its docstring is the help; each has an example."""
+    """Register a function as the command of its name. Its docstring is the help; every command has an example."""
     app.command(function.__name__, short_help=short, epilog=f"Example:  {example}")(function)
 
 
 def one_job(journal: Journal, name: str, analysis: str = "") -> JobRow:
-    """The job that `name` (its id, its number here, or its name) means: the newest attempt of it.
+    """The newest attempt of the job that `name` (its id, its number here, or its name) means.
 
-    Raises UserError when there is none, or when a rule's name means several.
+    Raises UserError when there is no such job, or when a rule's name means several.
     """
     from ncaasd.engine.commands import Selection, select
     from ncaasd.show.status import known_as, newest_attempts, title
@@ -58,7 +58,7 @@ def say_json(document: Any) -> None:
 
 
 def complain(error: NcaasdError) -> None:
-    """What happened on one line (each problem of a file on its own), what to do below it."""
+    """Print an error to standard error: what happened, a line for each problem of a file, and below it what to do."""
     lines = [str(p) for p in error.problems] if isinstance(error, DeclarationError) else error.message.splitlines()
     for line in lines:
         print(f"ncaasd: {_printable(line)}", file=sys.stderr)
@@ -71,10 +71,10 @@ def _printable(text: str) -> str:
 
 
 def exit_code_of(error: NcaasdError) -> int:
-    """The user's mistake, or the environment's trouble."""
+    """MISTAKE for the user's errors, ENVIRONMENT for all others."""
     return MISTAKE if isinstance(error, UserError) else ENVIRONMENT
 
 
 def note(sentence: str) -> None:
-    """Something beside the answer, on standard error."""
+    """Print a remark beside the command's output, to standard error."""
     print(_printable(sentence), file=sys.stderr)

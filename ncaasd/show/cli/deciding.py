@@ -1,5 +1,5 @@
-"""`hold`, `release`, `rerun`, `forget`: what a person decides. Through the daemon when it runs, else on the journal itself,
-under the lock."""
+"""`hold`, `release`, `rerun`, `forget`: a person's decisions. They are carried out by the daemon when it runs, else on the
+journal itself, under the lock."""
 
 from __future__ import annotations
 
@@ -124,7 +124,8 @@ def _decide(action: str, config: str | None, asked: Asked, *, yes: bool, as_json
         _release_files(loaded, [row.place.path for row in files], as_json=as_json and not meant)
         if not meant:
             return
-    # What is named is tried, so that it is said why nothing can be done; of what a rule gathers, only what it is about.
+    # Jobs that were named are all tried, so that the reason is shown if nothing can be done; of a rule's jobs, only those that
+    # the action applies to.
     chosen = meant if asked.ids else [job for job in meant if _is_about(action, job)]
     if not chosen:
         nothing(action, len(meant), as_json)
@@ -173,7 +174,7 @@ def _release_files(config: Config, names: list[str], *, as_json: bool) -> None:
 
 @contextmanager
 def _alone(config: Config) -> Iterator[Journal]:
-    """The journal itself, where no daemon runs. Raises StateError when one does."""
+    """The journal, opened for writing under the lock. Raises StateError when a daemon runs."""
     from ncaasd.adapters.journal import open_journal
     from ncaasd.adapters.lock import Locked
 
@@ -189,7 +190,8 @@ def _alone(config: Config) -> Iterator[Journal]:
 
 
 def _carry_out(config: Config, action: str, ids: list[str], new: str = "") -> list[dict[str, Any]]:
-    """Through the daemon; without one, on the journal, under the lock. Raises StateError when neither can be."""
+    """Carry out an action by the daemon; without one, on the journal, under the lock. Raises StateError when neither is
+    possible."""
     from ncaasd.adapters.control import ask
 
     answer = ask(state_of(config), {"do": action, "ids": ids} | ({"config": new} if new else {}))

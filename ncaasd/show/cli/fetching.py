@@ -1,4 +1,4 @@
-"""`fetch`: bring results here, again or for the first time."""
+"""`fetch`: downloads results, again or for the first time."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def fetch(
 
 
 def _meant(journal: Journal, asked: Asked) -> tuple[list[JobRow], list[str]]:
-    """The jobs that are known, and the names that are not: perhaps ids of jobs that only S3 knows."""
+    """The chosen jobs that the journal knows, and the names it doesn't know, which may be ids of jobs known to S3 only."""
     from ncaasd.engine.commands import Selection, select
 
     if not asked.ids:
@@ -88,7 +88,7 @@ def _meant(journal: Journal, asked: Asked) -> tuple[list[JobRow], list[str]]:
 
 
 def _fetch_here(config: Config, ids: list[str], analysis: str, every: bool) -> tuple[list[dict[str, Any]], bool]:
-    """Mark the jobs and make a pass; (what was done, whether nothing was in the way)."""
+    """Mark the jobs and make a pass. Returns what was done, and whether the pass finished without trouble."""
     from ncaasd.engine.commands import Selection
     from ncaasd.engine.daemon import Running
     from ncaasd.engine.service import fetch as mark
@@ -100,7 +100,7 @@ def _fetch_here(config: Config, ids: list[str], analysis: str, every: bool) -> t
     with PassView(config, quiet=False) as view:
 
         def each(runtime: Running) -> None:
-            if not done:  # in the engine's thread, before the first time that it may be quiet
+            if not done:  # in the engine's thread, before the pass can find nothing to do and end
                 found = find_elsewhere(runtime.engine, selection, every=every)
                 with runtime.engine.runtime.transaction():
                     done.extend(mark(runtime.engine, selection, found))

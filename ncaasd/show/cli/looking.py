@@ -1,4 +1,4 @@
-"""`status`, `jobs`, `job` and `logs`: what is going on, and what went on."""
+"""`status`, `jobs`, `job` and `logs`: the present state and the past."""
 
 from __future__ import annotations
 

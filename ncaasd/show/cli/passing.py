@@ -1,6 +1,6 @@
-"""What `once` shows while it works, and at its end. Bars on a terminal, plain lines elsewhere.
+"""What `once` shows while it works, and at its end: bars on a terminal, plain lines elsewhere.
 
-Rich is imported for bars and tables only: for a pass with nothing to do it would be a good part of its time.
+Rich is imported for bars and tables only: in a pass with nothing to do the import would take a good part of the time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PassView:
             set_up(level="info", json_lines=False)
 
     def turn(self, runtime: Running) -> None:
-        """Bring the bars up to date: what is over is taken away."""
+        """Update the bars; those of ended transfers are removed."""
         if self._progress is None:
             return
         under_way = {(p.analysis, p.name, p.upload): p for p in runtime.progress()}

@@ -1,4 +1,4 @@
-"""docs/cli.md, made from the commands: `python -m ncaasd.show.cli.reference > docs/cli.md`. A test keeps them equal."""
+"""Makes docs/cli.md from the commands: `python -m ncaasd.show.cli.reference > docs/cli.md`. A test compares them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`run` and `once`: the daemon, and one pass of it."""
+"""`run` and `once`: the daemon, and a single pass."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def once(
 
 
 def _stop(stopped: threading.Event) -> None:
-    """The first signal ends the pass where it can go on later; a second one at once."""
+    """The first signal ends the pass so that a later one can resume; the second ends it at once."""
     if stopped.is_set():
         raise KeyboardInterrupt
     stopped.set()
 
 
 def _report(config: Config, began: float, troubles: tuple[str, ...], *, wait: bool, as_json: bool) -> int:
-    """Say what happened in the pass; the exit code."""
+    """Print what happened in the pass. Returns the exit code."""
     from ncaasd.show.outcome import pass_outcome
 
     with reader(config) as journal:
@@ -96,7 +96,7 @@ def _report(config: Config, began: float, troubles: tuple[str, ...], *, wait: bo
 
 
 def exit_code(outcome: PassOutcome) -> int:
-    """What was in the way goes before the user's mistakes, and those before jobs and files."""
+    """The pass's exit code: first by its troubles, then by wrong manifests, then by jobs and files."""
     if outcome.troubles:
         return ENVIRONMENT
     if outcome.bad_manifests:

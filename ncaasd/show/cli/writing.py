@@ -1,4 +1,4 @@
-"""`init` and `submit`: files that people would else write by hand."""
+"""`init` and `submit`: write files that people would otherwise write by hand."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def _setting(item: str) -> tuple[str, Any]:
 
 
 def _refuse_known(config: Config, analysis: str, name: str) -> None:
-    """A job is known by its name: the same one declared again makes no new job, which would surprise here."""
+    """Raise UserError when a job of this name is known: declaring it again would make no new job."""
     from ncaasd.show.status import known_as
 
     with reader_if_any(config) as journal:
