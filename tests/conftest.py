@@ -1,4 +1,4 @@
-"""What every room may use: a sandbox for each file, and a new rig for each test; and who runs beside whom."""
+"""What all tests may use: a sandbox for each file, and a new rig for each test; and who runs beside whom."""
 
 from __future__ import annotations
 

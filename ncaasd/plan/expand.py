@@ -169,7 +169,7 @@ def _expanded(value: Any, fields: Mapping[str, str]) -> Any:
 def _version(rerun_on: Sequence[str], rows: Sequence[FileRow | None], config: str) -> str | None:
     """The version that tells a new job from an earlier one where `rerun_on` says so; None while it isn't known yet.
 
-    "" without `rerun_on`: one job per unit, ever (DESIGN: submitting exactly once).
+    "" without `rerun_on`: one job per unit, ever (docs/exactly-once.md).
     """
     if not rerun_on:
         return ""

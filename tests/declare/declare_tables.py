@@ -1,4 +1,4 @@
-"""What the tests of this room share: a small right config, and the problems of a wrong file as a table."""
+"""What the tests of declarations share: a small right config, and the problems of a wrong file as a table."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from declared_rig import DeclaredRig, python, tree
-from state_machine.inline_rig import BUCKET
+from state_machine.inline_rig import BUCKET, Killed
 
 from ncaasd.adapters.files.archive import LocalArchive
 from ncaasd.engine import commands
@@ -69,6 +69,35 @@ def test_a_recording_moves_when_its_job_is_done(archived: DeclaredRig) -> None:
     archived.restart()
     archived.turns(10)
     assert (len(archived.jobs()), len(archived.submits())) == (1, 1), "what has moved is no wish for anything"
+
+
+@pytest.mark.parametrize("point", ["afterwards.before_delete", "afterwards.deleted"])
+@pytest.mark.parametrize("moves", [True, False], ids=["move", "delete"])
+def test_killed_around_a_deletion_the_recording_is_gone_once_and_its_copy_is_whole(
+    archived: DeclaredRig, point: str, moves: bool
+) -> None:
+    if not moves:
+        (archived.archive / "M7").mkdir()
+        (archived.archive / "M7/a.tif").write_bytes(b"recording a")
+    after(archived, local_inputs=move(archived) if moves else copy_at(archived))
+    archived.rules({})
+    archived.until(lambda: archived.submitted(1), "the submit")
+    assert archived.rig.engine is not None
+    seen = []
+
+    def crash(name: str) -> None:
+        if name == point:
+            seen.append(name)
+            raise Killed
+
+    archived.rig.engine.runtime.crash = crash
+    archived.run_jobs()
+    archived.turns(10)
+    assert seen == [point], "it was killed there, once"
+    assert here(archived) == {}
+    assert tree(archived.archive) == {"M7/a.tif": b"recording a"}
+    assert archived.events("archived"), "the story is not behind the disk"
+    assert len(archived.submits()) == 1
 
 
 @pytest.mark.parametrize("state", ["running", "failed"])

@@ -154,7 +154,7 @@ def said(plan: str, why: str) -> tuple[str, str]:
     if "would start" in why:
         why = re.sub(r"\d+ (jobs|machines)", r"some \1", why)
     if why.startswith("waits for ") and why.count(" (") > 1:
-        why = "waits for " + ", ".join(sorted(set(re.findall(r" \((\w[^:)]*)", why))))
+        why = "waits for more than one"
     return plan, "" if plan == "submit" else why.replace(", nor in S3)", ")")
 
 
@@ -210,11 +210,10 @@ def compare(plans: Sequence[PlannedJob], became: dict[tuple[str, str], tuple[str
     """Where only some of several may start, which ones these are hangs on whose upload ends first: then as many must have."""
     planned = {(j.spec.name, j.spec.unit): said("submit" if j.plan == "known" else j.plan, j.why) for j in plans}
     queueing = {(j.spec.name, j.spec.unit) for j in plans if j.guard in BY_NUMBER or "its turn" in j.why}
-    for key in [key for key, (_plan, why) in planned.items() if "its unit was aborted" in why and key in became]:
-        became[key] = (
-            became[key][0],
-            planned[key][1],
-        )  # it never goes up; that another has its name may be what is said of it
+    for key in planned.keys() & became.keys():
+        # What is of an aborted unit never goes up; that another file has its name may be what is said of it instead.
+        if any("its unit was aborted" in why for _plan, why in (planned[key], became[key])):
+            became[key] = became[key][0], planned[key][1]
     for (plan, _why), job in zip(planned.values(), plans, strict=True):
         event(f"{plan} {job.guard or ''}")
     if queueing:

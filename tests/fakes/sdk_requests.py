@@ -1,4 +1,4 @@
-"""The requests of S3 that we need, made by the AWS SDK: the same tests hold for it and for s3_fast.py, which is faster."""
+"""The requests of S3 that we need, made by the AWS SDK: the same tests hold for it and for adapters/s3/requests.py (faster)."""
 
 from __future__ import annotations
 

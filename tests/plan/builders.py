@@ -1,4 +1,4 @@
-"""What the tables of this room are made of: a file, a job, a rule and a unit, each ordinary but for what a row of a table says.
+"""What the tables of tests/plan are made of: a file, a job, a rule and a unit, each ordinary but for what a row of a table says.
 
 A row of a table is (the case in words, what differs from the ordinary, what is expected); the words are the test's id.
 """

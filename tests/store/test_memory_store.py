@@ -1,4 +1,4 @@
-"""The memory store breaks as it is told to: what the tests of other rooms rely on."""
+"""The memory store breaks as it is told to: what other tests rely on."""
 
 from __future__ import annotations
 
