@@ -100,10 +100,13 @@ class Engine:
         self.config_trouble = ""
         self.silent: frozenset[str] = frozenset()  # disks that don't answer, as last reported
         self._offset = runtime.clock.now() - runtime.clock.monotonic()
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """At start nothing is under way: all that was is due again."""
+        runtime = self.runtime
         with runtime.transaction():
-            runtime.journal.forget_appointments(
-                runtime.clock.now()
-            )  # the clock may have been put right while we were down
+            runtime.journal.forget_appointments(runtime.clock.now())  # the clock may have been corrected meanwhile
             for context in runtime.contexts.values():
                 runtime.journal.retry_files(context.name)
                 self.declarer.reread_unread(context)
