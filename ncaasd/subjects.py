@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ncaasd.model import JobRow, Place
 
-FILE, JOB = "file", "job"
+FILE, JOB, UNIT = "file", "job", "unit"
 CONFIG = "config"  # of the whole daemon
 
 
@@ -33,7 +33,7 @@ def of_attempt(name: str, unit: str, attempt: int = 0) -> str:
 
 
 def of_unit(rule: str, unit: str) -> str:
-    return _text(f"unit {rule} {unit}")
+    return _text(f"{UNIT} {rule} {unit}")
 
 
 def of_result(folder: str, name: str) -> str:

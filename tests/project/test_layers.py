@@ -18,7 +18,7 @@ ALLOWED = {
     "neurocaas": {"model", "errors"},
     "declare": {"model", "errors", "neurocaas", "plan"},
     "plan": {"model", "errors", "neurocaas", "declare"},
-    "adapters": {"model", "errors", "ports", "neurocaas", "declare", "plan"},
+    "adapters": {"model", "errors", "ports", "subjects", "neurocaas", "declare", "plan"},
     "engine": {"model", "errors", "ports", "neurocaas", "declare", "plan", "adapters", "subjects"},
     "sandbox": {"model", "errors", "neurocaas", "subjects"},
     "show": {"model", "errors", "ports", "subjects", "neurocaas", "declare", "plan", "adapters", "engine", "sandbox"},

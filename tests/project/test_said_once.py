@@ -103,3 +103,11 @@ def is_made_there(node: ast.expr) -> bool:
     made = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.startswith("of_")
     of_all = isinstance(node, ast.Attribute) and ast.unparse(node) == "subjects.CONFIG"
     return named or made or of_all or (isinstance(node, ast.Constant) and node.value == "")
+
+
+@pytest.mark.parametrize("file", [f for f in TREES if f.startswith("adapters/")])
+def test_adapters_look_for_subjects_as_they_are_made(file: str) -> None:
+    for node in nodes(file, ast.JoinedStr):
+        if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+            begins = str(node.values[0].value)
+            assert begins not in ("file ", "job ", "unit ", "package ", "result "), f"{file}:{node.lineno}"

@@ -110,9 +110,8 @@ def _copy(journal: str, part: str, keep_free: int, crash: CrashPoint) -> None:
         found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise JournalBroken(f"the journal {journal} is corrupt: {' '.join(found.split())}", hint=RESTORE)
-        os.close(
-            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        )  # SQLite would make it readable by others
+        # SQLite would make it readable by others.
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         crash("backup.begun")
         db.execute("VACUUM INTO ?", (part,))
         crash("backup.copied")

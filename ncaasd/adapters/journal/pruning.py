@@ -8,9 +8,9 @@ from contextlib import closing
 
 from ncaasd.adapters.journal.base import path_in, translated
 from ncaasd.adapters.journal.opening import read_only
+from ncaasd.subjects import UNIT, kind_of, of_attempt
 
 _ATTEMPT = re.compile(r" attempt [0-9]+$")
-_UNIT = "unit "
 
 
 def old_events(path: str, before: float, most: int) -> list[int]:
@@ -21,7 +21,7 @@ def old_events(path: str, before: float, most: int) -> list[int]:
     """
     with translated(), closing(read_only(path)) as db:
         under_way = {
-            (analysis, _shown(f"job {name} {path_in(unit)}"))
+            (analysis, of_attempt(name, path_in(unit)))
             for analysis, name, unit in db.execute("SELECT analysis, name, unit FROM job WHERE phase<>'ended'")
         }
         found: list[int] = []
@@ -30,7 +30,7 @@ def old_events(path: str, before: float, most: int) -> list[int]:
         ):
             if (analysis, _ATTEMPT.sub("", subject)) in under_way:
                 continue
-            if subject.startswith(_UNIT) and row == _last(db, analysis, subject):
+            if kind_of(subject)[0] == UNIT and row == _last(db, analysis, subject):
                 continue
             found.append(row)
             if len(found) == most:
@@ -41,8 +41,3 @@ def old_events(path: str, before: float, most: int) -> list[int]:
 def _last(db: sqlite3.Connection, analysis: str, subject: str) -> int:
     sql = "SELECT max(id) FROM event WHERE analysis=? AND subject=?"
     return int(db.execute(sql, (analysis, subject)).fetchone()[0])
-
-
-def _shown(subject: str) -> str:
-    """A subject as `Base.event` writes it."""
-    return subject.encode("utf-8", "backslashreplace").decode()
